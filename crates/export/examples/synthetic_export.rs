@@ -1,6 +1,6 @@
 //! Writes the export of an invented log to standard output, for bench/export.py. The argument is
 //! the number of entries. Each entry is an UPDATE of a lead. Each signed checkpoint seals a
-//! thousand of them. The public key goes to standard error.
+//! thousand entries. The public key is written to standard error.
 
 use export::write::{
     Compression, HistoryWriter, Output, StoredCheckpoint, StoredEntry, read_stored,

@@ -1,5 +1,6 @@
-//! Reads an entry's preimage back. Checks that a row of `lead_audit.entry` can have it, and that
-//! its checksum fits. This is the hot loop of verification: it neither allocates nor builds a tree.
+//! Reads the columns of an entry back from its preimage. Checks that a row of `lead_audit.entry`
+//! can have this preimage, and that the stored checksum matches. This is the hot loop of
+//! verification: the code neither allocates nor builds a tree of JSON values.
 
 use ledger::canonical::members;
 use ledger::{ColumnType, Entry, EntryColumn, FORMAT, Fault, KeyChange, time};
@@ -10,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EntryFault {
-    /// An unknown column, because of which this version cannot judge the entry.
+    /// An unknown column. This version cannot judge an entry that has one.
     #[error("it has a column {0:?}, which format {FORMAT} does not have")]
     UnknownColumn(String),
     /// A column that is never NULL is missing.
@@ -25,7 +26,7 @@ pub enum EntryFault {
 }
 
 impl EntryFault {
-    /// Returns whether the fault only means that this version does not know some part of the entry.
+    /// Returns whether the fault means only that this version does not know some part of the entry.
     pub fn is_unknown(&self) -> bool {
         matches!(self, EntryFault::UnknownColumn(_) | EntryFault::Columns(Fault::UnknownFormat(_)))
     }
@@ -41,21 +42,21 @@ pub struct Judged {
     pub id: Option<i64>,
     /// The SHA-256 of the preimage.
     pub computed: [u8; 32],
-    /// The first fault.
+    /// The first fault, in the order of `docs/FORMAT.md`, section 7.
     pub fault: Option<EntryFault>,
-    /// The change of the log's key and origin, for a KEY entry without faults.
+    /// The change of the log's key or origin, if the entry is a KEY entry without faults.
     pub key_change: Option<Box<KeyChange>>,
 }
 
-/// Judges an entry by its preimage, which must be a canonical JSON object, and the checksum beside
-/// it. `scratch` is emptied; reuse it for the next entry. Reports faults in the order of
-/// `docs/FORMAT.md`, section 7.
+/// Judges an entry by its preimage and its stored checksum. The preimage must be a canonical JSON
+/// object. Reports the first fault in the order of `docs/FORMAT.md`, section 7. Empties `scratch`,
+/// which the caller can reuse for the next entry.
 pub fn judge_entry(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> Judged {
     judge(preimage, checksum, scratch).0
 }
 
-/// Like [`judge_entry`], for a text that begins with a canonical JSON object. None if more text
-/// follows the object.
+/// Judges an entry as [`judge_entry`] does, but from a text that only begins with a canonical JSON
+/// object. None if more text follows after the object.
 pub(crate) fn judge_whole_entry(
     preimage: &str,
     checksum: &[u8; 32],
@@ -65,17 +66,17 @@ pub(crate) fn judge_whole_entry(
     (length == preimage.len()).then_some(judged)
 }
 
-/// Judges an entry. Also returns the length of the object in bytes.
+/// Judges an entry. Also returns the length of its JSON object in bytes.
 fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged, usize) {
     let computed: [u8; 32] = Sha256::digest(preimage.as_bytes()).into();
     let mut entry = Entry { format: 0, ..Entry::default() };
     let Columns { id, fault, length } = read_columns(preimage, &mut entry);
     let details = entry.details.filter(|_| entry.operation == KeyChange::OPERATION);
     let fault = match fault {
-        // In every format the checksum covers the preimage. If it does not fit, the entry was
-        // changed, if only its format.
+        // In every format the checksum covers the preimage. If the checksum does not match, the
+        // entry was changed, even if only its `format` differs.
         _ if computed != *checksum => Some(Fault::Checksum { stored: *checksum, computed }.into()),
-        // Without a known format, no other column has a meaning.
+        // In an unknown format, the other columns have no known meaning.
         _ if entry.format != FORMAT && format_of(preimage).is_some() => {
             Some(Fault::UnknownFormat(entry.format).into())
         }
@@ -87,12 +88,12 @@ fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged,
     (Judged { id, computed, fault, key_change }, length)
 }
 
-/// The columns of an entry, without the columns of the key hashes.
+/// The results of reading an entry's columns.
 struct Columns {
     id: Option<i64>,
     /// The first fault.
     fault: Option<EntryFault>,
-    /// Length of the object in bytes.
+    /// Length of the JSON object in bytes.
     length: usize,
 }
 
@@ -100,12 +101,13 @@ fn format_of(preimage: &str) -> Option<i16> {
     members(preimage).find(|(name, _)| *name == "format").and_then(|(_, value)| value.parse().ok())
 }
 
-/// Reads the columns of an entry. Stores the columns for the check of the key hashes in `entry`.
+/// Reads the columns of an entry. Stores in `entry` the columns that the check of the key hashes
+/// needs.
 fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     let (mut id, mut fault) = (None, None);
-    // The length of the empty object.
+    // The length of an empty object is two bytes.
     let mut length = 2;
-    // An unknown column must not hide a fault, so a later fault replaces it.
+    // An unknown column must not hide a fault, so a fault found later replaces the unknown column.
     let is_open = |found: &Option<EntryFault>| found.as_ref().is_none_or(EntryFault::is_unknown);
     let missing = |found: &mut Option<EntryFault>, skipped: &[EntryColumn]| {
         if let Some(column) = skipped.iter().find(|column| column.is_required())
@@ -116,9 +118,10 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     };
     let mut next = 0;
     for (name, value) in members(preimage) {
-        // The value is a slice of the preimage. A brace follows the last one.
+        // `value` is a slice of the preimage, so its position gives the length up to its end. One
+        // brace follows after the last value.
         length = value.as_ptr() as usize - preimage.as_ptr() as usize + value.len() + 1;
-        // Members and columns are in the same order.
+        // The members are in the order of `COLUMNS`.
         let Some(ahead) = COLUMNS[next..].iter().position(|column| column.name() == name) else {
             if fault.is_none() {
                 fault = Some(EntryFault::UnknownColumn(crate::unescape(name).unwrap_or_default()));
@@ -140,7 +143,7 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
             EntryColumn::Format => entry.format = value.parse().unwrap_or_default(),
             EntryColumn::KeyHash => entry.key_hash = value.parse().ok(),
             EntryColumn::PreviousKeyHash => entry.previous_key_hash = value.parse().ok(),
-            // Only UPDATE and KEY matter, and neither has escapes.
+            // Only the operations UPDATE and KEY matter here, and neither word contains escapes.
             EntryColumn::Operation => entry.operation = inside(value),
             EntryColumn::RowKey => entry.row_key = Some(value),
             EntryColumn::RowValues => entry.row_values = Some(value),
@@ -152,9 +155,9 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     Columns { id, fault, length }
 }
 
-/// Returns whether a canonical value is valid for a column of this type.
+/// Returns whether `value`, a canonical JSON value, is valid for a column of this type.
 fn is_of(column_type: ColumnType, value: &str) -> bool {
-    // `parse` reads every canonical integer, and refuses fractions.
+    // `parse` accepts every canonical integer in its range, and refuses fractions.
     match column_type {
         ColumnType::Int2 => value.parse::<i16>().is_ok(),
         ColumnType::Int4 => value.parse::<i32>().is_ok(),
@@ -165,12 +168,12 @@ fn is_of(column_type: ColumnType, value: &str) -> bool {
         ColumnType::Json => value.starts_with('{'),
         ColumnType::Uuid => value.starts_with('"') && uuid(inside(value)).is_some(),
         ColumnType::Timestamptz => value.starts_with('"') && is_instant(inside(value)),
-        // Only the checksum is a bytea, and it is not part of the preimage.
+        // Only the checksum is a bytea, and the checksum is not part of the preimage.
         ColumnType::Bytea => false,
     }
 }
 
-/// Returns the text between the quotes.
+/// Returns the text between the quotes of a JSON string.
 fn inside(value: &str) -> &str {
     value.get(1..value.len().saturating_sub(1)).unwrap_or_default()
 }
@@ -195,9 +198,10 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     Some(uuid)
 }
 
-/// Returns whether a text is a timestamp.
+/// Returns whether a text is a timestamp as `ledger` writes it.
 fn is_instant(text: &str) -> bool {
-    // YYYY-MM-DDTHH:MM:SS.ffffffZ, the form of every realistic timestamp, is checked directly.
+    // YYYY-MM-DDTHH:MM:SS.ffffffZ is the form of every realistic timestamp, so it is checked
+    // directly.
     let Ok(bytes) = <&[u8; 27]>::try_from(text.as_bytes()) else { return instant(text).is_some() };
     let shape = b"dddd-dd-ddTdd:dd:dd.ddddddZ";
     if !bytes
@@ -224,7 +228,8 @@ fn is_instant(text: &str) -> bool {
         && number(17..19) < 60
 }
 
-/// Parses a timestamp to microseconds since 2000, if `ledger` would write the same text.
+/// Parses a timestamp to microseconds since 2000. None unless `ledger` writes the result as the
+/// same text.
 pub(crate) fn instant(text: &str) -> Option<i64> {
     match text {
         "infinity" => return Some(time::INFINITY),
@@ -241,7 +246,8 @@ pub(crate) fn instant(text: &str) -> Option<i64> {
     if year.abs() > 1_000_000 || !(1..=12).contains(&month) {
         return None;
     }
-    // Days since 2000-01-01, with years that begin in March: the inverse of ledger's calendar.
+    // Computes days since 2000-01-01 with years that begin in March: the inverse of the calendar
+    // computation in `ledger`.
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
         + year.div_euclid(400)
@@ -407,7 +413,8 @@ mod tests {
             }
         }
 
-        /// An honest entry passes. Other values get the same verdict as from `ledger`.
+        /// An honest entry has no fault. Entries with other values get the same verdict as from
+        /// `ledger`.
         #[test]
         fn as_ledger_judges(
             id in any::<i64>(),

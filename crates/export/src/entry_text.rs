@@ -2,13 +2,13 @@
 
 use ledger::canonical::{members, unescape};
 
-/// The columns of an entry that are not NULL, by name. Strings are unescaped; all other values keep
-/// their written form.
+/// The columns of an entry that are not NULL, by name. String values are unescaped. All other
+/// values keep the form in which they are written in the preimage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryColumns(pub Vec<(String, String)>);
 
 impl EntryColumns {
-    /// Reads a preimage, which must be a canonical JSON object.
+    /// Reads the columns from a preimage, which must be a canonical JSON object.
     pub fn of(preimage: &str) -> Self {
         let shown =
             |value: &str| match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
@@ -22,7 +22,7 @@ impl EntryColumns {
         )
     }
 
-    /// Returns the value of a column.
+    /// Returns the value of a column. None if the column is NULL.
     pub fn get(&self, column: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
     }

@@ -1,5 +1,5 @@
-//! Reads a plain or compressed file in blocks of whole lines. It streams, with bounded memory for
-//! any file.
+//! Reads a plain or compressed file in blocks of whole lines. The memory is bounded, independent of
+//! the size of the file.
 
 mod blocks;
 mod source;

@@ -1,5 +1,5 @@
-//! One line of an export, per `docs/FORMAT.md`, "The export". `parse` reads it strictly, `write`
-//! writes it.
+//! One line of an export (`docs/FORMAT.md`, "The export"). `parse` reads a line strictly, and
+//! `write` writes it.
 
 mod parse;
 mod write;
@@ -12,29 +12,30 @@ use thiserror::Error;
 /// The version of the export format that this crate writes and reads.
 pub const VERSION: u64 = 1;
 
-/// One line of an export. Long parts are borrowed from the line.
+/// The content of one line of an export. Long parts are borrowed from the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record<'a> {
     /// The first line, which describes the export.
     Export(Header),
-    /// The tree before the first entry.
+    /// The tree at the start of the export, before the first entry.
     Start(Start),
-    /// Proves that the tree of the previous record extends an older tree.
+    /// A proof that the tree of the record before it extends an older tree.
     Consistency {
         /// Number of leaves in the older tree.
         from_size: u64,
         /// The consistency proof.
         hashes: Vec<Hash>,
     },
-    /// A checkpoint. In a history its entries follow.
+    /// A checkpoint. In a history, its entries follow after it.
     Checkpoint(CheckpointRecord),
     /// An entry of a checkpoint.
     Sealed {
         /// The stored checksum of the entry.
         checksum: Hash,
-        /// Its preimage.
+        /// The preimage of the entry.
         entry: &'a str,
-        /// The leaf hash in the tree, if it differs from the checksum's leaf hash.
+        /// The leaf in the tree at the position of the entry, if it differs from the leaf of
+        /// `checksum`.
         leaf: Option<Hash>,
         /// In a selection: the position of the entry in the tree.
         place: Option<Place>,
@@ -43,26 +44,27 @@ pub enum Record<'a> {
     Unsealed {
         /// The stored checksum of the entry.
         checksum: Hash,
-        /// Its preimage.
+        /// The preimage of the entry.
         entry: &'a str,
     },
-    /// An entry that is in no checkpoint and never can be: somebody inserted it by hand.
+    /// An entry that is in no checkpoint, and that no later checkpoint can include: somebody
+    /// inserted it behind the extension's back.
     Inserted {
         /// The stored checksum of the entry.
         checksum: Hash,
-        /// Its preimage.
+        /// The preimage of the entry.
         entry: &'a str,
     },
-    /// An entry that its checkpoint includes, but that no longer exists.
+    /// An entry that its checkpoint includes but that the database no longer has.
     Missing {
-        /// Its id, if the checkpoint still has it.
+        /// The id of the entry, if the checkpoint still has the id.
         id: Option<i64>,
-        /// Its leaf hash, if the tree still has it.
+        /// The leaf of the entry, if the tree still has the leaf.
         leaf: Option<Hash>,
     },
-    /// A row in the place of an entry that is not a valid entry.
+    /// A row that stands where an entry belongs but is not a valid entry.
     Damaged(Damaged),
-    /// An entry that this version cannot write as a preimage.
+    /// An entry of which this version cannot write the preimage.
     Unknown(Unknown),
     /// The last line.
     End(End),
@@ -71,95 +73,96 @@ pub enum Record<'a> {
 /// The first line of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Start of the export, in microseconds since 2000. Information only.
+    /// The time when the export began, in microseconds since 2000. Not verified.
     pub exported_at: i64,
-    /// The form of the export.
+    /// The form of the export: a history or a selection.
     pub kind: Kind,
-    /// The origin of the log, if known: there may be no checkpoint yet.
+    /// The origin of the log. None if the origin is not known, because there may be no checkpoint
+    /// yet.
     pub origin: Option<String>,
-    /// In a selection: a description of the selected entries, for display.
+    /// In a selection: a description of which entries were selected, for display.
     pub selection: Option<String>,
 }
 
 /// The two forms of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Every entry from one tree size to another, in the order of the tree.
+    /// Every entry between two tree sizes, in the order of the tree.
     History,
     /// Some entries, each with its inclusion proof.
     Selection,
 }
 
-/// The tree before the first entry.
+/// The tree at the start of the export, before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// Number of leaves in the tree.
     pub tree_size: u64,
     /// The right edge of the tree.
     pub edge: Vec<Hash>,
-    /// The note of its checkpoint; None only for the empty tree.
+    /// The note of this tree's checkpoint. None only for the empty tree.
     pub note: Option<String>,
 }
 
 /// One row of `lead_audit.checkpoint`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointRecord {
-    /// Number of leaves in the tree, as stored beside the note.
+    /// Number of leaves in the tree, as stored in the row outside of the note.
     pub tree_size: u64,
-    /// The root, as stored beside the note.
+    /// The root of the tree, as stored in the row outside of the note.
     pub root: Hash,
     /// The ids of the entries in the checkpoint.
     pub entry_ids: IdRanges,
-    /// Time of sealing, in microseconds since 2000. Information only.
+    /// The time of sealing, in microseconds since 2000. Not verified.
     pub sealed_at: i64,
-    /// The signed note, or the bare text of an unsigned checkpoint.
+    /// The signed note. For an unsigned log, the text of the checkpoint.
     pub note: String,
-    /// The right edge of the tree. Only some checkpoints have it.
+    /// The right edge of the tree. Only some checkpoints of an export have it.
     pub edge: Option<Vec<Hash>>,
 }
 
 /// The position of an entry in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Index of the leaf, from 0.
+    /// Index of the entry's leaf, counted from 0.
     pub index: u64,
-    /// The inclusion proof.
+    /// The inclusion proof for the leaf.
     pub proof: Vec<Hash>,
 }
 
-/// A row in the place of an entry that is not a valid entry.
+/// A row that stands where an entry belongs but is not a valid entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damaged {
     /// The row's id, if it has one.
     pub id: Option<i64>,
-    /// The reason why it is not an entry.
+    /// The reason why the row is not an entry.
     pub fault: String,
-    /// The leaf hash in the tree, if the tree has one for it.
+    /// The leaf in the tree at the position of the row, if there is one.
     pub leaf: Option<Hash>,
 }
 
-/// An entry with a value in a column that the exporter does not know. This is not a fault, but the
-/// entry cannot be judged.
+/// An entry with a value in a column that the exporter does not know. The value is not a fault, but
+/// the entry cannot be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown {
     /// The unknown column.
     pub column: String,
     /// The entry's id.
     pub id: Option<i64>,
-    /// The leaf hash in the tree, if the tree has one for it.
+    /// The leaf in the tree at the position of the entry, if there is one.
     pub leaf: Option<Hash>,
 }
 
 /// The last line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// Number of lines of the export before this one.
+    /// Number of lines of the export before this line.
     pub lines: u64,
-    /// Number of leaves in the tree at the end.
+    /// Number of leaves in the tree at the end of the export.
     pub tree_size: u64,
 }
 
-/// The errors of a line.
+/// The reasons why a line is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordError {
@@ -169,10 +172,10 @@ pub enum RecordError {
     /// The line is JSON, but not a known record.
     #[error("not a record of an export")]
     Unknown,
-    /// This program does not read exports of this version.
+    /// The line begins an export of a version that this program does not read.
     #[error("an export of version {0}: this program reads version {VERSION}")]
     Version(u64),
-    /// A member is missing or superfluous.
+    /// The record lacks a member, or has a superfluous member.
     #[error("the members of this record are not those that it has to have")]
     Members,
     /// A member has an invalid value.

@@ -1,9 +1,12 @@
-//! Judges exports: every line of every file, against the verifier's own knowledge.
+//! Judges exports: compares every line of every file with the keys and checkpoints that the
+//! verifier trusts.
 //!
-//! Lines are read in blocks, parsed and hashed in parallel ([`line`]), and then processed in
-//! sequence: which checkpoint includes an entry, whether the entry is the expected one, and the
-//! tree's right edge ([`chain`], [`batch`]). Honest entries are dropped as soon as they are hashed
-//! into the edge. Only a batch with a fault is kept until its end, to describe the fault.
+//! Lines are read in blocks. Each line is parsed and hashed on its own, in parallel ([`line`]). The
+//! lines are then processed in sequence ([`chain`], [`batch`]). The sequential part decides which
+//! checkpoint includes an entry and whether the entry is the expected one, and computes the tree's
+//! right edge. An honest entry is dropped as soon as its leaf is appended to the edge. If a
+//! checkpoint's entries have a fault, they are kept until the last one was read, to describe the
+//! fault.
 
 mod batch;
 mod chain;

@@ -1,8 +1,8 @@
-//! Writes exports: records in the order of `docs/FORMAT.md`, to a plain or compressed file. Can
-//! continue an interrupted file.
+//! Writes exports to a plain or compressed file, with the records in the order of `docs/FORMAT.md`.
+//! Continues an interrupted file.
 //!
-//! Verifiers do not trust the writer. If stored data are inconsistent, it writes them as they are,
-//! with enough context to identify the entry.
+//! Verifiers do not trust the writer. If the stored data are inconsistent, the writer writes them
+//! as they are, and adds enough data to identify the entry.
 
 mod history;
 mod output;

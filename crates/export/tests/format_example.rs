@@ -1,6 +1,6 @@
-//! Tests the examples at the end of docs/FORMAT.md, section 18, which
-//! `verifiers/python/tests/tree_examples.py` generates. This crate finds them intact, finds changes
-//! in them, and writes them byte for byte.
+//! Tests the examples in docs/FORMAT.md, section 18, which
+//! `verifiers/python/tests/tree_examples.py` generates. This crate must find the examples intact,
+//! must find a change in them, and must write them byte for byte.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn page() -> String {
         .unwrap()
 }
 
-/// The contents of the page's fenced blocks with this info string.
+/// Returns the contents of the page's fenced blocks with this info string.
 fn blocks(info: &str) -> Vec<String> {
     let (page, fence) = (page(), format!("\n```{info}\n"));
     let blocks = page.split(&fence).skip(1);
@@ -38,7 +38,7 @@ fn block(info: &str) -> String {
     blocks.remove(0)
 }
 
-/// A value of the first key block of section 14.
+/// Returns a value from the first key block of section 14.
 fn key(what: &str) -> String {
     let block = &blocks("text key")[0];
     block.lines().find_map(|line| line.strip_prefix(what)).unwrap().trim().to_owned()
@@ -67,7 +67,7 @@ fn trust(key_known: bool, kept: &[&str]) -> Trust {
     trust
 }
 
-/// The log of section 15: preimages with their checksums, leaves, tiles.
+/// The log of section 15: preimages with their checksums, leaves and tiles.
 struct Log {
     entries: Vec<(String, Hash)>,
     leaves: Vec<Hash>,

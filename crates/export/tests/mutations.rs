@@ -1,5 +1,5 @@
-//! Changes exports at random. Verification never calls a changed entry intact, and always finds an
-//! honest export intact.
+//! Changes exports at random. Verification must never call a changed export intact, and must always
+//! find an honest export intact.
 
 mod common;
 
@@ -8,14 +8,16 @@ use export::verify::{Trust, Verdict};
 use export::{CheckpointRecord, Header, Record};
 use proptest::prelude::*;
 
-/// Logs of up to three checkpoints, with overlapping, rolled-back and unsealed transactions.
+/// Generates logs of up to three checkpoints, in which transactions overlapped, rolled back or are
+/// not sealed yet.
 fn logs() -> impl Strategy<Value = Log> {
     prop::collection::vec((prop::sample::select(vec![0usize, 1, 1, 2, 3]), any::<bool>()), 1..40)
         .prop_map(|fates| {
             let mut log = Log::new();
             let mut batches = [Vec::new(), Vec::new(), Vec::new()];
             for (id, (fate, _)) in (1..).zip(&fates) {
-                // 0: rolled back. Otherwise: the number of the checkpoint that contains the id.
+                // The value 0 means that the transaction was rolled back. Other values are the
+                // number of the checkpoint that contains the id.
                 if let Some(batch) = fate.checked_sub(1) {
                     batches[batch].push(id);
                 }
@@ -31,7 +33,7 @@ fn logs() -> impl Strategy<Value = Log> {
         })
 }
 
-/// A line without the fields that are not verified.
+/// Returns a line without the fields that are not verified.
 fn essence(line: &str) -> String {
     let mut out = Vec::new();
     match Record::parse(line.as_bytes()) {
@@ -50,7 +52,7 @@ fn differs(a: &str, b: &str) -> bool {
     a.lines().map(essence).ne(b.lines().map(essence))
 }
 
-/// Whether a byte lies among the signatures of a note.
+/// Returns whether a byte is part of the signatures of a note.
 fn below_a_note(text: &str, at: usize) -> bool {
     let start =
         text.as_bytes()[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -66,7 +68,7 @@ fn trusts(log: &Log) -> Vec<Trust> {
 }
 
 proptest! {
-    // PROPTEST_CASES can raise the number of cases.
+    // The default is few cases. If PROPTEST_CASES is set, proptest's own configuration is used.
     #![proptest_config(if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default() } else { ProptestConfig::with_cases(60) })]
 
     #[test]
@@ -76,7 +78,7 @@ proptest! {
             prop_assert_eq!(outcome.named(), vec![], "{}", outcome.shown());
             prop_assert_eq!(outcome.verdict(), Verdict::Intact);
         }
-        // The history in two pieces, split at each checkpoint.
+        // Verifies the history in two pieces, split at each checkpoint.
         for checkpoint in &log.checkpoints {
             let size = checkpoint.tree_size;
             let pieces = [log.history(0, size, &[]), log.history(size, log.size(), &[])];
@@ -98,9 +100,10 @@ proptest! {
         for trust in trusts(&log) {
             let outcome = run(&[&bytes], &trust);
             let intact = outcome.verdict() == Verdict::Intact;
-            // A damaged signature goes unnoticed in two cases. Without a key, no signature is
-            // checked. With a key, the log may have begun to sign later: if the change made the
-            // first signature another key's, it is not missed, unless the checkpoint is the last.
+            // A damaged signature may remain unnoticed in two cases. First, without a key no
+            // signature is checked. Second, a log may begin to sign later. If the damaged first
+            // signature looks like the signature of an unknown key, nothing is missing, unless the
+            // checkpoint is the last one.
             let is_last = honest[..honest.floor_char_boundary(at)].rfind("{\"checkpoint\"") == honest.rfind("{\"checkpoint\"");
             let only_signature = below_a_note(&honest, at) && (trust.keys.is_empty() || !is_last);
             prop_assert!(!intact || !changed || only_signature, "byte {} of {}\n{}", at, honest, outcome.shown());
@@ -126,7 +129,7 @@ proptest! {
         }
     }
 
-    /// Verification of any lines ends with a verdict.
+    /// Verification ends with a verdict, whatever the lines are.
     #[test]
     fn any_lines_get_a_verdict(lines in prop::collection::vec(0..60usize, 0..40), log in logs(), more in any::<Vec<u8>>()) {
         let honest = log.whole();

@@ -1,6 +1,6 @@
 //! Compares this crate with `verifiers/python`, a second verifier that was written from
-//! docs/FORMAT.md alone. Both accept honest exports, reject tampered ones, and reach the same
-//! verdict on randomly changed bytes.
+//! docs/FORMAT.md alone. Both must accept honest exports, must reject tampered exports, and must
+//! reach the same verdict on randomly changed bytes.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn has_python() -> bool {
 #[derive(Clone, Default)]
 struct Knows {
     key: bool,
-    /// Other keys, by name and seed.
+    /// Keys other than the log's own, by name and seed.
     keys: Vec<(&'static str, u8)>,
     kept: Vec<String>,
     older: bool,
@@ -42,7 +42,7 @@ fn with_kept(note: &str) -> Knows {
     Knows { kept: vec![note.to_owned()], ..Knows::default() }
 }
 
-/// The output and exit status of the Python verifier for these files.
+/// Returns the output and the exit status of the Python verifier for these files.
 fn python(files: &[&[u8]], knows: &Knows) -> (String, i32) {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: String, bytes: &[u8]| {
@@ -153,8 +153,8 @@ fn honest_exports() {
     unsigned.seal(&[1, 2, 3, 4, 5]);
     both_say(Verdict::Intact, &[unsigned.whole().as_bytes()], &with_kept(unsigned.note_at(5)));
     both_say(Verdict::CouldNotTell, &[Log::new().whole().as_bytes()], &with_key());
-    // Python's library has no zstd before 3.14, so the verifier tells the user to decompress the
-    // file.
+    // Python's library has no zstd before version 3.14, so the verifier tells the user to
+    // decompress the file.
     let (said, status) = python(&[b"\x28\xb5\x2f\xfd\x00"], &with_key());
     assert_eq!(status, 2, "{said}");
     assert!(said.contains("zstd -dc"), "{said}");
@@ -187,8 +187,8 @@ fn changed_entries() {
                 .replace("\"unsealed\":{", "\"unsealed\": {")
         });
         if id < 16 {
-            // The checksum is recomputed, and the leaf that the writer added after noticing the
-            // change is removed.
+            // The forger computes the checksum again, and removes the leaf that the writer added
+            // when it noticed the change.
             let parts = parts(&entry(id, "eve"));
             with(&|lines| {
                 lines[at] = format!(
@@ -241,7 +241,8 @@ fn changed_checkpoints_and_histories() {
         let verdict = if which == 0 { Verdict::Intact } else { Verdict::Tampered };
         both_say(verdict, &[stripped.whole().as_bytes()], &with_key());
     }
-    // A history that is consistent and signed with the key, but differs from the kept one.
+    // A forged history that is consistent and signed with the key, but differs from the kept
+    // checkpoint.
     let mut forged = Log::new();
     for (i, ids) in
         [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]].into_iter().enumerate()
@@ -264,7 +265,7 @@ fn changed_checkpoints_and_histories() {
         &[forged.history(8, 14, &[3]).as_bytes(), honest.whole().as_bytes()],
         &with_key(),
     );
-    // An entry that is sealed twice: within one export, and across two consecutive ones.
+    // An entry that is sealed twice: first in one export, then in two consecutive exports.
     let twice = Log::of(&[&[1, 2], &[2, 3]]);
     both_say(Verdict::Tampered, &[twice.whole().as_bytes()], &with_key());
     both_say(
@@ -272,7 +273,7 @@ fn changed_checkpoints_and_histories() {
         &[twice.history(0, 2, &[]).as_bytes(), twice.history(2, 4, &[]).as_bytes()],
         &with_key(),
     );
-    // The newest entries are cut off.
+    // An export from which the newest entries were cut off.
     let cut = honest.history(0, 8, &[]);
     let knows = Knows { kept: vec![honest.note_at(14).into()], ..with_key() };
     both_say(Verdict::Tampered, &[cut.as_bytes()], &knows);
@@ -314,7 +315,7 @@ fn changed_selections() {
     both_say(Verdict::Tampered, &[honest.concat().as_bytes()], &with_kept(other.note_at(8)));
 }
 
-/// Both verifiers reach the same verdict wherever bytes are changed at random.
+/// Checks that both verifiers reach the same verdict on randomly changed bytes.
 /// LEAD_AUDIT_PYTHON_CASES sets the number of cases (default 40).
 #[test]
 fn both_verifiers_reach_the_same_verdict() {
@@ -338,7 +339,8 @@ fn both_verifiers_reach_the_same_verdict() {
             1 => changed.insert(at, byte),
             2 => drop(changed.remove(at)),
             _ => {
-                // Replacing a hexadecimal digit by a digit keeps more lines parseable.
+                // If a hexadecimal digit is replaced by another digit, more of the changed lines
+                // can still be parsed.
                 let near = changed[at..]
                     .iter()
                     .position(u8::is_ascii_hexdigit)
@@ -406,14 +408,14 @@ fn changes_of_key_and_origin() {
         let selection = log.selection(&[2, 6, 11], &[]);
         both_say(Verdict::Intact, &[selection.as_bytes()], &knows(&all[2..]));
         both_say(Verdict::CouldNotTell, &[selection.as_bytes()], &knows(&all[..1]));
-        // A change in the entry of a key change is found.
+        // A change in the entry that records a change of key is found.
         let honest = lines(&whole);
         let at = line_of(&honest, 6);
         let mut changed = honest.clone();
         changed[at] = changed[at].replace("\"old_origin\":\"example", "\"old_origin\":\"Example");
         both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &knows(&all));
     }
-    // A forged change of name without an entry is found, whoever signs it.
+    // A forged change of the origin without an entry is found, no matter which key signs it.
     for (signed, former) in
         [(false, None), (true, None), (false, Some((common::ORIGIN.to_owned(), 7)))]
     {
@@ -429,7 +431,8 @@ fn changes_of_key_and_origin() {
         let verdict = if signed { Verdict::CouldNotTell } else { Verdict::Tampered };
         both_say(verdict, &[selection.as_bytes()], &with_key());
     }
-    // Old versions wrote no entry for a change of key. A later signature covers the change.
+    // Old versions of the extension wrote no entry for a change of key. A later signature covers
+    // the change.
     let mut legacy = Log::new();
     (legacy.origin, legacy.signed) = (BEFORE.into(), false);
     grow(&mut legacy, &[1]);

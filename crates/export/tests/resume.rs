@@ -1,4 +1,4 @@
-//! An interrupted export, cut off at any byte, can be resumed and is then complete.
+//! Cuts an export off at any byte. The interrupted export can be continued and is then complete.
 
 mod common;
 
@@ -7,8 +7,8 @@ use export::verify::Verdict;
 use export::write::{Compression, Output, ResumeError, ResumePoint, find_resume_point};
 use std::io::Write;
 
-/// Distance between the bytes at which files are cut off. It is prime, so that the cuts hit all
-/// positions in a line.
+/// Distance in bytes between the positions at which files are cut off. It is prime, so that the
+/// cuts hit all positions within lines.
 const STEP: usize = 13;
 
 fn log() -> Log {
@@ -54,7 +54,7 @@ fn plain_anywhere() {
     for length in (0..=whole.len()).step_by(STEP) {
         let point = assert_goes_on(&log, &whole[..length], Compression::None);
         sizes.push(point.tree_size);
-        // At most the checkpoint that was being written is lost.
+        // At most one checkpoint is lost: the one that was being written.
         assert!(sizes.is_sorted());
     }
     sizes.dedup();

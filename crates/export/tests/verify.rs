@@ -1,4 +1,4 @@
-//! Honest exports are intact. In tampered exports, each change is found and named.
+//! Honest exports must be found intact. In tampered exports, each change must be found and named.
 
 mod common;
 
@@ -7,8 +7,8 @@ use export::verify::Verdict;
 
 type Named = Vec<(&'static str, Option<(i64, i64)>)>;
 
-/// A log with three checkpoints. The second contains an id that the first had left open. Id 6 was
-/// rolled back, and two entries are not sealed.
+/// Returns a log with three checkpoints. The second contains an id that was still open when the
+/// first was sealed. Id 6 was rolled back. Two entries are not sealed.
 fn log() -> Log {
     let mut log = Log::of(&[&[1, 2, 4], &[3, 5, 7, 8, 9], &[10, 11, 12, 13, 14, 15]]);
     log.add(16);
@@ -34,21 +34,21 @@ fn one(id: i64) -> Option<(i64, i64)> {
     Some((id, id))
 }
 
-/// The faults in a tampered history.
+/// Returns the faults that are found in a tampered history.
 fn found(text: &str) -> Named {
     let outcome = run(&[text.as_bytes()], &with_key());
     assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
     outcome.named()
 }
 
-/// Replaces bytes at a position by `by`, or by `or_by` if `by` is already there.
+/// Replaces the bytes at a position with `by`. If these bytes already equal `by`, uses `or_by`.
 fn replace(line: &mut String, at: usize, by: &str, or_by: &str) {
     let range = at..at + by.len();
     let by = if line[range.clone()] == *by { or_by } else { by };
     line.replace_range(range, by);
 }
 
-/// The index of the line with this entry.
+/// Returns the index of the line that contains this entry.
 fn line_of(lines: &[String], id: i64) -> usize {
     lines
         .iter()
@@ -73,8 +73,8 @@ fn an_honest_history_is_intact() {
         "{:?}",
         report.remarks
     );
-    // With each checkpoint alone, and then with a key as well. The tree passes through the size of
-    // each checkpoint.
+    // For each checkpoint, verifies first with only this checkpoint and then also with a key. The
+    // tree passes through the size of each checkpoint.
     for size in [3, 8, 14] {
         let outcome = run(&[log.whole().as_bytes()], &with_checkpoint(log.note_at(size)));
         assert_intact(&outcome);
@@ -118,17 +118,17 @@ fn histories_in_pieces() {
     let outcome = run(&bytes, &with_key());
     assert_intact(&outcome);
     assert_eq!(outcome.report.entries, 14);
-    // All pieces concatenated in one file.
+    // Verifies all pieces, concatenated in one file.
     assert_intact(&run(&[pieces.concat().as_bytes()], &with_key()));
-    // With the newest checkpoint from outside.
+    // Verifies with the newest checkpoint, kept outside of the export.
     assert_intact(&run(&bytes, &with_checkpoint(log.note_at(14))));
-    // Later pieces without the first. A checkpoint at the start of a piece vouches for nothing
-    // after it. A checkpoint within the piece does.
+    // Verifies the later pieces without the first piece. A checkpoint at the start of a piece
+    // vouches for no entry that follows. A checkpoint within the piece does.
     assert_intact(&run(&bytes[1..], &with_key()));
     assert_intact(&run(&bytes[1..], &with_checkpoint(log.note_at(8))));
     let outcome = run(&bytes[1..2], &with_checkpoint(log.note_at(3)));
     assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell));
-    // A piece is missing, or the order is wrong.
+    // First a piece is missing, then the order of the pieces is wrong.
     assert_eq!(run(&[bytes[0], bytes[2]], &with_key()).named(), [("missing", None)]);
     assert_ne!(run(&[bytes[1], bytes[0], bytes[2]], &with_key()).named(), []);
 }
@@ -142,11 +142,11 @@ fn an_older_checkpoint_is_reached_by_a_proof() {
     let outcome = run(&[piece.as_bytes()], &trust);
     assert_intact(&outcome);
     assert_eq!(outcome.report.known_matched, 1);
-    // Without the proof, the older checkpoint is not judged.
+    // If the export lacks the consistency proof, the older checkpoint is not compared.
     let outcome = run(&[log.history(8, 14, &[]).as_bytes()], &trust);
     assert_eq!(outcome.named(), []);
     assert_eq!(outcome.report.known_unjudged.len(), 1);
-    // A checkpoint of another history.
+    // Verifies against a checkpoint of another history.
     let other = Log::of(&[&[1, 2, 3]]);
     let mut trust = with_key();
     trust.know(other.note_at(3).as_bytes(), "kept", &[]).unwrap();
@@ -163,7 +163,7 @@ fn selections() {
     assert_eq!(outcome.report.known_matched, 1, "{}", outcome.shown());
     let lines = lines(&text);
     for (id, other) in [(2, 4), (3, 9), (15, 14)] {
-        // The entry of another id in this place, with a matching checksum.
+        // Puts an entry with another id in this place, with a matching checksum.
         let common::Parts { preimage, checksum } = common::parts(&log.entries[&other]);
         let at = line_of(&lines, id);
         let mut changed = lines.clone();
@@ -192,8 +192,8 @@ fn a_changed_column_is_named() {
         let at = line_of(&changed, id);
         changed[at] = changed[at].replace("u-17", "u-18");
         assert_eq!(found(&joined(&changed)), [("changed", one(id))]);
-        // With the checksum recomputed, the tree shows only that one of the checkpoint's entries
-        // was changed.
+        // A forger has also computed the checksum again. The tree then shows only that one of the
+        // checkpoint's entries was changed.
         let log_ids = |log: &Log| {
             log.checkpoints.iter().find(|c| c.entry_ids.contains(id)).unwrap().entry_ids.clone()
         };
@@ -202,10 +202,10 @@ fn a_changed_column_is_named() {
         let ids = log_ids(&log);
         let batch = Some((ids.iter().min().unwrap(), ids.iter().max().unwrap()));
         let text = lines(&forged.whole());
-        // The writer noticed the change and added the leaf to the line.
+        // The writer noticed the change, and added the sealed leaf to the line.
         assert!(text[at].contains(",\"leaf\":\""));
         assert_eq!(found(&joined(&text)), [("changed", one(id))]);
-        // A forger removes the leaf again.
+        // A forger removes this leaf.
         let mut text = text;
         text[at] = text[at].split_once(",\"leaf\"").unwrap().0.to_owned() + "}";
         assert_eq!(found(&joined(&text))[0], ("changed", batch));
@@ -223,7 +223,8 @@ fn entries_that_the_database_lost_are_named() {
         log.entries.remove(&id);
     }
     assert_eq!(found(&log.whole()), [1, 3, 7, 15].map(|id| ("missing", one(id))));
-    // If the checkpoint's ids omit the lost entry too, the checkpoint is reported as changed.
+    // If the ids of the checkpoint omit the lost entry as well, the checkpoint is reported as
+    // changed.
     let mut log = Log::of(&[&[1, 2, 3, 4, 5], &[6, 7]]);
     log.entries.remove(&3);
     log.checkpoints[0].entry_ids = [1, 2, 4, 5].into_iter().collect();
@@ -258,12 +259,12 @@ fn removed_inserted_and_moved_lines_are_named() {
             "{id} before {before}: {named:?}"
         );
     }
-    // An entry after the end of its checkpoint.
+    // Moves an entry behind the end of its checkpoint.
     let mut late = honest.clone();
     let line = late.remove(line_of(&late, 4));
     late.insert(line_of(&honest, 3), line);
     assert_eq!(found(&joined(&late)), [("reordered", one(4))]);
-    // An entry that never existed.
+    // Adds an entry that never existed.
     let mut more = honest.clone();
     let common::Parts { preimage, checksum } = common::parts(&entry(6, "eve"));
     more.insert(
@@ -293,7 +294,7 @@ fn unsealed_entries_are_checked_by_their_checksum() {
     let line = moved.remove(at);
     moved.insert(line_of(&honest, 12), line);
     assert_eq!(found(&joined(&moved)), [("reordered", one(16))]);
-    // A sealed entry that is repeated as unsealed.
+    // Repeats a sealed entry as an unsealed one.
     let mut again = honest.clone();
     again.insert(at, honest[line_of(&honest, 9)].replace("\"entry\":", "\"unsealed\":"));
     assert_eq!(found(&joined(&again)), [("duplicated", one(9))]);
@@ -307,23 +308,23 @@ fn changed_checkpoints_are_named() {
         (0..honest.len()).filter(|&i| honest[i].starts_with("{\"checkpoint\"")).collect();
     assert_eq!(checkpoints.len(), 3);
     for at in checkpoints {
-        // The root beside the note is changed.
+        // Changes the root that is stored outside of the note.
         let mut changed = honest.clone();
         let place = changed[at].find("\"root\":\"").unwrap() + 8;
         replace(&mut changed[at], place, "00", "11");
         assert_eq!(found(&joined(&changed)), [("checkpoint changed", None)]);
-        // The root in the note is changed, which invalidates the signature.
+        // Changes the root in the note, which makes the signature bad.
         let mut changed = honest.clone();
         let place = changed[at].find("\\n\\n— ").unwrap() - 5;
         replace(&mut changed[at], place, "A", "B");
         let named = found(&joined(&changed));
         assert!(named.contains(&("signature bad", None)), "{named:?}");
-        // The signature is changed.
+        // Changes the signature.
         let mut changed = honest.clone();
         let place = changed[at].find("\\n\",\"root\"").unwrap() - 9;
         replace(&mut changed[at], place, "A", "B");
         assert_eq!(found(&joined(&changed)), [("signature bad", None)]);
-        // The checkpoint is removed.
+        // Removes the checkpoint.
         let mut less = honest.clone();
         less.remove(at);
         let named = found(&joined(&less));
@@ -342,10 +343,10 @@ fn removed_signatures_are_reported() {
     let honest = log.clone();
     log.checkpoints[last].note = stripped(&log, last);
     assert_eq!(found(&log.whole()), [("signature bad", None)]);
-    // All signatures are removed.
+    // Removes all signatures.
     (0..last).for_each(|which| log.checkpoints[which].note = stripped(&log, which));
     assert_eq!(found(&log.whole()), [("signature bad", None)]);
-    // A log may begin to sign, so an unsigned first checkpoint is no fault.
+    // A log may begin to sign later, so an unsigned first checkpoint is not a fault.
     let mut later = honest;
     later.checkpoints[0].note = stripped(&later, 0);
     assert_intact(&run(&[later.whole().as_bytes()], &with_key()));
@@ -367,7 +368,7 @@ fn a_rewritten_or_shortened_history_contradicts_a_kept_checkpoint() {
             }
             forged.seal(&ids);
         }
-        // A forger with the key cannot contradict a kept checkpoint.
+        // A forger who has the key cannot produce a history that matches a kept checkpoint.
         for size in [8, 14] {
             let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(honest.note_at(size)));
             assert_eq!(outcome.named(), [("history forked", None)], "{}", outcome.shown());
@@ -401,7 +402,7 @@ fn truncated_files_and_other_files() {
     for other in ["hello\n", "{}\n", "\n\n", "null\n"] {
         assert!(found(other).iter().all(|(kind, _)| *kind == "malformed"), "{other:?}");
     }
-    // An unreadable file proves no tampering, and is not called intact either.
+    // A file that cannot be read proves no tampering, but it is not called intact either.
     let compressed = export_compressed(&text);
     assert_intact(&run(&[&compressed], &with_key()));
     let outcome = run(&[&compressed[..compressed.len() - 20]], &with_key());
@@ -425,7 +426,7 @@ fn export_compressed(text: &str) -> Vec<u8> {
 
 #[test]
 fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
-    // The leaf hash of one entry is changed in the tile. The upper levels are not.
+    // The leaf of one entry is changed in its tile. The upper levels of the tree are unchanged.
     let mut log = log();
     log.leaves[4] = [9; 32];
     let named = found(&log.whole());
@@ -440,7 +441,7 @@ fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
 fn nothing_hides_behind_an_entry_on_its_line() {
     let honest = lines(&log().whole());
     let at = line_of(&honest, 3);
-    // The additions are canonical, and the line looks like an entry at both ends.
+    // The additions are canonical JSON, and the line begins and ends like the line of an entry.
     for more in [r#","zzz":{}"#, r#","zzz":{"a":{}}"#] {
         let mut changed = honest.clone();
         let end = changed[at].len() - 1;
@@ -473,8 +474,8 @@ fn with_keys(keys: &[(&str, u8)]) -> export::verify::Trust {
 const BEFORE: &str = "lead_audit/7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84";
 const AFTER: &str = "example.com/sales";
 
-/// A log that is first unsigned, then signed, then has another key of the same name, then another
-/// name. Its checkpoints have the sizes 2, 3, 5, 6, 8, 9 and 11.
+/// Returns a log that is unsigned at first, is then signed, then has another key of the same name,
+/// and then another name. Its checkpoints have the sizes 2, 3, 5, 6, 8, 9 and 11.
 fn log_of_many_keys(with_former: bool) -> Log {
     let mut log = Log::new();
     (log.origin, log.signed) = (BEFORE.into(), false);
@@ -497,7 +498,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
     for with_former in [true, false] {
         let log = log_of_many_keys(with_former);
         let whole = log.whole();
-        // The newest key vouches for everything, and so does a kept checkpoint.
+        // The newest key vouches for the whole history. So does a kept checkpoint.
         let all = [(common::ORIGIN, 7), (common::ORIGIN, 8), (AFTER, 9)];
         for keys in [&all[..], &all[2..], &all[1..]] {
             let outcome = run(&[whole.as_bytes()], &with_keys(keys));
@@ -518,7 +519,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             "{}",
             outcome.shown()
         );
-        // An origin that the log has had, or that of another log.
+        // The verifier asks for an origin that the log had, and then for the origin of another log.
         for (origin, verdict) in [
             (BEFORE, Verdict::Intact),
             (AFTER, Verdict::Intact),
@@ -528,7 +529,8 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             trust.origin = Some(origin.into());
             assert_eq!(run(&[whole.as_bytes()], &trust).verdict(), verdict, "{origin}");
         }
-        // An old key vouches up to its last signature and no further.
+        // An old key vouches for the history up to the last checkpoint that it signed, and no
+        // further.
         for (seed, own, double) in [(7, 5, 6), (8, 8, 9)] {
             let to = if with_former { double } else { own };
             let outcome = run(&[whole.as_bytes()], &with_keys(&[(common::ORIGIN, seed)]));
@@ -540,7 +542,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             );
             assert_eq!(outcome.report.vouched, Some(to));
             assert_eq!(outcome.report.key_unknown_from, Some(double));
-            // The history cut off at that checkpoint.
+            // Verifies the history cut off at the last checkpoint that the old key signed.
             let outcome = run(
                 &[log.history(0, double, &[]).as_bytes()],
                 &with_keys(&[(common::ORIGIN, seed)]),
@@ -551,18 +553,18 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
                 "{}",
                 outcome.shown()
             );
-            // A later checkpoint vouches for what the old key does not.
+            // A later kept checkpoint vouches for the entries for which the old key does not vouch.
             let mut trust = with_keys(&[(common::ORIGIN, seed)]);
             trust.know(log.note_at(11).as_bytes(), "kept", &[]).unwrap();
             assert_intact(&run(&[whole.as_bytes()], &trust));
         }
-        // Two pieces, split at any checkpoint, form one history.
+        // Two pieces that were split at any checkpoint form one history.
         for at in [2, 3, 5, 6, 8, 9] {
             let pieces = [log.history(0, at, &[]), log.history(at, 11, &[])];
             let bytes: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
             assert_intact(&run(&bytes, &with_keys(&all)));
             assert_intact(&run(&bytes, &with_keys(&all[2..])));
-            // For the last piece alone, a verifier with only an old key cannot tell.
+            // If only the last piece and an old key are given, the verifier cannot tell.
             let outcome = run(&bytes[1..], &with_keys(&all[..1]));
             assert_eq!(
                 (outcome.named(), outcome.verdict()),
@@ -585,7 +587,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
 
 #[test]
 fn another_name_or_key_needs_an_entry() {
-    // A forger gives the newest note of a signed log another name, with or without a signature.
+    // A forger gives the newest note of a signed log another origin, with or without a signature.
     for (seed, former) in
         [(None, None), (Some(9), None), (None, Some((common::ORIGIN.to_owned(), 7)))]
     {
@@ -603,7 +605,7 @@ fn another_name_or_key_needs_an_entry() {
         let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(forged.note_at(3)));
         assert_eq!(outcome.named(), [("history forked", None)]);
     }
-    // The entry has to describe this very change.
+    // The KEY entry must describe exactly the change that took place.
     for (old, new) in [("other", AFTER), (common::ORIGIN, "other")] {
         let mut forged = Log::of(&[&[1, 2]]);
         let change = ledger::KeyChange {
@@ -618,7 +620,8 @@ fn another_name_or_key_needs_an_entry() {
         let outcome = run(&[forged.whole().as_bytes()], &with_key());
         assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
     }
-    // Old versions wrote no entry for a change of key. A later signature covers the change.
+    // Old versions of the extension wrote no entry for a change of key. A later signature covers
+    // the change.
     let mut legacy = Log::new();
     (legacy.origin, legacy.signed) = (BEFORE.into(), false);
     legacy.add(1);
@@ -645,7 +648,7 @@ fn another_name_or_key_needs_an_entry() {
 
 #[test]
 fn unknown_parts_are_not_judged() {
-    // An unknown version, with unknown lines.
+    // An export of an unknown version, with unknown lines.
     let other = "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
     let outcome = run(&[other.as_bytes()], &with_key());
     assert_eq!(
@@ -659,8 +662,8 @@ fn unknown_parts_are_not_judged() {
         "{}",
         outcome.shown()
     );
-    // An entry with an additional column, or of another format. Its checksum covers all its
-    // columns.
+    // An entry with an additional column, and an entry of another format. The checksum of each
+    // covers all of its columns.
     for (from, to) in [
         ("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"),
         ("\"format\":1", "\"format\":2"),
@@ -677,13 +680,13 @@ fn unknown_parts_are_not_judged() {
             let outcome = run(&[text.as_bytes()], &with_key());
             assert_eq!(outcome.named(), [("not judged", one(1))], "{}", outcome.shown());
             assert_eq!(outcome.verdict(), Verdict::CouldNotTell, "{}", outcome.shown());
-            // If the entry is changed as well, this is a fault.
+            // If the entry is changed as well, there is a fault.
             let changed = text.replacen("u-17", "u-18", 1);
             assert_eq!(run(&[changed.as_bytes()], &with_key()).named(), [("changed", one(1))]);
         }
     }
-    // The exporter reports an entry that it does not know, and whether it matches the sealed
-    // checksum.
+    // The exporter reports an entry that has a column unknown to it, and whether the entry matches
+    // the sealed checksum.
     for (sealed, verdict) in [(true, Verdict::CouldNotTell), (false, Verdict::Tampered)] {
         let mut log = log();
         let checksum = match &log.entries[&5] {

@@ -1,5 +1,5 @@
-//! Measures each step of the format beside SHA-256 of the same bytes. `bench/ledger.py` runs these
-//! benchmarks and writes the table of `bench/README.md`.
+//! Measures each step of the format, and SHA-256 over the same bytes for comparison.
+//! `bench/ledger.py` runs these benchmarks and writes the table in `bench/README.md`.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ledger::canonical;
@@ -17,7 +17,7 @@ use std::hint::black_box;
 
 const KEY: &str = r#"{"id":"0000000000000000000000000000002a"}"#;
 
-/// Returns the row of a lead with a note of this length.
+/// Returns the row of a lead whose note has `note` characters.
 fn row(note: usize) -> String {
     format!(
         r#"{{"company_name":"Example Company 42 Holdings Ltd.","created_at":"2026-02-03T04:05:06.789","deleted_at":null,"email":"contact42@example42.com","enrichment_status":"PENDING","id":"0000000000000000000000000000002a","is_deleted":false,"is_manual":true,"note":"{}"}}"#,
@@ -100,10 +100,10 @@ fn entries(c: &mut Criterion) {
     group.finish();
 }
 
-/// A tree of any size with equal leaves, so that it needs no memory for them.
+/// A tree of any size in which all leaves are equal, so that the leaves need no memory.
 struct Large {
     size: u64,
-    /// The root of a perfect tree of each height.
+    /// The root of a perfect tree of each height, beginning with height 0.
     nodes: Vec<Hash>,
 }
 
@@ -180,7 +180,7 @@ fn tree(c: &mut Criterion) {
         group.finish();
     }
 
-    // As a verifier of a whole history appends its leaves.
+    // Appends leaves as a verifier of a whole history does.
     let mut group = c.benchmark_group("right edge");
     group.throughput(Throughput::Elements(TILE_WIDTH as u64));
     group.bench_function("append 256 leaves", |b| {

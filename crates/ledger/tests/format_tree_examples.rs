@@ -1,6 +1,7 @@
 //! Reads the test vectors of `docs/FORMAT.md`, sections 11 to 17, from the page itself.
-//! `verifiers/python/tests/tree_examples.py` generates them with an independent implementation,
-//! written from the page. The vectors of section 18 are tested in crates/export.
+//! `verifiers/python/tests/tree_examples.py` generates these vectors with an independent
+//! implementation that was written from the page. Tests in crates/export check the vectors of
+//! section 18.
 
 use ledger::checkpoint::Checkpoint;
 use ledger::cosignature::CosigningKey;
@@ -31,7 +32,7 @@ fn hashes(info: &str) -> Vec<Hash> {
     block(info).split_whitespace().map(hash).collect()
 }
 
-/// Returns the lines of a block, split into words.
+/// Returns the lines of a block, each split into words.
 fn words(info: &str) -> Vec<Vec<String>> {
     block(info).lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
 }
@@ -52,7 +53,7 @@ fn tree_of_numbers(size: u64) -> Tiles {
     writer.take_changed().into_iter().collect()
 }
 
-/// The tree of numbers, with 70,000 leaves.
+/// The page's tree whose leaf data are numbers, here with 70,000 leaves.
 static NUMBERS: LazyLock<Tiles> = LazyLock::new(|| tree_of_numbers(70_000));
 
 #[test]
@@ -163,8 +164,8 @@ fn keys() -> Keys {
     keys
 }
 
-/// Returns the tiles of the log of section 15, with the ids of its entries, from the hashes of
-/// section 10.
+/// Returns the log of section 15: the ids of its entries, their leaf hashes and the tiles. The leaf
+/// hashes are those of section 10.
 fn log_of_the_examples() -> (Vec<i64>, Vec<Hash>, TileWriter) {
     let ids = blocks("json entry").into_iter().map(|block| {
         let columns: serde_json::Value = serde_json::from_str(&block).unwrap();

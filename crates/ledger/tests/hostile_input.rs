@@ -1,6 +1,6 @@
-//! Hostile texts: no parser panics, and accepted texts are written back to the byte. Memory stays
-//! within a small multiple of the text, and below the text's size if the text is too large to
-//! parse.
+//! Parses hostile texts. No parser may panic, and each accepted text must be written back byte for
+//! byte. A parser may allocate at most a small multiple of the text's size. If the text is too
+//! large to parse, the parser must allocate less than the text's size.
 
 #![allow(unsafe_code, reason = "an allocator that counts is unsafe to implement")]
 
@@ -19,29 +19,29 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, with a count of the bytes that each thread holds.
+/// The system's allocator, which also counts how many bytes each thread holds.
 struct Counting;
 
 fn count(change: isize) {
-    // An ending thread has no counters any more, and no test reads them.
+    // The counters of a thread are gone while the thread ends. No test reads the count then.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + change);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
     });
 }
 
-// SAFETY: every call goes to System unchanged; counting does not allocate (the counters are const
-// thread-locals without Drop).
+// SAFETY: every call is passed to System unchanged. Counting does not allocate, because the
+// counters are const thread-locals without Drop.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller's guarantees are System's.
+        // SAFETY: the caller gives the guarantees that System requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the caller's guarantees are System's.
+        // SAFETY: the caller gives the guarantees that System requires.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Returns the peak of memory that `work` allocated, beyond the memory held before.
+/// Returns how many bytes `work` allocated at its peak, beyond the bytes that were held before.
 fn peak<T>(work: impl FnOnce() -> T) -> usize {
     let before = HELD.get();
     PEAK.set(before);
@@ -61,7 +61,7 @@ fn log() -> SigningKey {
     SigningKey::from_seed("example.com/log", &[1; 32]).unwrap()
 }
 
-/// Returns one honest text of each kind.
+/// Returns one valid text of each kind.
 fn honest() -> [String; 5] {
     let mut writer = TileWriter::new();
     (0..9).for_each(|i| writer.push([i; 32]));
@@ -82,7 +82,7 @@ fn honest() -> [String; 5] {
     ]
 }
 
-/// Parses `bytes` with every parser.
+/// Passes `bytes` to every parser.
 fn read_as_everything(bytes: &[u8]) {
     let keys = [log().verifier().clone()];
     if let Ok(note) = Note::parse(bytes) {
@@ -168,7 +168,7 @@ fn large_texts_take_little_memory() {
             &text[..text.len().min(60)]
         );
     }
-    // A text that is too large is not parsed.
+    // A text that is too large is refused unparsed.
     for begin in [&checkpoint, &note, &proof, &key] {
         let text = fill(begin, "a\n", 50_000_000);
         let peak = peak(|| {
@@ -182,8 +182,8 @@ fn large_texts_take_little_memory() {
     }
 }
 
-/// Checks the guarantee of [`TileWriter`]: memory grows with the leaves appended since the tiles
-/// were last taken.
+/// Checks the guarantee of [`TileWriter`]: its memory grows only with the leaves that were appended
+/// since the tiles were last taken.
 #[test]
 fn appending_takes_the_memory_of_what_was_appended() {
     let peak = peak(|| {
@@ -205,7 +205,8 @@ proptest! {
         read_as_everything(text.as_bytes());
     }
 
-    /// Nearly valid texts: spliced from honest texts, with bytes changed, inserted and removed.
+    /// Tests nearly valid texts, which are spliced from valid texts and have bytes changed,
+    /// inserted or removed.
     #[test]
     fn nearly_honest(
         which in (0..5usize, 0..5usize), at in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),

@@ -1,6 +1,6 @@
-//! Properties of every tree: honest proofs verify, changed proofs do not, and the number of steps
-//! in which a tree was written does not matter. Tests every proof of small trees, and random proofs
-//! of trees of up to 2⁶³ leaves.
+//! Properties of every tree: an honest proof verifies, and a changed proof does not. The tree does
+//! not depend on how many steps its leaves were appended in. Tests every proof of small trees, and
+//! random proofs of trees of up to 2⁶³ leaves.
 
 use ledger::merkle::{
     Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles, TreeError, consistency_proof,
@@ -24,11 +24,12 @@ fn tree(size: u64) -> Kept {
     writer.take_changed().into_iter().collect()
 }
 
-/// A tree whose leaves are all equal except one, so that even a huge tree needs no stored nodes.
+/// A tree in which all leaves are equal except one, so that even a huge tree needs no stored nodes.
 struct Huge {
     size: u64,
     odd: u64,
-    /// Roots of perfect trees of each height: without the odd leaf, and with it.
+    /// Roots of perfect trees of each height. `even_nodes` are without the odd leaf, `odd_nodes`
+    /// with it.
     even_nodes: Vec<Hash>,
     odd_nodes: Vec<Hash>,
 }
@@ -66,7 +67,7 @@ impl Tiles for Huge {
     }
 }
 
-/// Returns the proof with every kind of small change.
+/// Returns copies of the proof, each with another small change.
 fn changed(proof: &[Hash]) -> Vec<Vec<Hash>> {
     let mut all = Vec::new();
     for i in 0..proof.len() {
@@ -89,7 +90,7 @@ fn changed(proof: &[Hash]) -> Vec<Vec<Hash>> {
     all
 }
 
-/// Checks an inclusion proof, and that no other proof passes for it.
+/// Checks that an inclusion proof verifies, and that no changed proof verifies in its place.
 fn check_inclusion(
     tiles: &impl Tiles<Error = Infallible>,
     leaf: &Hash,
@@ -125,7 +126,7 @@ fn check_inclusion(
     }
 }
 
-/// Checks a consistency proof, and that no other proof passes for it.
+/// Checks that a consistency proof verifies, and that no changed proof verifies in its place.
 fn check_consistency(tiles: &impl Tiles<Error = Infallible>, from: u64, to: u64) {
     let roots = [root_at(tiles, from).unwrap(), root_at(tiles, to).unwrap()];
     let proof = consistency_proof(tiles, from, to).unwrap();
@@ -148,7 +149,8 @@ fn check_consistency(tiles: &impl Tiles<Error = Infallible>, from: u64, to: u64)
             "{from} to {to}"
         );
         others[1][byte] ^= 1;
-        // Any tree extends the empty tree, so no proof can say anything about its root.
+        // Any tree extends the empty tree, so a proof from the empty tree cannot confirm or refute
+        // a root.
         assert!(
             from == 0 || verify_consistency(from, &roots[0], to, &others[1], &proof).is_err(),
             "{from} to {to}"
@@ -214,7 +216,7 @@ fn around_the_edges_of_tiles() {
     }
 }
 
-/// The example of C2SP tlog-tiles, "Partial Tiles".
+/// The example in C2SP tlog-tiles, "Partial Tiles".
 #[test]
 fn tiles_of_the_specification() {
     let tiles = tree(70_000);
@@ -246,7 +248,8 @@ fn tiles_of_the_specification() {
     assert_eq!(tiles.values().map(Vec::len).collect::<Vec<_>>(), [256, 1]);
 }
 
-/// A hash in a tile never changes: each tile of a tree is a prefix of the larger tree's tile.
+/// A hash in a tile never changes: each tile of a tree is a prefix of the same tile of a larger
+/// tree.
 #[test]
 fn a_larger_tree_has_the_tiles_of_a_smaller_one() {
     let larger = tree(70_000);
@@ -286,8 +289,8 @@ fn tiles_that_were_tampered_with_are_not_resumed() {
     assert!(TileWriter::resume(701, &root, &honest).is_err());
 }
 
-/// A history that was changed, shortened or reordered before a known checkpoint cannot prove that
-/// it extends the checkpoint.
+/// If entries before a known checkpoint were changed, removed or reordered, the history cannot
+/// prove that it extends the checkpoint.
 #[test]
 fn a_fork_has_no_proof() {
     let honest: Vec<Hash> = (0..50).map(leaf).collect();
@@ -361,14 +364,14 @@ proptest! {
         others.extend([odd ^ 1, odd.wrapping_add(1), odd.wrapping_sub(1), 0, size - 1, size, u64::MAX]);
         check_inclusion(&tree, &tree.leaf(odd), odd, size, &others);
         check_consistency(&tree, older, size);
-        // The same leaf in the older tree, if the older tree contains it.
+        // The same leaf is also proven in the older tree, if the older tree contains it.
         if odd < older {
             check_inclusion(&tree, &tree.leaf(odd), odd, older, &[]);
         }
         prop_assert!(inclusion_proof(&tree, odd, size).unwrap().len() <= 63);
     }
 
-    /// Impossible numbers and hashes are refused, and nothing overflows.
+    /// Impossible numbers and hashes are refused, and no arithmetic overflows.
     #[test]
     fn nonsense_is_refused(
         a in any_number(), b in any_number(),

@@ -1,26 +1,26 @@
-//! Blocks of whole lines.
+//! Splits a file into blocks of whole lines.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use thiserror::Error;
 
-/// The memory limits of reading.
+/// The limits of the memory for reading.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Maximum length of a line in bytes, without its newline.
     pub line: usize,
-    /// Size of a block in bytes, if no line is longer.
+    /// Size of a block in bytes. A block with a longer line is larger.
     pub block: usize,
 }
 
-/// Maximum number of lines in a block: the parsed form of a very short line can be larger than the
-/// line.
+/// Maximum number of lines in a block. The limit exists because the parsed form of a very short
+/// line can be larger than the line.
 const MAX_LINES: usize = 8192;
 
 impl Limits {
-    /// The default limit for a line, in MiB. No entry that PostgreSQL can store is longer: its row
-    /// is less than 1 GiB, and only a statement's text, at most 256 MiB, is written with escapes,
-    /// which are up to six times as long.
+    /// The default limit for a line, in MiB. No entry that PostgreSQL can store has a longer line.
+    /// A row is smaller than 1 GiB, and escapes lengthen only the text of a statement, which has at
+    /// most 256 MiB and can become up to six times as long.
     pub const LINE_MIB: u32 = 4096;
 }
 
@@ -30,7 +30,7 @@ impl Default for Limits {
     }
 }
 
-/// The reasons why reading ended.
+/// The reasons why reading ended before the end of the file.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -40,24 +40,24 @@ pub enum ReadError {
     /// A line is longer than the limit.
     #[error("line {line} is longer than {limit} bytes")]
     LineTooLong {
-        /// Number of the line, from 1.
+        /// Number of the line, counted from 1.
         line: u64,
-        /// The limit.
+        /// The limit, in bytes.
         limit: usize,
     },
 }
 
-/// Whole lines.
+/// A block of whole lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// Number of the first line, from 1.
+    /// Number of the block's first line, counted from 1.
     pub first_line: u64,
-    /// The lines with their newlines. The last line of a file may have none.
+    /// The lines with their newlines. Only the last line of a file may lack its newline.
     pub bytes: Vec<u8>,
 }
 
 impl Block {
-    /// Iterates over the lines with their numbers, without their newlines.
+    /// Iterates over the lines: the number of each line, and the line without its newline.
     pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let bytes = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
         let ends = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
@@ -70,20 +70,21 @@ impl Block {
     }
 }
 
-/// The blocks of a file.
+/// Iterates over the blocks of a file.
 pub struct Blocks<R> {
     reader: R,
     limits: Limits,
     next_line: u64,
-    /// The beginning of a line that did not end in the last block.
+    /// The beginning of a line whose end is not yet read.
     rest: Vec<u8>,
     ended: bool,
-    /// Blocks already read: a block of very short lines is returned in several parts.
+    /// Blocks that were read but not yet returned. A block of very short lines is split into
+    /// several.
     ready: VecDeque<Block>,
 }
 
 impl<R: Read> Blocks<R> {
-    /// Reads the blocks of `reader`.
+    /// Returns an iterator over the blocks of `reader`.
     pub fn new(reader: R, limits: Limits) -> Self {
         Blocks {
             reader,
@@ -97,10 +98,11 @@ impl<R: Read> Blocks<R> {
 
     fn read_block(&mut self) -> Result<Option<Block>, ReadError> {
         let mut bytes = std::mem::take(&mut self.rest);
-        // The rest of the last block contains no newline.
+        // The rest of the previous block contains no newline, so it is not searched again.
         let mut searched = bytes.len();
         while !self.ended && searched <= self.limits.line {
-            // Reads one block, then doubles the size each time no line ended in it.
+            // Reads the size of one block, then doubles the number of bytes for as long as no
+            // newline is found.
             let wanted = self.limits.block.max(bytes.len()) as u64;
             bytes.reserve(self.limits.block);
             let read = (&mut self.reader).take(wanted).read_to_end(&mut bytes)?;
@@ -112,7 +114,7 @@ impl<R: Read> Blocks<R> {
             searched = bytes.len();
         }
         if self.ended {
-            // At the end of the file, the rest is the last line.
+            // At the end of the file, the rest is the last line, which may lack its newline.
             bytes.append(&mut self.rest);
         }
         if bytes.is_empty() {
@@ -163,7 +165,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A reader that returns few bytes at a time.
+    /// A reader that returns only a few bytes at a time.
     struct Trickle<'a>(&'a [u8], usize);
 
     impl Read for Trickle<'_> {

@@ -1,21 +1,22 @@
-//! Opens files, plain or compressed with zstd. Their first bytes show which.
+//! Opens files that are plain or compressed with zstd. The first bytes of a file show its form.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// The largest accepted window, as a power of two: 128 MiB, which the program `zstd` also accepts
-/// by default. It bounds the memory for decompressing a hostile file.
+/// The largest accepted window of a compressed file, as a power of two: 128 MiB. The program `zstd`
+/// accepts the same window by default. The limit bounds the memory for decompressing a hostile
+/// file.
 pub const MAX_WINDOW_LOG: u32 = 27;
 
 const FRAME: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
 
-/// Opens a file; `-` is standard input.
+/// Opens a file. The path `-` stands for standard input.
 pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     if path.as_os_str() == "-" { open_reader(io::stdin()) } else { open_reader(File::open(path)?) }
 }
 
-/// Decompresses the input if it is compressed.
+/// Returns a reader of the uncompressed content. Plain input is returned as it is.
 pub fn open_reader(reader: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut reader = BufReader::with_capacity(1 << 17, reader);
     if is_compressed(fill(&mut reader)?) {
@@ -27,13 +28,14 @@ pub fn open_reader(reader: impl Read + Send + 'static) -> io::Result<Box<dyn Rea
     }
 }
 
-/// Returns the first bytes. A pipe may return few bytes, but a writer's first write is never
-/// shorter than a frame's magic number.
+/// Returns the first bytes of the input. A pipe may return few bytes, but the first write into a
+/// pipe is never shorter than the magic number of a frame.
 fn fill(reader: &mut impl BufRead) -> io::Result<&[u8]> {
     reader.fill_buf()
 }
 
-/// Returns whether these first bytes begin a compressed file: a frame, or a skippable frame.
+/// Returns whether a file that begins with these bytes is compressed: the bytes are the magic
+/// number of a frame or of a skippable frame.
 pub(crate) fn is_compressed(beginning: &[u8]) -> bool {
     let Some(magic) = beginning.first_chunk() else { return false };
     *magic == FRAME || u32::from_le_bytes(*magic) & 0xFFFF_FFF0 == 0x184D_2A50

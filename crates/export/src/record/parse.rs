@@ -1,4 +1,5 @@
-//! Parses a line. The members of each record are in the order of their names, each at most once.
+//! Parses a line. The members of each record must be in the order of their names, and each may
+//! occur only once.
 
 use super::{
     CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown,
@@ -10,14 +11,14 @@ use ledger::canonical::{self, members};
 use ledger::merkle::Hash;
 use ledger::{IdRanges, parse_integer};
 
-/// Maximum number of hashes in an inclusion or consistency proof, or a right edge.
+/// Maximum number of hashes in an inclusion proof, a consistency proof or a right edge.
 pub(super) const MAX_HASHES: usize = 130;
 
 impl<'a> Record<'a> {
     /// Parses a line, without its newline.
     pub fn parse(line: &'a [u8]) -> Result<Self, RecordError> {
         canonical::check(line)?;
-        // The check above has verified the encoding.
+        // The check above has already refused text that is not UTF-8.
         let line = std::str::from_utf8(line).map_err(|_| RecordError::Unknown)?;
         let mut outer = Fields(members(line));
         let (name, value) = outer.0.next().ok_or(RecordError::Unknown)?;
@@ -56,7 +57,8 @@ impl<'a> Record<'a> {
                 tree_size: fields.required("tree_size", number)?,
             }),
             "export" => {
-                // The version is checked first, because another version may have other members.
+                // The version is checked before the other members, because another version may have
+                // other members.
                 let version = members(value)
                     .find(|(name, _)| *name == "version")
                     .and_then(|(_, version)| parse_integer(version));
@@ -123,7 +125,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The remaining members of a record, in the order of their names.
+/// The members of a record that are not parsed yet, in the order of their names.
 struct Fields<'a>(canonical::Members<'a>);
 
 impl<'a> Fields<'a> {
@@ -178,7 +180,7 @@ fn time(value: &str, name: &'static str) -> Result<i64, RecordError> {
 fn hash(value: &str, name: &'static str) -> Result<Hash, RecordError> {
     let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
     let mut hash = [0; 32];
-    // Only lowercase digits are valid.
+    // `hex` also decodes uppercase digits, but in a record only lowercase digits are valid.
     if inner.bytes().any(|byte| byte.is_ascii_uppercase())
         || hex::decode_to_slice(inner, &mut hash).is_err()
     {

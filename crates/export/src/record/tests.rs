@@ -118,8 +118,8 @@ fn what_is_no_record() {
 }
 
 proptest! {
-    /// A changed byte is refused, or yields another value of the same record. Every accepted line
-    /// is written back unchanged.
+    /// A line with a changed byte is either refused, or read as the same kind of record with
+    /// another value. Every accepted line is written back unchanged.
     #[test]
     fn one_spelling(
         which in 0..18usize,

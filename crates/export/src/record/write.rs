@@ -1,12 +1,12 @@
-//! Writes a line.
+//! Writes a record as one line.
 
 use super::{Kind, Record, VERSION};
 use ledger::canonical::write_string;
 use ledger::merkle::Hash;
 
 impl Record<'_> {
-    /// Appends the line, with its newline. Borrowed parts must be canonical JSON objects; then the
-    /// line is one too.
+    /// Appends the line, with its newline. If the borrowed parts are canonical JSON objects, the
+    /// line is a canonical JSON object too.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = Object::open(out);
         match self {
@@ -102,7 +102,7 @@ impl Record<'_> {
     }
 }
 
-/// An object under construction. Its names must be added in order.
+/// A JSON object under construction. Its members must be added in the order of their names.
 struct Object<'o> {
     out: &'o mut Vec<u8>,
     first: bool,

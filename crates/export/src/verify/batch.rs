@@ -1,8 +1,8 @@
-//! The entries of one checkpoint, as they arrive.
+//! Collects the entries of one checkpoint, here called a batch, as they are read.
 //!
-//! While the expected entries arrive in the expected order, they are passed on at once. From the
-//! first unexpected entry on, all are kept until the batch ends. Only then is it known whether an
-//! entry is missing, late or was never part of the batch.
+//! While the entries match the checkpoint's ids in order, their leaves are passed on at once. From
+//! the first unexpected entry on, all entries are kept until the batch ends. Only then can the
+//! verifier tell whether an entry is missing, out of place, or was never part of the batch.
 
 use super::line::{EntryLine, Signers};
 use ledger::IdRanges;
@@ -10,48 +10,48 @@ use ledger::KeyChange;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::{BTreeMap, HashMap};
 
-/// Maximum number of entries kept of one batch with a fault.
+/// Maximum number of entries that are kept of a batch with a fault.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Maximum number of malformed lines kept of one batch.
+/// Maximum number of malformed lines that are kept of one batch.
 const MAX_MALFORMED: usize = 64;
 
 /// A batch whose entries are still being read.
 pub(super) struct Batch {
     pub tree_size: u64,
     pub root: Hash,
-    /// Origin and signatures of its note, judged after its entries arrive; None if the note cannot
-    /// be read.
+    /// The origin and signers of the checkpoint's note. They are judged after all entries of the
+    /// batch were read. None if the note cannot be read.
     pub said: Option<Said>,
-    /// Whether a known key has signed it.
+    /// Whether a known key has signed the checkpoint.
     pub signed: bool,
-    /// The key changes in its entries.
+    /// The changes of the log's key and origin in the batch's entries.
     pub key_changes: Vec<KeyChange>,
     pub edge: Option<Vec<Hash>>,
     pub ids: IdRanges,
     pub line: u64,
-    /// Number of leaves that it adds.
+    /// Number of leaves that the checkpoint adds to the tree.
     pub leaves: u64,
-    /// Whether `ids` can be the ids of its leaves.
+    /// Whether `ids` can be the ids of the added leaves: both have the same number.
     pub plausible: bool,
-    /// The next expected id, with the index of its range in `ids`.
+    /// The next expected id, and the index of the range in `ids` that contains it.
     next: Option<(usize, i64)>,
-    /// All arrivals from the first unexpected one on.
+    /// All entries from the first unexpected entry on.
     kept: Vec<Arrival>,
-    /// Number of further arrivals that exceeded the limit.
+    /// Number of further entries that were not kept, because the limit was reached.
     pub dropped: u64,
-    /// Malformed lines with their errors.
+    /// Malformed lines: the number of each line, and the error.
     pub malformed: Vec<(u64, String)>,
 }
 
-/// The signers of a checkpoint, and its origin.
+/// The origin and the signers in a checkpoint's note.
 pub(super) struct Said {
     pub origin: String,
-    /// None if a signature is bad, which is already reported.
+    /// None if a signature is bad. The bad signature is already reported.
     pub signers: Option<Signers>,
 }
 
-/// An entry, or the record in its place.
+/// What is kept of an entry, or of the record that stands in its place.
 struct Arrival {
     id: Option<i64>,
     line: u64,
@@ -59,27 +59,28 @@ struct Arrival {
     other_leaf: Option<Box<Hash>>,
 }
 
-/// An id with the line it was on.
+/// An id, and the number of the line that contains it.
 pub(super) type IdLine = (i64, u64);
 
 /// The verdict on a batch.
 #[derive(Default)]
 pub(super) struct BatchResult {
-    /// Ids that did not arrive.
+    /// Ids of the checkpoint that were not read.
     pub missing: IdRanges,
-    /// Ids that do not belong to the batch, with their lines and leaf hashes.
+    /// Entries that do not belong to the batch, each with id, line and leaf.
     pub extra: Vec<(Option<i64>, u64, Option<Hash>)>,
-    /// Ids that arrived a second time.
+    /// Ids that were read a second time.
     pub duplicated: Vec<IdLine>,
-    /// Ids that arrived after one that should come after them.
+    /// Ids out of ascending order: those that must move for the order to be right.
     pub reordered: Vec<IdLine>,
-    /// The leaf hashes in order, if known. Of several possible sequences, the first that yields the
-    /// root, otherwise the first.
+    /// The leaves of the kept entries in the order of their ids, if known. If several sequences are
+    /// possible, this is the first sequence that yields the root, or the first sequence if none
+    /// does.
     pub leaves: Option<Vec<Hash>>,
 }
 
 impl Batch {
-    /// Returns a batch that waits for its entries.
+    /// Returns a batch of which no entry was read yet.
     pub fn new(tree_size: u64, root: Hash, said: Option<Said>, ids: IdRanges, line: u64) -> Self {
         let next = ids.ranges().first().map(|range| (0, range.first));
         let (edge, leaves, kept, malformed) = (None, ids.count(), Vec::new(), Vec::new());
@@ -102,28 +103,28 @@ impl Batch {
         }
     }
 
-    /// From now on, treats each arrival as unexpected.
+    /// Treats each entry from now on as unexpected.
     pub fn expect_nothing(&mut self) {
         self.next = None;
     }
 
-    /// Returns whether all ids have arrived in order, without other arrivals.
+    /// Returns whether all ids were read in order, and nothing else was read.
     pub fn is_complete(&self) -> bool {
         self.next.is_none() && self.kept.is_empty() && self.malformed.is_empty()
     }
 
-    /// Returns whether ids are still due to arrive in order.
+    /// Returns whether some of the ids were not yet read in order.
     pub fn waits(&self) -> bool {
         self.next.is_some()
     }
 
-    /// Returns the number of arrivals kept since the first unexpected one.
+    /// Returns how many entries are kept.
     pub fn kept(&self) -> usize {
         self.kept.len()
     }
 
-    /// Takes an entry. Returns its leaf hash if it is the next expected entry and has only one
-    /// possible leaf hash.
+    /// Adds an entry. Returns its leaf if the entry is the next expected one and has only one
+    /// possible leaf. Otherwise keeps the entry.
     pub fn arrive(&mut self, entry: EntryLine, line: u64) -> Option<Hash> {
         if self.kept.is_empty()
             && self.plausible
@@ -147,7 +148,7 @@ impl Batch {
         None
     }
 
-    /// Takes a malformed line. Returns false if too many are kept already.
+    /// Keeps a malformed line. Returns false if too many malformed lines are kept already.
     pub fn malformed(&mut self, line: u64, detail: String) -> bool {
         let room = self.malformed.len() < MAX_MALFORMED;
         if room {
@@ -156,22 +157,24 @@ impl Batch {
         room
     }
 
-    /// Returns the ids that were not passed on at once.
+    /// Returns the ids whose leaves were not passed on at once.
     fn remaining(&self) -> IdRanges {
         let Some((range, id)) = self.next else { return IdRanges::new() };
         let mut remaining = IdRanges::new();
         for (i, ids) in self.ids.ranges().iter().enumerate().skip(range) {
-            // The ranges are ascending and do not touch, so each is appended.
+            // The ranges are ascending and do not touch, so each insertion appends.
             remaining.insert_range(if i == range { id } else { ids.first }, ids.last);
         }
         remaining
     }
 
-    /// Ends the batch. `edge` is the tree's right edge before the first kept entry.
+    /// Ends the batch and judges the kept entries. `edge` is the tree's right edge before the first
+    /// kept entry.
     pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
-            // The ids must be wrong, but the leaves may be complete, in the order of arrival.
+            // The ids of the checkpoint must be wrong. The leaves may still be complete, in the
+            // order in which they were read.
             let leaves = (kept.len() as u64 == self.leaves)
                 .then(|| kept.iter().map(|arrival| arrival.leaf).collect())
                 .flatten();
@@ -206,9 +209,9 @@ impl Batch {
         result
     }
 
-    /// Returns the leaf hashes in the order of ids. An entry can have two (it arrived twice, or its
-    /// checksum does not fit its columns). Of the possible sequences, it chooses one that yields
-    /// the root, if trying them is cheap.
+    /// Returns the leaves in the order of their ids. An entry has several possible leaves if it was
+    /// read twice, or if its checksum does not match its columns. Among the possible sequences, the
+    /// function chooses one that yields the root, if trying the sequences is cheap.
     fn leaves_that_fit(
         &self,
         by_id: &BTreeMap<i64, Vec<usize>>,
@@ -261,14 +264,14 @@ impl Batch {
     }
 }
 
-/// Returns the smallest set of entries whose removal leaves ascending ids: those outside of a
+/// Returns the smallest set of entries after whose removal the ids ascend: all entries outside of a
 /// longest ascending subsequence.
 fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
     if order.is_sorted() {
         return Vec::new();
     }
-    // `ends`: for each length, the place where the subsequence with the lowest last id ends.
-    // `before`: for each place, the previous place of its subsequence.
+    // `ends`: for each length, the index at which the subsequence of this length with the lowest
+    // last id ends. `before`: for each index, the index of the previous member of its subsequence.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(order.len());
     for (i, (id, _)) in order.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Processes the lines in sequence: their order, the tree's right edge, and the kept checkpoints.
+//! Processes the lines in sequence. Checks their order, computes the tree's right edge, and
+//! compares the tree with the kept checkpoints.
 
 mod checkpoints;
 mod entries;
@@ -11,10 +12,10 @@ use ledger::IdRanges;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::BTreeSet;
 
-/// Maximum number of id ranges remembered to detect an id that occurs again.
+/// Maximum number of ranges of ids that are remembered to detect an id that occurs twice.
 const MAX_ID_RANGES: usize = 1 << 20;
 
-/// Maximum number of missing entries of a batch that may still arrive in the next one.
+/// Maximum number of missing entries of a batch for which the verifier waits in the next batch.
 const MAX_LATE: u64 = 16;
 
 /// The position of the current line in an export.
@@ -36,13 +37,14 @@ enum Phase {
 #[derive(Debug, Clone)]
 struct Tree {
     size: u64,
-    /// The right edge; None if a missing part made it unknown.
+    /// The right edge. None if it is unknown because a part of the tree is missing.
     edge: Option<Frontier>,
-    /// The last checkpoint has another root: either it or an entry before it was changed.
+    /// Whether the last checkpoint has a root that differs from the edge's: either the checkpoint
+    /// was changed, or an entry before it.
     suspect: bool,
 }
 
-/// An entry that was missing from its batch.
+/// An entry that was missing from its batch and may still follow.
 struct Late {
     id: i64,
     tree_size: u64,
@@ -57,32 +59,37 @@ pub(super) struct Chain<'t> {
     line: u64,
     phase: Phase,
     kind: Kind,
-    /// Number of lines of this export, and of faults before it.
+    /// `lines` counts the lines of this export. `faults_before` is the number of faults that were
+    /// found before this export.
     lines: u64,
     faults_before: u64,
     tree: Option<Tree>,
     batch: Option<Batch>,
     late: Vec<Late>,
-    /// Kept checkpoints that the tree has not reached yet, and those whose root it has.
+    /// `ahead` has the kept checkpoints that the tree has not reached yet. `matched` has those
+    /// whose root the tree had at their size.
     ahead: Vec<u64>,
     matched: BTreeSet<u64>,
     signed_before: bool,
     last_signed: Option<bool>,
-    /// The note at the start of the export has a second signature, perhaps by the next key.
+    /// Whether the note at the start of the export has a second signature. The second signature may
+    /// be by the log's next key.
     may_have_successor: bool,
-    /// The largest tree signed by a known key with the same origin.
+    /// The size of the largest tree that was signed by a known key whose name is the tree's origin.
     signed_to: Option<u64>,
-    /// Origins of the notes of this export, and the origin in its first line.
+    /// `origins` are the origins of the notes of this export. `header_origin` is the origin in its
+    /// first line.
     origins: Vec<String>,
     header_origin: Option<String>,
-    /// Whether the requested origin occurs in the history.
+    /// Whether the origin that the verifier asked for occurs in the history.
     origin_found: bool,
-    /// Changes of the origin that no entry explains.
+    /// Changes of the origin for which the history has no entry.
     unexplained: Vec<Fault>,
-    /// The error that ends reading: the export has another version.
+    /// The error that ends reading, if the export is of another version.
     pub other_version: Option<String>,
     histories: u64,
-    /// For a selection: size and root that the proofs lead to, and whether they are signed.
+    /// In a selection: the size and root of the tree to which the proofs lead, and whether its
+    /// checkpoint is signed.
     proven_by: Option<(u64, Hash, bool)>,
     last_index: Option<u64>,
     last_unsealed: Option<i64>,
@@ -163,8 +170,8 @@ impl<'t> Chain<'t> {
         self.line = 0;
     }
 
-    /// Handles the end of a file. `cut` if the file could not be read to its end, which is not a
-    /// fault of the export.
+    /// Handles the end of a file. `cut` means that the rest of the file could not be read, which is
+    /// not a fault of the export.
     pub fn end_file(&mut self, cut: bool) {
         if self.phase != Phase::Outside {
             self.finish_batch(None, true);
@@ -186,7 +193,7 @@ impl<'t> Chain<'t> {
         self.line = line;
         self.lines += 1;
         match judged {
-            // This version cannot interpret the lines of another version.
+            // This version cannot interpret the lines of an export of another version.
             Line::Malformed(error @ RecordError::Version(_)) => {
                 self.other_version = Some(format!("line {line}: {error}"))
             }
@@ -231,7 +238,8 @@ impl<'t> Chain<'t> {
         self.header_origin = header.origin;
         if header.kind == Kind::History {
             self.histories += 1;
-            // Unsealed entries of the previous export have been sealed since.
+            // This export continues the previous one and contains its unsealed entries, so the
+            // count starts again.
             self.report.unsealed = 0;
         }
     }

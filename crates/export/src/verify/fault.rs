@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// An entry was changed after it was written.
+    /// Somebody changed an entry after it was written.
     Changed,
     /// An entry, or a part of the tree, is missing.
     Missing,
@@ -20,21 +20,21 @@ pub enum FaultKind {
     CheckpointChanged,
     /// A checkpoint's signature is bad or missing.
     SignatureBad,
-    /// The history differs from a known one.
+    /// The history contradicts a history that the verifier knows.
     Forked,
-    /// The history ends before a known checkpoint.
+    /// The history ends before a checkpoint that the verifier kept.
     GoneBack,
     /// A line is not allowed at its position.
     Malformed,
-    /// The file ends before the export does.
+    /// The file ends before its export is complete.
     Truncated,
-    /// This version does not know some part of an entry. Not a fault, but it prevents the verdict
-    /// "intact".
+    /// This version does not know some part of an entry. This is not a fault, but it prevents the
+    /// verdict "intact".
     NotJudged,
 }
 
 impl FaultKind {
-    /// The name of the kind, for people and programs.
+    /// Returns the name of the kind, for people and programs.
     pub fn name(self) -> &'static str {
         match self {
             FaultKind::Changed => "changed",
@@ -53,16 +53,16 @@ impl FaultKind {
     }
 }
 
-/// One fault. Text from a file is escaped.
+/// One fault. Text that comes from a file is escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The kind of fault.
     pub kind: FaultKind,
-    /// The file.
+    /// The name of the file.
     pub file: String,
-    /// The line, if the fault concerns a line.
+    /// The number of the line, if the fault concerns a line.
     pub line: Option<u64>,
-    /// First and last id of the affected entries; both are equal for a single entry.
+    /// First and last id of the affected entries. Both are equal if only one entry is affected.
     pub ids: Option<(i64, i64)>,
     /// The tree size of the affected checkpoint.
     pub tree_size: Option<u64>,
@@ -70,7 +70,8 @@ pub struct Fault {
     pub detail: String,
 }
 
-/// Formats one line: `changed: entry 17: the checksum does not match (export.ndjson, line 12)`.
+/// Writes the fault as one line: `changed: entry 17: the checksum does not match (export.ndjson,
+/// line 12)`.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.name())?;

@@ -1,4 +1,5 @@
-//! Judges each line on its own, in parallel: parsing, checksums, signatures.
+//! Judges each line on its own, so that lines can be judged in parallel. Parses the line, and
+//! verifies checksums and signatures.
 
 use crate::columns::{EntryFault, Judged, judge_entry, judge_whole_entry};
 use crate::record::{
@@ -10,7 +11,7 @@ use ledger::merkle::Hash;
 use ledger::note::{Note, NoteError, VerifierKey};
 use ledger::{KeyChange, leaf_hash};
 
-/// A line with its own verdict.
+/// A parsed line with the verdict on it.
 #[derive(Debug)]
 pub(super) enum Line {
     Entry(EntryLine),
@@ -30,35 +31,36 @@ pub(super) enum Section {
     Inserted,
 }
 
-/// An entry, or the record in its place.
+/// An entry, or the record that stands in its place.
 #[derive(Debug)]
 pub(super) struct EntryLine {
     pub section: Section,
     pub id: Option<i64>,
-    /// The leaf hash that the tree should have for it; None if unknown.
+    /// The leaf that the tree should have at the position of the entry. None if unknown.
     pub leaf: Option<Hash>,
-    /// Another possible leaf hash, computed from the columns, if the checksum does not fit them.
+    /// A second possible leaf, computed from the columns, if the checksum does not match the
+    /// columns.
     pub other_leaf: Option<Hash>,
     pub place: Option<Place>,
     pub fault: Option<Box<EntryProblem>>,
-    /// The change of the log's key and origin.
+    /// The change of the log's key or origin that the entry records.
     pub key_change: Option<Box<KeyChange>>,
 }
 
-/// A fault of an entry.
+/// The reasons why an entry is not an intact sealed entry.
 #[derive(Debug)]
 pub(super) enum EntryProblem {
     Entry(EntryFault),
-    /// It differs from the sealed entry.
+    /// The entry differs from the entry that was sealed.
     NotSealed,
     Missing,
     Damaged(String),
-    /// It has a value in this column, which the exporter does not know.
+    /// The entry has a value in this column, which the exporter did not know.
     Unknown(String),
 }
 
 impl EntryProblem {
-    /// Returns whether the entry cannot be judged, without a fault.
+    /// Returns whether the entry cannot be judged but has no fault.
     pub fn is_unknown(&self) -> bool {
         match self {
             EntryProblem::Entry(fault) => fault.is_unknown(),
@@ -68,29 +70,29 @@ impl EntryProblem {
     }
 }
 
-/// The result of parsing a note.
+/// The result of reading a note: its content, or the error as text.
 pub(super) type Opened = Result<OpenedNote, String>;
 
 /// The content of a note.
 #[derive(Debug)]
 pub(super) struct OpenedNote {
     pub checkpoint: Checkpoint,
-    /// The known keys that have signed it; an error if the signature of a known key is bad.
+    /// The signers of the note. An error if the signature of a known key is bad.
     pub signers: Result<Signers, NoteError>,
 }
 
 /// The signers of a note.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Signers {
-    /// Whether a known key whose name is the note's origin has signed.
+    /// Whether a known key has signed whose name is the origin of the note.
     pub own: bool,
-    /// The texts of known keys with another name.
+    /// The texts of the known keys that have signed under another name.
     pub former: Vec<String>,
-    /// Whether an unknown key with the origin's name has signed.
+    /// Whether an unknown key has signed whose name is the origin of the note.
     pub stranger: bool,
 }
 
-/// Judges one line.
+/// Judges one line on its own.
 pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) -> Line {
     if let Some(entry) = plain_entry(line, scratch) {
         return Line::Entry(entry);
@@ -105,7 +107,8 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
             if let Some(leaf) = leaf {
                 judged.leaf = Some(leaf);
                 judged.other_leaf = None;
-                // An unknown column must not hide a fault, so the fault replaces it.
+                // An unknown column must not hide a fault, so the fault replaces the unknown
+                // column.
                 if judged.fault.as_ref().is_none_or(|problem| problem.is_unknown()) {
                     judged.fault = Some(Box::new(EntryProblem::NotSealed));
                 }
@@ -141,14 +144,14 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
     }
 }
 
-/// Reads the line of a sealed entry in a history, the most frequent form:
+/// Reads a line of the most frequent form, a sealed entry of a history:
 /// `{"checksum":"…","entry":{…}}`. In a canonical line the parts have fixed positions, so one pass
-/// over the line is enough. None for any other line, valid or not.
+/// over the line is enough. None for any other line, even a valid one.
 fn plain_entry(line: &[u8], scratch: &mut Vec<u8>) -> Option<EntryLine> {
     let (hex, rest) = line.strip_prefix(b"{\"checksum\":\"")?.split_first_chunk::<64>()?;
     let preimage = rest.strip_prefix(b"\",\"entry\":")?.strip_suffix(b"}")?;
     let mut checksum = [0; 32];
-    // Only lowercase digits are valid.
+    // `hex` also decodes uppercase digits, but in a record only lowercase digits are valid.
     if hex.iter().any(u8::is_ascii_uppercase)
         || hex::decode_to_slice(hex, &mut checksum).is_err()
         || !preimage.starts_with(b"{")

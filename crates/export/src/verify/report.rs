@@ -4,10 +4,11 @@ use super::FaultKind;
 use ledger::merkle::Hash;
 use std::collections::BTreeMap;
 
-/// The verdict, which is also the exit status of `lead-audit verify`.
+/// The verdict. Its number is also the exit status of `lead-audit verify`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// 0: all sealed entries are unchanged, and a key or checkpoint from outside vouches for them.
+    /// 0: all sealed entries are unchanged, and a trusted key or a kept checkpoint vouches for
+    /// them.
     Intact,
     /// 1: there are faults.
     Tampered,
@@ -20,11 +21,11 @@ pub enum Verdict {
 pub struct Report {
     /// The origin of the log.
     pub origin: Option<String>,
-    /// Number of leaves before the first entry; None if no export was read.
+    /// Number of leaves in the tree before the first entry. None if no export was read.
     pub from_size: Option<u64>,
-    /// Number of leaves at the end.
+    /// Number of leaves in the tree at the end.
     pub tree_size: u64,
-    /// The root at the end, if it could be computed.
+    /// The root of the tree at the end, if it could be computed.
     pub root: Option<Hash>,
     /// Number of sealed entries.
     pub entries: u64,
@@ -34,28 +35,28 @@ pub struct Report {
     pub checkpoints: u64,
     /// Number of checkpoints signed by a known key.
     pub signed: u64,
-    /// Number of kept checkpoints that are part of this history.
+    /// Number of kept checkpoints whose tree is part of this history.
     pub known_matched: u64,
-    /// Kept checkpoints that could not be judged, and why.
+    /// The kept checkpoints that could not be compared, each with the reason.
     pub known_unjudged: Vec<String>,
-    /// Size of the largest tree that a signature or a kept checkpoint vouches for.
+    /// Size of the largest tree for which a signature or a kept checkpoint vouches.
     pub vouched: Option<u64>,
     /// Number of faults, by kind.
     pub faults: BTreeMap<FaultKind, u64>,
     /// Number of entries with a part that this version does not know.
     pub not_judged: u64,
-    /// The exports are all selections without sealed entries, so nothing was proven.
+    /// Whether all exports are selections without sealed entries, so that nothing was proven.
     pub is_empty_selection: bool,
-    /// The tree size from which the log uses an unknown key, if no kept checkpoint vouches for the
-    /// later entries.
+    /// The tree size from which on the log uses an unknown key. None if a kept checkpoint vouches
+    /// for the entries after the change.
     pub key_unknown_from: Option<u64>,
     /// The undecided questions, for people.
     pub remarks: Vec<String>,
-    /// The reason why reading ended early. The lines after it were not judged.
+    /// The reason why reading ended early. The lines that follow were not judged.
     pub incomplete: Option<String>,
-    /// Bytes read, uncompressed.
+    /// Number of bytes that were read, uncompressed.
     pub bytes: u64,
-    /// Lines read.
+    /// Number of lines that were read.
     pub lines: u64,
 }
 
@@ -65,14 +66,14 @@ impl Report {
         self.faults.values().sum()
     }
 
-    /// Returns whether a key or checkpoint from outside vouches for any verified entry.
+    /// Returns whether a trusted key or a kept checkpoint vouches for any of the verified entries.
     fn is_vouched(&self) -> bool {
         let from = self.from_size.unwrap_or(0);
-        // A checkpoint at the very beginning says nothing about later entries.
+        // A checkpoint at the start of the history does not vouch for the entries that follow.
         self.vouched.is_some_and(|vouched| vouched > from || self.tree_size == from)
     }
 
-    /// The verdict.
+    /// Returns the verdict.
     pub fn verdict(&self) -> Verdict {
         if self.fault_count() > 0 {
             Verdict::Tampered

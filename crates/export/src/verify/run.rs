@@ -1,4 +1,5 @@
-//! Runs the stages: reads files, judges lines in parallel, processes them in sequence.
+//! Runs the stages of verification: reads the files, judges the lines in parallel, and processes
+//! the judged lines in sequence.
 
 use super::chain::Chain;
 use super::line::{Line, judge};
@@ -11,9 +12,9 @@ use thiserror::Error;
 
 /// An input to verify.
 pub struct Source {
-    /// Its name, for people.
+    /// The name of the input, for people.
     pub name: String,
-    /// Its content, uncompressed.
+    /// The content of the input, uncompressed.
     pub reader: Box<dyn Read + Send>,
 }
 
@@ -22,7 +23,7 @@ pub struct Source {
 pub struct Progress {
     /// Bytes judged in all files, uncompressed.
     pub bytes: u64,
-    /// Number of sealed entries so far.
+    /// Number of sealed entries that were processed.
     pub entries: u64,
 }
 
@@ -35,11 +36,12 @@ pub enum VerifyError {
     Thread(std::io::Error),
 }
 
-/// Verifies sources in sequence, as one history. Calls `fault` for each fault at once, and
-/// `progress` from time to time.
+/// Verifies the sources in their order, as one history. Calls `fault` for each fault as soon as it
+/// is found, and `progress` from time to time.
 ///
 /// # Errors
-/// Fails if it cannot begin. Read errors are in the report: [`Report::incomplete`].
+/// Fails if verification cannot begin. An error while reading does not fail: the report has it in
+/// [`Report::incomplete`].
 pub fn verify(
     sources: Vec<Source>,
     trust: &Trust,
@@ -62,10 +64,10 @@ pub fn verify(
     Ok(chain.finish())
 }
 
-/// Number of faults after which reading ends: such a file is hardly an export.
+/// Number of faults after which reading ends. A file with more faults is hardly an export.
 const MAX_FAULTS: u64 = 1_000_000;
 
-/// The judged lines of one block.
+/// The judged lines of one block, with the number of the first line and the size in bytes.
 type Judged = (u64, u64, Vec<Line>);
 
 fn verify_one(
@@ -75,15 +77,15 @@ fn verify_one(
     limits: Limits,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<String>, VerifyError> {
-    // The blocks of a group are judged in parallel. Meanwhile the previous group is processed, and
-    // the next one is read.
+    // The blocks of a group are judged in parallel. At the same time the previous group is
+    // processed, and the next group is read.
     let width = rayon::current_num_threads() * 2;
     let (sender, receiver) = sync_channel::<Result<Vec<Block>, ReadError>>(1);
     let reading = move || {
         let mut blocks = Blocks::new(reader, limits);
         loop {
             let (mut group, mut bytes) = (Vec::with_capacity(width), 0);
-            // A group with long lines has fewer blocks.
+            // Long lines make long blocks, so a group of them has fewer blocks.
             while group.len() < width && bytes < width * limits.block {
                 match blocks.next() {
                     Some(Ok(block)) => {
@@ -91,7 +93,7 @@ fn verify_one(
                         group.push(block);
                     }
                     Some(Err(error)) => {
-                        // After verification has ended, there is no receiver.
+                        // Sending fails if verification has ended and nobody receives any more.
                         _ = sender.send(Ok(group));
                         _ = sender.send(Err(error));
                         return;
@@ -114,7 +116,7 @@ fn verify_one(
             .map_err(VerifyError::Thread)?;
         let mut waiting: Vec<Judged> = Vec::new();
         let mut error = None;
-        // If the loop ends early, the receiver is dropped, so that the reader does not block.
+        // If the loop ends early, the receiver is dropped, so the reading thread does not block.
         for group in receiver {
             let group = match group {
                 Ok(group) => group,
@@ -138,8 +140,8 @@ fn verify_one(
     })
 }
 
-/// Runs `parallel` on the threads of the pool, and `here`, which need not be `Send`, on this
-/// thread.
+/// Runs `parallel` on the threads of the pool, and at the same time `here` on this thread. `here`
+/// need not be `Send`.
 fn join(parallel: impl FnOnce() -> Vec<Judged> + Send, here: impl FnOnce()) -> (Vec<Judged>, ()) {
     let mut judged = Vec::new();
     rayon::in_place_scope(|scope| {

@@ -6,28 +6,28 @@ use ledger::note::{Algorithm, Note, NoteError, VerifierKey};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// A checkpoint kept from an earlier time.
+/// A checkpoint that the verifier kept from an earlier time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// The root.
+    /// The root in the checkpoint.
     pub root: Hash,
-    /// The origin.
+    /// The origin in the checkpoint.
     pub origin: String,
-    /// Its source, for people.
+    /// The source of the checkpoint, for people.
     pub from: String,
 }
 
-/// The verifier's knowledge from other sources. All of it is trusted.
+/// What the verifier knows from other sources than the export. All of it is trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// Public keys of the log. One of them must have signed each checkpoint.
+    /// Public keys of the log. Each checkpoint must be signed by one of these keys.
     pub keys: Vec<VerifierKey>,
-    /// Kept checkpoints, by tree size.
+    /// The kept checkpoints, by tree size.
     pub known: BTreeMap<u64, Known>,
     /// One of the log's origins, if known.
     pub origin: Option<String>,
-    /// The export may be older than the kept checkpoints: then it is not a fault if the export ends
-    /// before one of them.
+    /// Whether the export may be older than the kept checkpoints. If it may, an export that ends
+    /// before a kept checkpoint is not a fault.
     pub older: bool,
 }
 
@@ -35,12 +35,12 @@ pub struct Trust {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrustError {
-    /// It is not a checkpoint, or its signatures are bad.
+    /// The text is not a checkpoint, or one of its signatures is bad.
     #[error("{from}: {cause}")]
     Checkpoint {
         /// Source of the checkpoint.
         from: String,
-        /// The error of the checkpoint.
+        /// The reason why the checkpoint is refused.
         cause: CheckpointError,
     },
     /// Two kept checkpoints contradict each other.
@@ -49,12 +49,12 @@ pub enum TrustError {
          the log has forked"
     )]
     Contradiction {
-        /// Source of one.
+        /// Source of the first checkpoint.
         from: String,
-        /// Source of the other.
+        /// Source of the second checkpoint.
         other: String,
     },
-    /// The key is a witness's instead of the log's.
+    /// The key is the key of a witness, not of a log.
     #[error("{0} is a witness's key; the log's is wanted")]
     WitnessKey(String),
 }
@@ -63,7 +63,7 @@ impl Trust {
     /// Adds a public key of the log.
     ///
     /// # Errors
-    /// Fails if it is a witness's key.
+    /// Fails if `key` is the key of a witness.
     pub fn trust_key(&mut self, key: VerifierKey) -> Result<(), TrustError> {
         if key.algorithm() != Algorithm::Ed25519 {
             return Err(TrustError::WitnessKey(key.to_string()));
@@ -72,11 +72,12 @@ impl Trust {
         Ok(())
     }
 
-    /// Adds a kept checkpoint. Signatures by known keys must be good. If `witnesses` are given,
-    /// they must have cosigned it.
+    /// Adds a kept checkpoint. Each signature by a known key must be good. If `witnesses` are
+    /// given, they must have cosigned the checkpoint.
     ///
     /// # Errors
-    /// Fails if it is malformed, lacks a required signature, or contradicts another one.
+    /// Fails if the checkpoint is malformed, lacks a required signature, or contradicts a
+    /// checkpoint that was added before.
     pub fn know(
         &mut self,
         note: &[u8],
@@ -94,7 +95,8 @@ impl Trust {
             note.verify(witnesses).map_err(|cause| error(cause.into()))?;
         }
         let checkpoint = Checkpoint::parse(note.text()).map_err(error)?;
-        // The log may have changed its origin in between: its history shows whether it did.
+        // The origin is not compared with the names of the keys: the log may have changed its
+        // origin since, and the history shows whether it did.
         let known = Known {
             root: *checkpoint.root(),
             origin: checkpoint.origin().to_owned(),

@@ -8,8 +8,8 @@ use ledger::{IdRange, IdRanges};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// Number of leaves after which a checkpoint gets its right edge. From an edge on, a damaged file
-/// can be judged again.
+/// Number of leaves after which a checkpoint is written with its right edge. A verifier of a
+/// damaged file can judge it again from the next right edge on.
 const EDGE_EVERY: u64 = 4096;
 
 /// A row of `lead_audit.checkpoint`.
@@ -26,9 +26,9 @@ pub struct StoredCheckpoint {
 /// Writes a history.
 pub struct HistoryWriter<W: Write> {
     output: Output<W>,
-    /// The right edge computed from the stored leaf hashes.
+    /// The right edge of the tree, computed from the stored leaves.
     edge: Frontier,
-    /// Number of leaves since the last written right edge.
+    /// Number of leaves since a right edge was last written.
     since_edge: u64,
     batch: Option<Batch>,
 }
@@ -36,18 +36,19 @@ pub struct HistoryWriter<W: Write> {
 /// The checkpoint whose entries are being written.
 struct Batch {
     leaves: Vec<Hash>,
-    /// The ids still to be written, the next one last.
+    /// The ids that are still to be written. The range of the next id is the last element.
     waiting: Vec<IdRange>,
-    /// The last id written.
+    /// The id that was written last.
     last: Option<i64>,
-    /// Number of leaves written.
+    /// Number of leaves for which a line was written.
     placed: usize,
-    /// The index of each leaf hash, if ids and leaves do not match.
+    /// The index of each leaf. None if there are as many ids as leaves: then each leaf belongs to
+    /// the id at its position.
     places: Option<HashMap<Hash, usize>>,
 }
 
 impl<W: Write> HistoryWriter<W> {
-    /// Begins an export.
+    /// Begins an export of a history.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -64,12 +65,13 @@ impl<W: Write> HistoryWriter<W> {
         Ok(Self::resume(output, edge))
     }
 
-    /// Continues an export whose last line is the last entry of a checkpoint.
+    /// Continues an interrupted export. The last line of the file must be the last entry of a
+    /// checkpoint.
     pub fn resume(output: Output<W>, edge: Frontier) -> Self {
         HistoryWriter { output, edge, since_edge: 0, batch: None }
     }
 
-    /// The output.
+    /// Returns the output.
     pub fn output(&self) -> &Output<W> {
         &self.output
     }
@@ -83,9 +85,9 @@ impl<W: Write> HistoryWriter<W> {
         self.output.write(&Record::Consistency { from_size, hashes })
     }
 
-    /// Begins a checkpoint. `leaves` are the stored leaf hashes from the current tree size to the
-    /// checkpoint's. `stored_edge` reads the right edge from the stored upper levels of the tree;
-    /// it is called only if the leaves lead to another root.
+    /// Begins a checkpoint. `leaves` are the stored leaves from the current tree size to the size
+    /// of the checkpoint. `stored_edge` reads the right edge from the stored upper levels of the
+    /// tree. `stored_edge` is called only if the leaves do not yield the root of the checkpoint.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -100,8 +102,8 @@ impl<W: Write> HistoryWriter<W> {
         let mut with_edge = self.since_edge >= EDGE_EVERY;
         if self.edge.root() != stored.root || self.edge.size() != stored.tree_size {
             with_edge = false;
-            // Without an edge the leaves are written unchanged, and the verifier finds that the
-            // checkpoint has another root.
+            // If no edge is found, the leaves are written unchanged, and the verifier finds that
+            // they do not yield the root of the checkpoint.
             if let Some(edge) = stored_edge()
                 .filter(|edge| edge.size() == stored.tree_size && edge.root() == stored.root)
             {
@@ -129,20 +131,21 @@ impl<W: Write> HistoryWriter<W> {
         }))
     }
 
-    /// Writes the next entry of the checkpoint. Ids must belong to the checkpoint and ascend. A
-    /// table without its primary key can have an id twice: the second row is written too, for the
-    /// verifier to find.
+    /// Writes the next entry of the checkpoint. Each id must belong to the checkpoint, and the ids
+    /// must ascend. If the table lost its primary key, an id can occur twice. The second row is
+    /// written too, so that the verifier finds it.
     ///
     /// # Errors
-    /// Fails if writing fails, or if the id is not the checkpoint's or is lower than the last one.
+    /// Fails if writing fails, if the id does not belong to the checkpoint, or if the id is lower
+    /// than the id before.
     pub fn entry(&mut self, id: i64, stored: &StoredEntry) -> io::Result<()> {
         if let Some(batch) = &mut self.batch {
             if batch.last.replace(id) == Some(id) {
                 return self.sealed(id, stored, None);
             }
             if batch.places.is_some() {
-                // Here the ids do not correspond to leaves and can be very many, so they are
-                // skipped as ranges.
+                // Here the ids do not correspond to the leaves, and there can be very many ids, so
+                // whole ranges are skipped.
                 batch.skip_before(id);
             }
         }
@@ -161,7 +164,7 @@ impl<W: Write> HistoryWriter<W> {
                 sealed = batch.leaves.get(batch.placed).copied();
                 batch.placed += 1;
             }
-            // Only the leaf hash shows the leaf of an entry.
+            // Here only the entry's own leaf shows its position in the tree.
             Some(places) => {
                 let own = stored.leaf().and_then(|leaf| places.get(&leaf).copied());
                 if let Some(place) = own.filter(|&place| place >= batch.placed) {
@@ -176,7 +179,7 @@ impl<W: Write> HistoryWriter<W> {
         self.sealed(id, stored, sealed)
     }
 
-    /// Writes an entry; `sealed` is the leaf hash in the tree at its position.
+    /// Writes an entry. `sealed` is the leaf in the tree at the position of the entry.
     fn sealed(&mut self, id: i64, stored: &StoredEntry, sealed: Option<Hash>) -> io::Result<()> {
         if let StoredEntry::Entry { preimage, checksum } = stored {
             let leaf = sealed.filter(|leaf| *leaf != leaf_hash(checksum));
@@ -190,11 +193,11 @@ impl<W: Write> HistoryWriter<W> {
         stored.instead(id, sealed).map_or(Ok(()), |record| self.output.write(&record))
     }
 
-    /// Writes that the next entry, which has this id, is missing.
+    /// Writes that the next entry is missing. `id` is the id of this entry.
     fn missing(&mut self, id: Option<i64>) -> io::Result<()> {
         let Some(batch) = &mut self.batch else { return Ok(()) };
         if batch.places.is_some() {
-            // The next entry that exists shows which leaves are missing.
+            // Not written here: the next entry that exists shows which leaves are missing.
             return Ok(());
         }
         let leaf = batch.leaves.get(batch.placed).copied();
@@ -202,7 +205,7 @@ impl<W: Write> HistoryWriter<W> {
         self.output.write(&Record::Missing { id, leaf })
     }
 
-    /// Ends the checkpoint. Writes the entries that have not come as missing.
+    /// Ends the checkpoint. Writes all of its entries that were not written as missing.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -216,7 +219,7 @@ impl<W: Write> HistoryWriter<W> {
         self.output.border()
     }
 
-    /// Writes an unsealed entry; `inserted` if no checkpoint can ever include it.
+    /// Writes an unsealed entry. `inserted` means that no checkpoint can ever include the entry.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -224,7 +227,7 @@ impl<W: Write> HistoryWriter<W> {
         write_unsealed(&mut self.output, id, stored, inserted)
     }
 
-    /// Ends the export. `tree_size` is the size of the last checkpoint.
+    /// Ends the export. `tree_size` is the tree size of the last checkpoint.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -235,7 +238,7 @@ impl<W: Write> HistoryWriter<W> {
 }
 
 impl Batch {
-    /// Skips all waiting ids below this one.
+    /// Skips all waiting ids below `id`.
     fn skip_before(&mut self, id: i64) {
         while let Some(IdRange { first, last }) = self.waiting.pop() {
             if last >= id {
@@ -245,7 +248,7 @@ impl Batch {
         }
     }
 
-    /// Takes the next waiting id.
+    /// Removes the next waiting id, and returns it.
     fn next_id(&mut self) -> Option<i64> {
         let IdRange { first, last } = self.waiting.pop()?;
         if first < last {
@@ -268,7 +271,8 @@ pub(super) fn write_unsealed<W: Write>(
         StoredEntry::Entry { preimage, checksum } => {
             output.write(&Record::Unsealed { checksum: *checksum, entry: preimage })
         }
-        // An entry that cannot be judged still counts as inserted.
+        // The unknown column prevents a judgement of the columns, but the entry is still an
+        // inserted one.
         StoredEntry::Unknown { .. } if inserted => {
             let fault = "no checkpoint took it, and none can; it has a value in an unknown column"
                 .to_owned();

@@ -6,18 +6,18 @@ use std::io::{self, BufWriter, Write};
 /// The compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// The file is not compressed.
     None,
-    /// With zstd, at a level from 1 to 19.
+    /// The file is compressed with zstd, at a level from 1 to 19.
     Zstd(i32),
 }
 
-/// Number of uncompressed bytes after which a compressed file begins another frame, at the next
-/// border. It bounds the loss in an interrupted file.
+/// Number of uncompressed bytes after which a compressed file begins a new frame, at the next call
+/// of `border`. Ending frames often bounds the loss in an interrupted file.
 const FRAME_BYTES: u64 = 16 << 20;
 
 /// Writes lines to a file. A compressed file is a sequence of frames, so an interrupted file is
-/// intact up to its last complete frame.
+/// intact up to the end of its last complete frame.
 pub struct Output<W: Write> {
     inner: Inner<W>,
     compression: Compression,
@@ -31,7 +31,7 @@ pub struct Output<W: Write> {
 enum Inner<W: Write> {
     Plain(BufWriter<W>),
     Zstd(Box<zstd::stream::write::Encoder<'static, BufWriter<W>>>),
-    /// Only while a frame ends, or after an error.
+    /// No target. Occurs only while a frame is being ended, and after an error.
     Nothing,
 }
 
@@ -40,7 +40,8 @@ fn closed() -> io::Error {
 }
 
 impl<W: Write> Output<W> {
-    /// Begins to write. `lines` is the number of lines of this export already in the file.
+    /// Returns an output that writes to `file`. `lines` is the number of lines of the current
+    /// export that the file already contains.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -58,7 +59,7 @@ impl<W: Write> Output<W> {
         })
     }
 
-    /// Sets the number of uncompressed bytes after which another frame begins.
+    /// Sets the number of uncompressed bytes after which a new frame begins.
     #[must_use]
     pub fn with_frames_of(mut self, bytes: u64) -> Self {
         self.frame_limit = bytes;
@@ -80,14 +81,15 @@ impl<W: Write> Output<W> {
         self.lines += 1;
         self.bytes += self.line.len() as u64;
         self.frame_bytes += self.line.len() as u64;
-        // The buffer of a long line does not stay in memory for the whole export.
+        // The buffer of a very long line is freed, so that it does not occupy memory until the
+        // export ends.
         if self.line.capacity() > 1 << 24 {
             self.line = Vec::new();
         }
         Ok(())
     }
 
-    /// Marks a border, from which an interrupted file can be continued.
+    /// Marks a border: a position from which an interrupted file can be continued.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -100,17 +102,17 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    /// Number of lines of this export so far.
+    /// Returns the number of lines of the current export.
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Number of uncompressed bytes written so far.
+    /// Returns the number of uncompressed bytes that were written.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Begins another export: its lines are counted from here.
+    /// Begins an export. The lines of this export are counted from 0.
     pub(super) fn begin_export(&mut self) {
         self.lines = 0;
     }

@@ -1,4 +1,4 @@
-//! Finds the point at which a file can be continued, after an interruption or to append newer
+//! Finds the position at which a file can be continued, after an interruption or to append newer
 //! entries.
 
 use super::Compression;
@@ -11,26 +11,26 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use thiserror::Error;
 
-/// The point at which a file can be continued.
+/// The position at which a file can be continued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumePoint {
-    /// Number of bytes of the file to keep.
+    /// Number of bytes to keep at the beginning of the file.
     pub offset: u64,
     /// Whether the file is compressed.
     pub compressed: bool,
-    /// Number of lines of the last export in the kept part; 0 if there is none or it is complete,
-    /// so that another one begins.
+    /// Number of lines of the last export in the kept part. 0 if there is no export or if the last
+    /// export is complete. Then a new export must begin.
     pub lines: u64,
-    /// Number of leaves in the tree at this point.
+    /// Number of leaves in the tree at this position.
     pub tree_size: u64,
-    /// The root at this point, from its note; None for the empty tree.
+    /// The root of the tree at this position, from the checkpoint's note. None for the empty tree.
     pub root: Option<Hash>,
-    /// The log's origin, if the file contains it.
+    /// The origin of the log, if the file contains it.
     pub origin: Option<String>,
 }
 
 impl ResumePoint {
-    /// The compression to continue with.
+    /// Returns the compression with which the file must be continued.
     pub fn compression(&self, level: i32) -> Compression {
         if self.compressed { Compression::Zstd(level) } else { Compression::None }
     }
@@ -46,18 +46,19 @@ pub enum ResumeError {
     /// The file is not an export, or is damaged in the middle.
     #[error("line {line}: {cause}")]
     Record {
-        /// The line, counted from the beginning of its frame if the file is compressed.
+        /// The number of the line, counted from the beginning of the frame if the file is
+        /// compressed.
         line: u64,
         /// The error of the line.
         cause: RecordError,
     },
-    /// A selection cannot be continued, only written again.
+    /// The file is a selection. A selection cannot be continued, but must be written again.
     #[error("it is a selection, which cannot be continued")]
     Selection,
-    /// A checkpoint in it cannot be read.
+    /// The note of a checkpoint in the file cannot be read.
     #[error("line {line}: its note is none")]
     Note {
-        /// The line.
+        /// The number of the line.
         line: u64,
     },
 }
@@ -68,11 +69,11 @@ impl From<io::Error> for ResumeError {
     }
 }
 
-/// Finds the point at which `file` can be continued: after the last checkpoint whose entries are
-/// complete, or after a complete export. An empty file starts at its beginning.
+/// Finds the position at which `file` can be continued: after the last checkpoint whose entries are
+/// complete, or after a complete export. For an empty file, this is its beginning.
 ///
 /// # Errors
-/// Fails if it is not an export, or is damaged before its end.
+/// Fails if the file is not an export, or is damaged before its end.
 pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint, ResumeError> {
     file.rewind()?;
     let mut reader = BufReader::with_capacity(1 << 17, &*file);
@@ -87,11 +88,11 @@ pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint,
             reader = decoder.finish();
             match read {
                 Ok(()) => {}
-                // An incomplete frame is the last one.
+                // A frame that cannot be read to its end was interrupted, so it is the last frame.
                 Err(ResumeError::Read(ReadError::Io(_))) => break,
                 Err(error) => return Err(error),
             }
-            // The content of a frame counts only if the frame is complete.
+            // The content of a frame is kept only if the frame is complete.
             if scan.at_border {
                 border = Point { offset: reader.stream_position()?, ..scan.point.clone() };
             }
@@ -104,7 +105,7 @@ pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint,
     Ok(ResumePoint { offset, compressed, lines, tree_size, root, origin })
 }
 
-/// A position in a file, and the state before it.
+/// A position in a file, with the state of the export at this position.
 #[derive(Debug, Default, Clone)]
 struct Point {
     offset: u64,
@@ -118,16 +119,17 @@ struct Point {
 #[derive(Default)]
 struct Scan {
     point: Point,
-    /// The last position at which the file can be cut and continued.
+    /// The last position at which the file can be cut off and continued.
     border: Point,
     at_border: bool,
-    /// Entries of the last checkpoint that are still to come, and its root.
+    /// For the last checkpoint: the number of entries that are still to be read, the tree size and
+    /// the root.
     waiting: Option<(u64, u64, Hash)>,
     begun: bool,
 }
 
 impl Scan {
-    /// Reads all lines. `broken` if the last line may be incomplete.
+    /// Reads all lines. `broken` means that the last line may be incomplete.
     fn read(&mut self, reader: impl Read, limits: Limits, broken: bool) -> Result<(), ResumeError> {
         for block in Blocks::new(reader, limits) {
             let block = block?;
@@ -147,9 +149,10 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes a line. Returns true if the file can be cut after it.
+    /// Processes a line. Returns whether the file can be cut off after this line.
     fn take(&mut self, line: &[u8], number: u64) -> Result<bool, ResumeError> {
-        // Most lines are entries, and the line's content does not matter here.
+        // Most lines are entries. The content of an entry does not matter here, so it is not
+        // parsed.
         let record = if line.starts_with(b"{\"checksum\":\"") {
             None
         } else {

@@ -14,7 +14,8 @@ pub struct SelectionWriter<W: Write> {
 }
 
 impl<W: Write> SelectionWriter<W> {
-    /// Begins an export. The proofs lead to `checkpoint`; None if there is no checkpoint yet.
+    /// Begins an export of a selection. The proofs lead to the root of `checkpoint`, which is None
+    /// if there is no checkpoint yet.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -34,19 +35,21 @@ impl<W: Write> SelectionWriter<W> {
         Ok(SelectionWriter { output, tree_size })
     }
 
-    /// The output.
+    /// Returns the output.
     pub fn output(&self) -> &Output<W> {
         &self.output
     }
 
-    /// Writes a proof that the tree of the proofs extends the tree of `from_size` leaves.
+    /// Writes a proof that the tree to which the proofs lead extends the tree of `from_size`
+    /// leaves.
     /// # Errors
     /// Fails if writing fails.
     pub fn consistency(&mut self, from_size: u64, hashes: Vec<Hash>) -> io::Result<()> {
         self.output.write(&Record::Consistency { from_size, hashes })
     }
 
-    /// Writes a sealed entry. `sealed` is its leaf hash in the tree. The indexes must ascend.
+    /// Writes a sealed entry. `sealed` is the leaf in the tree at its position. The indexes of
+    /// successive entries must ascend.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -69,7 +72,7 @@ impl<W: Write> SelectionWriter<W> {
         stored.instead(id, Some(sealed)).map_or(Ok(()), |record| self.output.write(&record))
     }
 
-    /// Writes an unsealed entry; `inserted` if no checkpoint can ever include it.
+    /// Writes an unsealed entry. `inserted` means that no checkpoint can ever include the entry.
     ///
     /// # Errors
     /// Fails if writing fails.

@@ -1,4 +1,4 @@
-//! Converts a row of `lead_audit.entry` for an export.
+//! Converts a row of `lead_audit.entry` to the form in which an export contains it.
 
 use crate::record::{Damaged, Record, Unknown};
 use ledger::canonical;
@@ -10,12 +10,12 @@ use ledger::{Entry, leaf_hash};
 pub enum StoredEntry {
     /// An entry, with or without faults.
     Entry {
-        /// Its preimage, a canonical JSON object.
+        /// The preimage of the entry, a canonical JSON object.
         preimage: String,
         /// The stored checksum.
         checksum: Hash,
     },
-    /// A row that cannot be an entry, and why.
+    /// A row that cannot be an entry, with the reason.
     Damaged(String),
     /// An entry with a value in a column that this version does not know.
     Unknown {
@@ -27,7 +27,7 @@ pub enum StoredEntry {
 }
 
 impl StoredEntry {
-    /// Returns the leaf hash of the stored checksum.
+    /// Returns the leaf that belongs to the stored checksum.
     pub fn leaf(&self) -> Option<Hash> {
         match self {
             StoredEntry::Entry { checksum, .. } => Some(leaf_hash(checksum)),
@@ -36,15 +36,15 @@ impl StoredEntry {
         }
     }
 
-    /// Returns the record for a row that cannot be written as an entry; `sealed` is its leaf hash
-    /// in the tree. None for an entry.
+    /// Returns the record for a row that cannot be written as an entry. `sealed` is the leaf in the
+    /// tree at the position of the row. None if the row can be written as an entry.
     pub(super) fn instead(&self, id: i64, sealed: Option<Hash>) -> Option<Record<'static>> {
         match self {
             StoredEntry::Entry { .. } => None,
             StoredEntry::Damaged(fault) => {
                 Some(Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed }))
             }
-            // Whatever the column contains, the row differs from the sealed one.
+            // The content of the column does not matter: the row is not the row that was sealed.
             StoredEntry::Unknown { .. } if sealed.is_some() && self.leaf() != sealed => {
                 let fault =
                     "it has a value in an unknown column, and not the checksum that was sealed"
@@ -60,7 +60,8 @@ impl StoredEntry {
     }
 }
 
-/// Classifies a row by its columns. `extra` is the name of an unknown column with a value.
+/// Classifies a row by its columns. `extra` is the name of a column that has a value but that this
+/// version does not know.
 pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) -> StoredEntry {
     if let Some(column) = extra {
         let checksum = checksum.and_then(|checksum| checksum.try_into().ok());
@@ -75,7 +76,8 @@ pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) 
             checksum.len()
         ));
     };
-    // The columns are inserted into the line unchanged, so each must be exactly one JSON object.
+    // The text of each column is inserted into the line unchanged, so each text must be exactly one
+    // JSON object.
     let columns = [
         ("row_key", entry.row_key),
         ("row_values", entry.row_values),

@@ -1,4 +1,4 @@
-//! A log in memory, and exports of that log.
+//! A log in memory, and the exports of that log.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use export::read::{Limits, open_reader};
@@ -21,12 +21,12 @@ pub fn key() -> SigningKey {
     key_of(ORIGIN, 7)
 }
 
-/// A key with this name, made from the seed.
+/// Returns a key with this name, derived from the seed.
 pub fn key_of(name: &str, seed: u8) -> SigningKey {
     SigningKey::from_seed(name, &[seed; 32]).unwrap()
 }
 
-/// Entries and the tree that contains them.
+/// The entries of a log, and the tree that contains them.
 #[derive(Clone, Debug)]
 pub struct Log {
     pub entries: BTreeMap<i64, StoredEntry>,
@@ -36,7 +36,7 @@ pub struct Log {
     /// The origin, which is also the name of the log's key.
     pub origin: String,
     pub seed: u8,
-    /// Name and seed of a second key that signs the next checkpoint.
+    /// Name and seed of a second key, which also signs the next checkpoint.
     pub former: Option<(String, u8)>,
 }
 
@@ -54,7 +54,7 @@ impl Log {
         }
     }
 
-    /// A log in which each batch of ids is sealed by one checkpoint.
+    /// Returns a log with one checkpoint for each list of ids.
     pub fn of(batches: &[&[i64]]) -> Self {
         let mut log = Self::new();
         for batch in batches {
@@ -93,8 +93,8 @@ impl Log {
         });
     }
 
-    /// Changes the origin and the key, and seals the entry of the change. With `with_former` the
-    /// old key signs that checkpoint too.
+    /// Changes the origin and the key, and seals the entry that records the change. If
+    /// `with_former` is true, the old key also signs the checkpoint of this entry.
     pub fn change_key(&mut self, id: i64, origin: &str, seed: Option<u8>, with_former: bool) {
         let public =
             |log: &Log| log.signed.then(|| key_of(&log.origin, log.seed).verifier().to_string());
@@ -124,8 +124,8 @@ impl Log {
         Header { exported_at: 839_000_100_000_000, kind, origin, selection: None }
     }
 
-    /// An export from one checkpoint's size to another's. If it ends with the newest, it contains
-    /// the unsealed entries.
+    /// Returns the export of a history from the tree size `from` to the tree size `to`. If `to` is
+    /// the newest size, the export contains the unsealed entries too.
     pub fn history(&self, from: u64, to: u64, older: &[u64]) -> String {
         String::from_utf8(self.history_into(
             from,
@@ -157,7 +157,7 @@ impl Log {
         self.write_on(writer, from, to)
     }
 
-    /// The rest of an interrupted export, which is complete up to the tree size `from`.
+    /// Returns the rest of an interrupted export that is complete up to the tree size `from`.
     pub fn rest_into(&self, from: u64, output: Output<Vec<u8>>) -> Vec<u8> {
         self.write_on(HistoryWriter::resume(output, self.edge(from)), from, self.size())
     }
@@ -243,7 +243,7 @@ pub fn note(origin: &str, size: u64, root: Hash, signed: bool) -> String {
     if signed { checkpoint.sign(&key()).unwrap().to_string() } else { checkpoint.to_string() }
 }
 
-/// An entry as the extension writes it.
+/// Returns an entry as the extension writes it.
 pub fn entry(id: i64, user: &str) -> StoredEntry {
     let watch_id = *b"0123456789abcdef";
     let (key, row) = (
@@ -271,7 +271,7 @@ pub fn entry(id: i64, user: &str) -> StoredEntry {
     read_stored(&entry, Some(&checksum), None)
 }
 
-/// The entry of a change of key.
+/// Returns the entry that records a change of key.
 pub fn key_entry(id: i64, change: &KeyChange) -> StoredEntry {
     let details = change.to_details();
     let entry = Entry {
@@ -298,7 +298,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The kind and ids of each fault.
+    /// Returns the kind and the ids of each fault.
     pub fn named(&self) -> Vec<(&'static str, Option<(i64, i64)>)> {
         self.faults.iter().map(|fault| (fault.kind.name(), fault.ids)).collect()
     }

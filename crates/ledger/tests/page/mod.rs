@@ -1,4 +1,4 @@
-//! Reads `docs/FORMAT.md` for the tests: the fenced blocks with their info strings.
+//! Reads `docs/FORMAT.md` for the tests: its fenced blocks, selected by their info strings.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,8 +11,8 @@ pub fn page() -> String {
     std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md")
 }
 
-/// Returns the contents of the page's fenced blocks with this info string, each without its last
-/// newline.
+/// Returns the contents of all fenced blocks of the page with this info string. The newline at the
+/// end of each content is removed.
 pub fn blocks(info: &str) -> Vec<String> {
     let page = page();
     let blocks: Vec<_> = page
@@ -27,12 +27,12 @@ pub fn blocks(info: &str) -> Vec<String> {
     blocks
 }
 
-/// The independent implementation in Python.
+/// Returns the folder of the independent implementation in Python.
 pub fn verifier() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python")
 }
 
-/// Returns the output of a script that generates the page's examples. None without a python3.
+/// Returns the output of a script that generates examples of the page. None if there is no python3.
 pub fn printed_by(script: &str) -> Option<String> {
     let printed = match Command::new("python3").arg(verifier().join("tests").join(script)).output()
     {

@@ -1,10 +1,10 @@
-//! Handles the lines that state the position in the tree (`start`, `consistency`, `checkpoint`).
-//! Judges their signatures, and compares the kept checkpoints: `docs/FORMAT.md`, sections 15 and
-//! 18.
+//! Handles the lines that state a position in the tree: `start`, `consistency` and `checkpoint`.
+//! Judges the signatures in these lines, and compares the kept checkpoints with the tree:
+//! `docs/FORMAT.md`, sections 15 and 18.
 //!
-//! A log changes its key or its origin with a KEY entry. The entry's checkpoint is the first with
-//! the new key and origin, and is signed with the old key too. So a checkpoint is judged after its
-//! entries have arrived.
+//! A log changes its key or its origin with a KEY entry. The checkpoint that includes this entry is
+//! the first one with the new key and origin, and the old key has signed it too. So a checkpoint is
+//! judged only after its entries were read.
 
 use super::{Chain, Fault, MAX_ID_RANGES, Phase, Tree};
 use crate::record::{CheckpointRecord, Kind, Start};
@@ -15,7 +15,7 @@ use ledger::merkle::{Frontier, Hash, hash_text, verify_consistency};
 use ledger::{IdRange, IdRanges, KeyChange};
 
 impl Chain<'_> {
-    /// Compares the content of a note with the values stored beside it.
+    /// Compares a note with the tree size and root that are stored outside of the note.
     pub(super) fn opened(
         &mut self,
         opened: Opened,
@@ -101,7 +101,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Checks that an export continues where the previous one ended.
+    /// Checks that an export starts where the previous export ended.
     pub(super) fn follows(&mut self, before: &Tree, size: u64, edge: Option<&Frontier>) {
         if size > before.size {
             let detail = format!(
@@ -150,7 +150,8 @@ impl Chain<'_> {
         match verify_consistency(from_size, &known.root, size, &root, hashes) {
             Ok(()) => {
                 self.matched.insert(from_size);
-                // The older tree vouches only for itself.
+                // The proof shows only that the newer tree extends the older one, so it vouches for
+                // nothing beyond the older tree.
                 self.vouch(from_size);
             }
             Err(error) => {
@@ -196,7 +197,7 @@ impl Chain<'_> {
             }
             _ => (record.tree_size, record.root),
         };
-        // Without a start record, the ids can still be checked.
+        // The ids can be checked even if the export has no start record.
         let tree = self.tree.get_or_insert_with(|| Tree {
             size: base.unwrap_or(0),
             edge: None,
@@ -278,7 +279,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Records the origin of another note of this log.
+    /// Records the origin in a further note of this log.
     fn note_origin(&mut self, origin: &str, tree_size: u64) {
         self.origin_found |= self.trust.origin.as_deref() == Some(origin);
         if self.origins.last().is_none_or(|last| last != origin) {
@@ -293,8 +294,9 @@ impl Chain<'_> {
         self.report.origin = Some(origin.to_owned());
     }
 
-    /// Judges the note at the start of a history, or the note of a selection: no entry explains it.
-    /// Returns whether it is signed.
+    /// Judges the note at the start of a history, or the note of a selection. No entry of the
+    /// export can explain a change of key or origin in such a note. Returns whether a known key has
+    /// signed the note.
     pub(super) fn judge_alone(&mut self, note: &OpenedNote, goes_on: bool) -> bool {
         let (origin, size) = (note.checkpoint.origin(), note.checkpoint.size());
         if goes_on
@@ -315,7 +317,7 @@ impl Chain<'_> {
         if signers.own {
             self.report.key_unknown_from = None;
         } else if signers.stranger {
-            // The log may have changed its key earlier.
+            // The log may have changed its key before this note.
             self.report.key_unknown_from = Some(size);
         } else if !signers.former.is_empty() {
             let detail = format!(
@@ -333,8 +335,8 @@ impl Chain<'_> {
         signers.own
     }
 
-    /// Judges a checkpoint after all of its entries have arrived, or after the file ended early
-    /// (`cut`): is it from this log, and has a known key signed it?
+    /// Judges a checkpoint: is it from this log, and has a known key signed it? Called after all
+    /// entries of the checkpoint were read, or after the file ended early (`cut`).
     pub(super) fn judge_note(&mut self, batch: &mut Batch, cut: bool) {
         let Some(Said { origin, signers }) = batch.said.take() else { return };
         let size = batch.tree_size;
@@ -364,7 +366,7 @@ impl Chain<'_> {
         }
         self.note_origin(&origin, size);
         let Some(signers) = signers else {
-            // The bad signature is already reported, so the checkpoint does not also count as
+            // The bad signature is already reported, so the checkpoint is not also reported as
             // unsigned.
             self.last_signed = None;
             return;
@@ -389,7 +391,7 @@ impl Chain<'_> {
         let was_known = self.signed_before && self.report.key_unknown_from.is_none();
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
-            // An unsigned log needs no known key.
+            // If the log ends signing, the new key is None and cannot be known.
             Some(KeyChange { new_key, .. })
                 if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
             {
@@ -413,7 +415,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Checks at the end of the export that its first line names the same log.
+    /// Checks at the end of the export that its first line and its notes name the same log.
     pub(super) fn judge_header(&mut self) {
         if let Some(origin) = self.header_origin.take()
             && !self.origins.contains(&origin)
@@ -429,10 +431,10 @@ impl Chain<'_> {
         }
     }
 
-    /// Reports faults of the origins, after all input was read.
+    /// Reports faults of origins and signatures, after all input was read.
     pub(super) fn judge_origins(&mut self) {
-        // Versions before 1.1 left no entry. A later checkpoint signed by a known key covers the
-        // change.
+        // Versions of the extension before 1.1 wrote no entry for a change of origin. If a known
+        // key signed a later checkpoint, its signature covers the change.
         for fault in std::mem::take(&mut self.unexplained) {
             if self.signed_to.is_some_and(|signed| Some(signed) > fault.tree_size) {
                 let size = fault.tree_size.unwrap_or(0);
@@ -464,7 +466,7 @@ impl Chain<'_> {
             let detail = "the last checkpoint is not signed by the key".to_owned();
             self.emit(FaultKind::SignatureBad, None, None, Some(self.report.tree_size), detail);
         }
-        // A kept checkpoint from after the change vouches instead of the key.
+        // After a change of key, a kept checkpoint vouches for the entries in place of the key.
         self.report.key_unknown_from = self
             .report
             .key_unknown_from
@@ -477,7 +479,7 @@ impl Chain<'_> {
         self.report.vouched = Some(self.report.vouched.unwrap_or(0).max(size));
     }
 
-    /// Call when the tree reaches the size of a kept checkpoint.
+    /// Compares the tree with a kept checkpoint, if the tree now has the size of that checkpoint.
     pub(super) fn reached(&mut self) {
         let Some(Tree { edge: Some(edge), suspect, .. }) = &self.tree else { return };
         if self.ahead.last() == Some(&edge.size()) {
@@ -509,7 +511,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Call when all input was read.
+    /// Returns the report. Called after all input was read.
     pub(in crate::verify) fn finish(mut self) -> Report {
         let end = self.report.tree_size;
         for (&size, known) in &self.trust.known {
@@ -545,7 +547,7 @@ impl Chain<'_> {
         self.report
     }
 
-    /// Adds the undecided questions to the report.
+    /// Adds the undecided questions to the report as remarks.
     pub(super) fn remark(&mut self) {
         let report = &mut self.report;
         if let Some(from) = report.key_unknown_from {

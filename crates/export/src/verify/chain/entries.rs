@@ -1,5 +1,5 @@
-//! Handles the lines that are entries: their section of the export, whether they are allowed there,
-//! and the faults of a batch at its end.
+//! Handles the lines that are entries. Checks whether an entry is allowed at its position in the
+//! export, and reports the faults of a batch when the batch ends.
 
 use super::{Chain, Late, MAX_LATE, Phase, Tree};
 use crate::record::{End, Kind};
@@ -15,7 +15,8 @@ impl Chain<'_> {
         let (id, line) = (entry.id, self.line);
         match problem.as_deref() {
             None => {}
-            // If it is unchanged since sealing, no fault can be known.
+            // If the entry matches its leaf, it is unchanged since sealing, so the unknown part is
+            // not a fault.
             Some(EntryProblem::Entry(fault))
                 if fault.is_unknown() && entry.other_leaf.is_none() =>
             {
@@ -71,7 +72,7 @@ impl Chain<'_> {
                 self.report.unsealed += 1;
                 self.unsealed(id);
             }
-            // All entries of the checkpoint have arrived, so this entry is unsealed.
+            // All entries of the checkpoint were read already, so this entry is unsealed.
             Section::Sealed
                 if self.kind == Kind::History
                     && matches!(problem.as_deref(), Some(EntryProblem::Unknown(_)))
@@ -79,7 +80,7 @@ impl Chain<'_> {
             {
                 self.begin_tail();
             }
-            // A damaged row has no position of its own.
+            // Among unsealed entries, a damaged row is not out of place.
             Section::Sealed
                 if self.phase == Phase::Tail
                     && matches!(problem.as_deref(), Some(EntryProblem::Damaged(_))) => {}
@@ -87,7 +88,7 @@ impl Chain<'_> {
                 self.report.entries += u64::from(there);
                 match self.kind {
                     Kind::History => self.sealed(entry),
-                    // It has no proof, and is already reported.
+                    // The entry has no proof, and is already reported.
                     Kind::Selection
                         if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
                     Kind::Selection => {
@@ -106,7 +107,8 @@ impl Chain<'_> {
             self.back_from_tail();
         }
         if self.batch.is_none() && self.phase == Phase::Anchored {
-            // If its checkpoint is missing, the next checkpoint shows it.
+            // The entry's checkpoint is missing. The next checkpoint shows which leaves belong to
+            // the missing one.
             let size = self.tree.as_ref().map_or(0, |tree| tree.size);
             self.batch = Some(Batch::new(size, [0; 32], None, IdRanges::new(), self.line));
             self.phase = Phase::Sealed;
@@ -185,8 +187,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Handles a sealed entry after an unsealed one. If the batch still waits for entries, the
-    /// unsealed one is out of place.
+    /// Handles a sealed entry that follows an unsealed one. If entries of the batch are still to
+    /// come, the unsealed entry is out of place.
     pub(super) fn back_from_tail(&mut self) {
         if self.batch.as_ref().is_none_or(Batch::waits) {
             let detail = "it stands among entries that checkpoints took".to_owned();
@@ -222,8 +224,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Ends the batch. `next_base` is the tree size at which the next batch begins; `cut` if the
-    /// end of this batch is missing.
+    /// Ends the batch. `next_base` is the tree size at which the next batch begins. `cut` means
+    /// that the file ends within this batch.
     pub(super) fn finish_batch(&mut self, next_base: Option<u64>, cut: bool) {
         let Some(mut batch) = self.batch.take() else { return };
         let Some(mut tree) = self.tree.take() else { return };
@@ -321,7 +323,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Reports malformed lines of a batch, with the missing ids if they are unambiguous.
+    /// Reports the malformed lines of a batch. If there are as many missing ids as malformed lines,
+    /// names the ids and returns true.
     pub(super) fn name_malformed(&mut self, batch: &mut Batch, missing: &IdRanges) -> bool {
         let malformed = std::mem::take(&mut batch.malformed);
         let named = !malformed.is_empty() && missing.count() == malformed.len() as u64;
@@ -333,7 +336,8 @@ impl Chain<'_> {
         named
     }
 
-    /// Returns whether this entry was missing from the previous batch.
+    /// Returns whether this entry was missing from an earlier batch, and reports it as out of
+    /// place.
     pub(super) fn was_late(&mut self, id: Option<i64>, line: u64) -> bool {
         let Some(at) = self.late.iter().position(|late| Some(late.id) == id) else { return false };
         self.late.swap_remove(at);
@@ -354,8 +358,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Handles entries after a batch that do not belong to it: either they were inserted, or their
-    /// checkpoint is missing.
+    /// Handles entries that follow a batch without belonging to it: either somebody inserted them,
+    /// or their checkpoint is missing.
     pub(super) fn place_extra(
         &mut self,
         tree: &mut Tree,
@@ -387,7 +391,7 @@ impl Chain<'_> {
         tree.size = size;
     }
 
-    /// Compares the tree with the root in its checkpoint.
+    /// Compares the root of the computed tree with the root in the checkpoint of the batch.
     pub(super) fn compare_root(&mut self, tree: &mut Tree, batch: &Batch, cut: bool) {
         if cut && tree.edge.as_ref().is_none_or(|edge| edge.size() != batch.tree_size) {
             // The missing entries are reported elsewhere.
@@ -426,8 +430,8 @@ impl Chain<'_> {
         }
         if tree.suspect || tree.edge.is_none() {
             if let Some(given) = given {
-                // The given edge yields the checkpoint's root, so the tree is known again from here
-                // on.
+                // The right edge in the checkpoint's line yields the checkpoint's root, so the tree
+                // is known again from here on.
                 (tree.edge, tree.suspect) = (Some(given), false);
                 self.ahead.retain(|&known| known >= batch.tree_size);
             } else {
@@ -452,7 +456,7 @@ impl Chain<'_> {
             .first()
             .zip(batch.ids.ranges().last())
             .map(|(first, last)| (first.first, last.last));
-        // A signed checkpoint is the log's own, so the entries were changed.
+        // The log itself signed the checkpoint, so the entries were changed, not the checkpoint.
         let kind = if batch.signed { FaultKind::Changed } else { FaultKind::CheckpointChanged };
         self.emit(kind, Some(batch.line), ids, Some(batch.tree_size), detail);
     }
