@@ -1,4 +1,4 @@
-//! The command line.
+//! Defines the command line. The comments of commands and options are the text of `--help`.
 
 use clap::{Args, Parser, Subcommand};
 use export::read::Limits;

@@ -1,6 +1,6 @@
-//! The connection to a database. All reads see one snapshot.
+//! Reads a database through one connection. All reads see one snapshot.
 //!
-//! The database is not trusted: values are read as stored and exported unchanged, so that
+//! The database is not trusted: values are read as they are stored and exported unchanged, so that
 //! verification can judge them.
 
 mod connect;
@@ -24,8 +24,8 @@ use postgres::{Client, Row};
 use std::cell::RefCell;
 use std::error::Error;
 
-/// A column value in PostgreSQL's binary format. The column's type determines the format.
-/// [`EntryReader`] checks the types.
+/// A column value in PostgreSQL's binary format, which depends on the type of the column.
+/// [`EntryReader`] checks the types of the columns.
 pub(crate) struct Raw<'a>(pub &'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {
@@ -38,18 +38,18 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-/// A database in one snapshot.
+/// A connection to a database whose reads all see one snapshot.
 pub struct Snapshot {
     client: RefCell<Client>,
 }
 
 impl Snapshot {
-    /// Connects and begins a read-only transaction.
+    /// Connects, and begins a read-only transaction.
     pub fn open(url: &str) -> Result<Self, CommandError> {
         Self::begin(connect(url)?)
     }
 
-    /// Begins a read-only transaction.
+    /// Begins a read-only transaction on an open connection.
     pub fn begin(mut client: Client) -> Result<Self, CommandError> {
         client.batch_execute(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
@@ -70,7 +70,7 @@ impl Snapshot {
         Ok(Snapshot { client: RefCell::new(client) })
     }
 
-    /// Ends the transaction and returns the connection for reuse.
+    /// Ends the transaction, and returns the connection for further use.
     pub fn end(self) -> Result<Client, CommandError> {
         let mut client = self.client.into_inner();
         client.batch_execute("COMMIT")?;
@@ -85,12 +85,13 @@ impl Snapshot {
         Ok(self.client.borrow_mut().query(sql, parameters)?)
     }
 
-    /// The tiles of the tree.
+    /// Returns a reader of the tree's tiles.
     pub fn tiles(&self) -> DatabaseTiles<'_> {
         DatabaseTiles::new(self)
     }
 
-    /// The newest checkpoint whose tree has at most `to` leaves.
+    /// Returns the newest checkpoint whose tree has at most `to` leaves. Without `to`, returns the
+    /// newest checkpoint.
     pub fn last_checkpoint(
         &self,
         to: Option<u64>,
@@ -100,13 +101,14 @@ impl Snapshot {
         self.query(&sql, &[&to])?.first().map(checkpoint).transpose()
     }
 
-    /// The checkpoint with this tree size.
+    /// Returns the checkpoint with this tree size.
     pub fn checkpoint(&self, tree_size: u64) -> Result<Option<StoredCheckpoint>, CommandError> {
         let found = self.last_checkpoint(Some(tree_size))?;
         Ok(found.filter(|found| found.tree_size == tree_size))
     }
 
-    /// At most `limit` checkpoints with trees larger than `tree_size`, ascending.
+    /// Returns checkpoints whose trees have more than `tree_size` leaves, in ascending order.
+    /// Returns at most `limit` of them.
     pub fn checkpoints_after(
         &self,
         tree_size: u64,
@@ -121,10 +123,10 @@ impl Snapshot {
         self.query(&sql, &[&from, &to, &limit])?.iter().map(checkpoint).collect()
     }
 
-    /// Returns two sets of ids: those that no checkpoint contains, and those that a later
+    /// Returns two sets of ids: the ids that no checkpoint contains, and the ids that a later
     /// checkpoint may still contain.
     pub fn unsealed_ids(&self) -> Result<(IdRanges, IdRanges), CommandError> {
-        // The multiranges are sent as text, which is small and which `IdRanges` parses.
+        // The multiranges are read as text, which is small and which `IdRanges` can parse.
         let rows = self.query(
             "SELECT COALESCE((SELECT range_agg(r)::text
                               FROM lead_audit.checkpoint, unnest(entry_ids) r
@@ -144,11 +146,12 @@ impl Snapshot {
         let unsealed = ranges(0)?.complement();
         let mut possible = ranges(1)?;
         let (looked_to, last_id): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
-        // The log has given out no id above `last_id`, so an entry with such an id is a forgery.
+        // The log has given out no id above `last_id`, so an entry with a higher id is a forgery.
         if let Some(next) = looked_to.checked_add(1).filter(|&next| next <= last_id) {
             possible.extend(&IdRanges::from_range(next, last_id));
         }
-        // Versions before 1.1 do not record forged ids that the sequence has passed since.
+        // The table `inserted_entry` has forged ids that the sequence has passed since. Versions
+        // before 1.1 do not have this table.
         let known =
             self.query("SELECT to_regclass('lead_audit.inserted_entry') IS NOT NULL", &[])?;
         if known.first().is_some_and(|row| row.get(0)) {
@@ -168,7 +171,8 @@ const CHECKPOINTS: &str =
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
     // A tamperer who can change the table can store NULL or unbounded ids. Verification must report
-    // that as a fault instead of failing to read. The substitute values match no sealed entry.
+    // such values as a fault instead of failing to read them. The substitute values match no sealed
+    // entry.
     let size: i64 = row.try_get(0)?;
     let root: Option<&[u8]> = row.try_get(1)?;
     let ids: Option<&str> = row.try_get(2)?;
@@ -184,7 +188,8 @@ fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
 }
 
 fn id_ranges(text: &str) -> Result<IdRanges, CommandError> {
-    // An unbounded range parses as the largest one. Sealing never writes such a range.
+    // An unbounded range cannot be parsed, so a checkpoint that a tamperer gave one is an error
+    // here. Sealing never writes an unbounded range.
     IdRanges::parse(text)
         .map_err(|error| CommandError::Database(format!("ids of a checkpoint: {error}")))
 }

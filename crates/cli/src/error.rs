@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Why a command ended.
+/// The reasons why a command ended early.
 #[derive(Debug, Error)]
 pub enum CommandError {
     /// A file could not be read or written.
@@ -12,7 +12,7 @@ pub enum CommandError {
     File {
         /// The file.
         path: PathBuf,
-        /// The error of the operation.
+        /// The error of the system call.
         cause: io::Error,
     },
     /// A file has invalid content.
@@ -20,24 +20,24 @@ pub enum CommandError {
     Content {
         /// The file.
         path: PathBuf,
-        /// The reason.
+        /// The reason why the content is invalid.
         cause: String,
     },
     /// A key on the command line or in a file is invalid.
     #[error("{from}: {cause}")]
     Key {
-        /// Where the key comes from.
+        /// The source of the key: the command line or a file.
         from: String,
         cause: ledger::note::KeyError,
     },
     /// The database or the connection failed. The text never contains the connection string,
-    /// because it may contain a password.
+    /// because that string may contain a password.
     #[error("database: {0}")]
     Database(String),
     /// A kept checkpoint is invalid.
     #[error(transparent)]
     Trust(#[from] export::verify::TrustError),
-    /// The request cannot be fulfilled.
+    /// The command cannot do what was requested.
     #[error("{0}")]
     Refused(String),
     /// Standard output could not be written.
@@ -49,17 +49,17 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Makes a file error, for `map_err`.
+    /// Returns a function that makes errors about this file, for `map_err`.
     pub fn file(path: &Path) -> impl Fn(io::Error) -> Self {
         move |cause| CommandError::File { path: path.to_owned(), cause }
     }
 
-    /// Makes an error about a file's content, for `map_err`.
+    /// Returns a function that makes errors about the content of this file, for `map_err`.
     pub fn content<E: ToString>(path: &Path) -> impl Fn(E) -> Self {
         move |cause| CommandError::Content { path: path.to_owned(), cause: cause.to_string() }
     }
 
-    /// Whether a later attempt may succeed.
+    /// Returns whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, CommandError::Database(_))
     }
@@ -68,7 +68,8 @@ impl CommandError {
 impl From<postgres::Error> for CommandError {
     fn from(error: postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
-            // For a connection the source is the useful part: refused, no such file, certificate.
+            // If a connection fails, the useful text is in the source of the error, such as a
+            // refused connection, a missing file or a bad certificate.
             let cause = std::error::Error::source(&error)
                 .map(|cause| format!(": {cause}"))
                 .unwrap_or_default();

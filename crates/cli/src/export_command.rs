@@ -1,4 +1,4 @@
-//! `export`: writes the trail to a file.
+//! The command `export`, which writes the entries and checkpoints to a file.
 
 use crate::Status;
 use crate::arguments::{Database, Export};
@@ -65,7 +65,7 @@ pub fn run(arguments: &Export, console: Console) -> Result<Status, CommandError>
     report(&written, &arguments.output, started, console)
 }
 
-/// The connection string from the command line or the environment.
+/// Returns the connection string from the command line or the environment.
 pub fn url(database: &Database) -> Result<&str, CommandError> {
     let missing = || {
         CommandError::Refused(
@@ -89,7 +89,7 @@ fn to_file(
     let mut is_new = !arguments.resume;
     let file = if arguments.resume {
         is_new = !path.exists();
-        // A device or a pipe can be neither read again nor truncated.
+        // A device or a pipe can be neither read a second time nor truncated.
         if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
             return Err(CommandError::content(path)(
                 "it is no file, so that --resume cannot go on with it",
@@ -107,7 +107,8 @@ fn to_file(
         if point.offset > 0 {
             compression = point.compression(arguments.zstd.unwrap_or(3));
         }
-        // This check comes before the file is truncated: a forked history must not cost the export.
+        // The roots are compared before the file is truncated, so that the file is not lost if the
+        // history has forked.
         (range.from, range.from_root, range.goes_on) =
             (point.tree_size, point.root, point.lines > 0);
         if point.tree_size > 0 {
@@ -158,7 +159,8 @@ fn to_file(
     Ok(written)
 }
 
-/// Cleans up after a failed export: keeps a file that --resume can continue, and removes any other.
+/// Cleans up after a failed export. Keeps the file if --resume can continue it, and removes it
+/// otherwise.
 fn leave(path: &Path, console: Console) {
     let point = File::open(path)
         .map_err(CommandError::file(path))
@@ -167,13 +169,13 @@ fn leave(path: &Path, console: Console) {
         console
             .remark(&format!("{}: it is not complete; --resume goes on with it", path.display()));
     } else {
-        // If the file cannot be removed, the reason of the failed export is still the more useful
-        // error.
+        // If the file cannot be removed, nothing is reported: the reason why the export failed is
+        // more useful.
         _ = std::fs::remove_file(path);
     }
 }
 
-/// The counts of an export and its size in bytes.
+/// The numbers of records in an export, and its size in bytes.
 struct ExportSummary {
     counts: Written,
     bytes: u64,

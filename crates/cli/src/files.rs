@@ -1,4 +1,5 @@
-//! Writes files atomically: after a crash a file is complete or absent.
+//! Reads small files, and writes files atomically: after a crash, a written file is either complete
+//! or absent.
 
 use crate::error::CommandError;
 use std::fs::{self, File, OpenOptions};
@@ -6,10 +7,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Size limit of files that are read into memory: keys, checkpoints, proofs.
+/// Maximum size of the files that are read into memory: keys, checkpoints and proofs.
 const MAX_SMALL: u64 = 4 << 20;
 
-/// Creates a file that only its owner can read. Never overwrites an existing file.
+/// Creates a file that only its owner can read. Never overwrites a file that exists.
 pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let mut file =
@@ -19,14 +20,14 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
         .and_then(|()| file.sync_all())
         .and_then(|()| sync_directory(path));
     if written.is_err() {
-        // A partial key file would make the next attempt fail.
+        // A partial key file would make the next attempt fail, because it exists.
         _ = fs::remove_file(path);
     }
     written.map_err(error)
 }
 
-/// Creates or replaces a file atomically. Writes into an existing device or pipe instead of
-/// replacing it, and keeps a symbolic link.
+/// Creates or replaces a file atomically. If the path is a device or a pipe, writes into it
+/// instead. If the path is a symbolic link, replaces the file to which the link points.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let real = match fs::canonicalize(path) {
@@ -54,13 +55,13 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
         .and_then(|()| fs::rename(&unfinished, path))
         .and_then(|()| sync_directory(path));
     if written.is_err() {
-        // The file may not exist, so an error here is ignored.
+        // The unfinished file may not exist, so an error here is ignored.
         _ = fs::remove_file(&unfinished);
     }
     written.map_err(error)
 }
 
-/// Flushes a rename or a new file in its directory to disk.
+/// Flushes the directory of `path` to disk, so that a new or renamed file in it survives a crash.
 fn sync_directory(path: &Path) -> io::Result<()> {
     let parent = path
         .parent()
@@ -69,7 +70,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Reads a note or a proof. Removes the additional newline that `psql` writes.
+/// Reads a note or a proof. Removes the second newline that `psql` writes at the end.
 pub fn read_note(path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut bytes = read_small(path)?;
     if bytes.ends_with(b"\n\n") {
@@ -78,7 +79,7 @@ pub fn read_note(path: &Path) -> Result<Vec<u8>, CommandError> {
     Ok(bytes)
 }
 
-/// Reads a small file; `-` is standard input.
+/// Reads a small file. The path `-` stands for standard input.
 pub fn read_small(path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();
     let read =
@@ -117,7 +118,7 @@ mod tests {
         replace(&link, b"three").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"three");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        // As root, a rename would replace the device.
+        // If the test runs as root, a rename would replace the device.
         replace(Path::new("/dev/null"), b"four").unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

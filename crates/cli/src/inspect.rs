@@ -1,4 +1,5 @@
-//! `inspect`: shows the content of a file. It checks the syntax only and verifies nothing.
+//! The command `inspect`, which shows the content of a file. It checks only the syntax, and
+//! verifies no signature, checksum or proof.
 
 use crate::Status;
 use crate::arguments::Inspect;
@@ -47,7 +48,7 @@ pub fn run(arguments: &Inspect, console: Console) -> Result<Status, CommandError
     if let Ok(key) = VerifierKey::from_text(text.trim()) {
         return show(&key_lines("public key", &key), console);
     }
-    // Never shows the private part.
+    // Only the public part of a private key is shown.
     if let Ok(key) = SigningKey::from_text(&text) {
         return show(&key_lines("private key of a log; its public key", key.verifier()), console);
     }
@@ -85,7 +86,7 @@ fn show(lines: &[(&str, Value)], console: Console) -> Result<Status, CommandErro
     Ok(Status::Intact)
 }
 
-/// A value as text that cannot control a terminal.
+/// Returns a value as text that cannot control a terminal.
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text
@@ -267,7 +268,7 @@ fn instant(micros: i64) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Shows the requested record.
+/// Shows the record that the command line asks for.
 fn record(arguments: &Inspect, console: Console) -> Result<Status, CommandError> {
     let path = &arguments.file;
     let reader = open(path).map_err(CommandError::file(path))?;
@@ -276,7 +277,8 @@ fn record(arguments: &Inspect, console: Console) -> Result<Status, CommandError>
         let block = block.map_err(CommandError::content(path))?;
         for (number, line) in block.lines() {
             let hit = match (&wanted, arguments.line) {
-                // Skips the parsing of lines that cannot match.
+                // A line without the text of this id cannot be the wanted record, so it is not
+                // parsed.
                 (Some(wanted), _) => contains(line, wanted.as_bytes()),
                 (None, line) => line == Some(number),
             };

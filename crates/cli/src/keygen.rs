@@ -1,4 +1,4 @@
-//! `keygen`: makes keys.
+//! The command `keygen`, which makes a key pair.
 
 use crate::Status;
 use crate::arguments::Keygen;

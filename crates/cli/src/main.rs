@@ -1,14 +1,14 @@
-//! `lead-audit`: exports the audit trail, verifies exports and databases, and witnesses
+//! The program `lead-audit`: exports the audit trail, verifies exports and databases, and witnesses
 //! checkpoints.
 //!
 //! Exit status of every command: 0 intact (or done), 1 tampered with, 2 could not tell (or could
 //! not be done).
 //!
-//! * [`arguments`] – the options of the command line; each command has a module with its name
-//! * [`database`] – the connection, and everything that is read from the database, in one snapshot
-//! * [`trust`] – keys and checkpoints from files
-//! * [`files`] – writes files atomically: they are complete or absent
-//! * [`progress`], [`error`] – progress, remarks and error messages
+//! * [`arguments`] – the options of the command line. Each command has a module with its name
+//! * [`database`] – the connection to a database, and all reads, which see one snapshot
+//! * [`trust`] – reads keys and checkpoints from files
+//! * [`files`] – writes files atomically
+//! * [`progress`], [`error`] – print progress, remarks and error messages
 
 mod arguments;
 mod database;
@@ -28,14 +28,14 @@ use clap::Parser;
 use error::CommandError;
 use std::process::ExitCode;
 
-/// The result of a command, as its exit status.
+/// The result of a command. It determines the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// 0
+    /// Exit status 0: intact, or done.
     Intact,
-    /// 1
+    /// Exit status 1: tampered with.
     Tampered,
-    /// 2
+    /// Exit status 2: could not tell.
     CouldNotTell,
 }
 
@@ -63,7 +63,8 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(status) => status.into(),
-        // The reader of the output has closed the pipe: `lead-audit inspect … | head`.
+        // The program that reads the output has closed the pipe, for example in `lead-audit inspect
+        // … | head`.
         Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::from(2)
         }

@@ -1,4 +1,4 @@
-//! Output: results on standard output; progress, remarks and errors on standard error.
+//! Prints results to standard output, and progress, remarks and errors to standard error.
 
 use crate::error::CommandError;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-/// Whether a terminal may act on the character instead of showing it: move the cursor, reorder or
-/// hide text.
+/// Returns whether a terminal may act on the character instead of showing it, for example move the
+/// cursor, reorder text or hide text.
 fn is_active(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -21,7 +21,8 @@ fn is_active(character: char) -> bool {
         )
 }
 
-/// Escapes active characters, so that text from a server or a file cannot control the terminal.
+/// Escapes the characters on which a terminal may act, so that text from a server or a file cannot
+/// control the terminal.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -34,12 +35,14 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// The printable text on one line, so that quoted text cannot imitate a line of this program.
+/// Returns the printable text on one line, so that quoted text cannot imitate a line of this
+/// program.
 pub fn on_one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-/// The value as JSON without active characters. They can occur only in its strings.
+/// Returns the value as JSON, with the characters escaped on which a terminal may act. Such
+/// characters can occur only in strings.
 fn plain_json(value: &Value) -> String {
     let mut shown = String::new();
     for character in value.to_string().chars() {
@@ -52,17 +55,17 @@ fn plain_json(value: &Value) -> String {
     shown
 }
 
-/// The output options.
+/// The options of the output.
 #[derive(Debug, Clone, Copy)]
 pub struct Console {
-    /// Prints JSON.
+    /// Whether results are printed as JSON.
     pub json: bool,
-    /// Prints results and errors only.
+    /// Whether only results and errors are printed.
     pub quiet: bool,
 }
 
 impl Console {
-    /// Prints a result: a line of text, or a JSON object.
+    /// Prints a result: `text` on one line, or `value` as JSON.
     pub fn result(self, text: &str, value: &Value) -> Result<(), CommandError> {
         let mut out = io::stdout().lock();
         let written = if self.json {
@@ -76,7 +79,7 @@ impl Console {
     /// Prints a remark, which is not a result.
     pub fn remark(self, text: &str) {
         if !self.quiet && !self.json {
-            // If standard error fails, the failure cannot be reported anywhere.
+            // If standard error fails, there is no place to report the failure.
             _ = writeln!(io::stderr(), "{}", printable(text));
         }
     }
@@ -90,7 +93,8 @@ impl Console {
         }
     }
 
-    /// A progress bar for long work, shown on a terminal only. `length` is the total, if known.
+    /// Returns a progress bar for a long task. It is shown only on a terminal. `length` is the
+    /// total, if known.
     pub fn bar(self, what: &'static str, length: Option<u64>, bytes: bool) -> ProgressBar {
         if self.quiet || self.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();

@@ -1,4 +1,5 @@
-//! `prove` and `verify-proof`: prove to a third party that an entry is in the tree.
+//! The commands `prove` and `verify-proof`: a proof shows a third party that an entry is in the
+//! tree.
 
 use crate::Status;
 use crate::arguments::{Prove, VerifyProof};
@@ -19,7 +20,7 @@ use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 
-/// Writes a proof.
+/// Writes the proof for one entry.
 pub fn prove(arguments: &Prove, console: Console) -> Result<Status, CommandError> {
     let id = arguments.id;
     let snapshot = Snapshot::open(url(&arguments.database)?)?;
@@ -75,7 +76,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     }
 }
 
-/// Verifies a proof.
+/// Verifies a proof against an entry.
 pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status, CommandError> {
     let trust = trust::gather(&arguments.trust, false)?;
     let proof = TlogProof::parse(&read_note(&arguments.proof)?)
@@ -101,8 +102,8 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     if trust.origin.as_deref().is_some_and(|origin| origin != checkpoint.origin()) {
         return tampered(format!("the proof is of the log {:?}", checkpoint.origin()));
     }
-    // A signature by an unknown key with the log's name may be the log's own, from before or after
-    // a change of its key.
+    // A signature by an unknown key with the log's name may be by a key that the log used before or
+    // after a change of its key.
     let stranger = proof
         .checkpoint
         .signatures()
@@ -159,7 +160,8 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     }
 }
 
-/// The preimage, from a file that contains it or from a line of an export.
+/// Returns the preimage and the checksum of an entry. `bytes` are the preimage itself, or a line of
+/// an export.
 fn preimage_and_checksum<'a>(
     bytes: &'a [u8],
     path: &Path,
@@ -181,7 +183,7 @@ fn preimage_and_checksum<'a>(
     }
 }
 
-/// The checkpoint in a note, for commands that only show it.
+/// Returns the checkpoint in a note, without verifying signatures. For commands that only show it.
 pub fn checkpoint_of(note: &Note) -> Option<Checkpoint> {
     Checkpoint::parse(note.text()).ok()
 }

@@ -1,4 +1,4 @@
-//! Reads keys and checkpoints from the command line.
+//! Reads the trusted keys and checkpoints that the command line names.
 
 use crate::arguments::TrustArguments;
 use crate::error::CommandError;
@@ -24,9 +24,9 @@ pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandE
     Ok(trust)
 }
 
-/// Reads a public key: the text itself, or a file that contains it.
+/// Reads a public key. `argument` is the text of the key, or a file that contains it.
 pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
-    // A path may look like a key, so an existing file has precedence.
+    // A path may look like the text of a key, so a file that exists has precedence.
     if !Path::new(argument).exists() {
         return VerifierKey::from_text(argument).map_err(|cause| {
             let from = if cause == KeyError::NotAVerifierKey {
@@ -43,8 +43,8 @@ pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
         .map_err(|cause| CommandError::Key { from: argument.to_owned(), cause })
 }
 
-/// The checkpoint files in a directory and its subdirectories: those named by a tree size, and
-/// `checkpoint`. For a file, returns the file.
+/// Returns the checkpoint files in a directory and its subdirectories: all files that are named
+/// `checkpoint` or by a tree size. If `path` is a file, returns this file.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -74,7 +74,7 @@ pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(found)
 }
 
-/// The tree size in the name of a checkpoint's file: 20 digits.
+/// Returns the tree size in the name of a checkpoint's file, which has 20 digits.
 pub fn size_of_name(name: &str) -> Option<u64> {
     if name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()) {
         name.parse().ok()

@@ -1,4 +1,5 @@
-//! `verify`: verifies export files, or a database through an export into a pipe.
+//! The command `verify`, which verifies files with exports, or a database through an export into a
+//! pipe.
 
 use crate::Status;
 use crate::arguments::Verify;
@@ -63,7 +64,7 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
     for path in paths {
         let reader = open(path).map_err(CommandError::file(path))?;
         sources.push(Source { name: path.display().to_string(), reader });
-        // The uncompressed length of a compressed file is unknown.
+        // The uncompressed length of a compressed file is not known.
         let plain = path.extension().is_none_or(|extension| extension != "zst");
         let own = path
             .metadata()
@@ -75,9 +76,10 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
     Ok((sources, length))
 }
 
-/// Exports the database into a pipe and returns its reading end for verification.
+/// Starts to export the database into a pipe. Returns the reading end of the pipe, to verify the
+/// export.
 fn database(url: &str) -> Result<Source, CommandError> {
-    // Connects here, so that a connection error is reported before verification begins.
+    // The connection is opened here, so that its errors are reported before verification begins.
     let client = crate::database::connect(url)?;
     let (reader, writer) =
         io::pipe().map_err(|error| CommandError::Refused(format!("no pipe: {error}")))?;
@@ -97,7 +99,8 @@ fn database(url: &str) -> Result<Source, CommandError> {
     })
 }
 
-/// Reads the pipe. Reports the end of the data only if the export succeeded.
+/// The reading end of the pipe. When the pipe ends, an error is returned unless the export
+/// succeeded.
 struct Exported {
     reader: PipeReader,
     export: Option<JoinHandle<Result<(), ExportError>>>,

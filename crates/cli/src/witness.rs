@@ -1,9 +1,10 @@
-//! `witness`: follows a log and remembers its checkpoints. A log with a witness cannot show
-//! different histories to different readers, and cannot take back a published checkpoint.
+//! The command `witness`, which follows a log and keeps its checkpoints. A log with a witness
+//! cannot show different histories to different readers, and cannot take back a published
+//! checkpoint.
 //!
-//! The order of the steps makes it safe to kill the witness at any moment. It checks a checkpoint,
-//! then keeps it on disk, and then publishes it with its own signature. After a restart it cosigns
-//! only checkpoints that extend the kept one.
+//! The witness can be killed at any moment, because of the order of its steps: it checks a
+//! checkpoint, then cosigns it and keeps it on disk, and then publishes it. After a restart, the
+//! witness cosigns only checkpoints that extend the newest kept one.
 
 mod alarm;
 mod check;
@@ -84,7 +85,8 @@ fn signing_key(path: &Path) -> Result<CosigningKey, CommandError> {
         .map_err(|cause| CommandError::Key { from: path.display().to_string(), cause })
 }
 
-/// Checks, keeps and publishes all new checkpoints, until one fails.
+/// Checks, keeps and publishes all new checkpoints in ascending order. Stops at the first that does
+/// not pass the check.
 fn look(
     source: &mut Source,
     checker: &Checker,
@@ -139,7 +141,8 @@ fn cosign(
     note.add(signature).map_err(|error| failed(&error))
 }
 
-/// Publishes the newest kept checkpoint in the directory: under its size, and as `checkpoint`.
+/// Publishes the newest kept checkpoint in the directory, as two files: one is named by the tree
+/// size, the other is named `checkpoint`.
 fn publish(state: &State, directory: Option<&Path>) -> Result<(), CommandError> {
     let (Some(directory), Some(held)) = (directory, state.held()) else { return Ok(()) };
     std::fs::create_dir_all(directory).map_err(CommandError::file(directory))?;

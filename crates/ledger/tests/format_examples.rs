@@ -308,7 +308,7 @@ fn the_python_verifier_judges_a_previous_key_as_the_crate_does() {
     let watch_id: [u8; 16] =
         hex::decode("7d4c1f0e52a94b7e9d3b0c6f5e1a2b84").unwrap().try_into().unwrap();
     let hash = |key: &str| json!(key_hash(&watch_id, key.as_bytes()).to_string());
-    // The new key of the UPDATE, and the old row. The third value is the key in the old row.
+    // The key after the UPDATE, the old row, and the key in the old row.
     let (after, row) =
         (r#"{"no":2,"t\"":"é"}"#, r#"{"a":{"no":7,"t\"":8},"no":1.10,"t\"":{"":[1],"😀":"}"}}"#);
     let before = r#"{"no":1.10,"t\"":{"":[1],"😀":"}"}}"#;

@@ -1,4 +1,4 @@
-//! Connects as libpq does, with rustls. Never shows the connection string or a password.
+//! Connects as libpq does, but with rustls. Never shows the connection string or a password.
 
 use crate::error::CommandError;
 use postgres::config::{Host, SslMode};
@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The `sslmode` of libpq.
+/// The values of libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Disable,
-    /// Also stands for `allow`, which tries the same two ways in the other order.
+    /// Also stands for `allow`: both modes try with and without TLS, but in the opposite order.
     Prefer,
     Require,
     VerifyCa,
@@ -44,26 +44,27 @@ impl Mode {
     }
 }
 
-/// How the client authenticates the server.
+/// The ways in which the client authenticates the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recognition {
-    /// Does not authenticate it.
+    /// The server is not authenticated.
     None,
-    /// Requires a certificate of a known authority.
+    /// The server must have a certificate of a known authority.
     Authority,
-    /// Requires a certificate of a known authority for the server's host name.
+    /// The server must have a certificate of a known authority that names the server's host.
     Full,
 }
 
 pub fn connect(url: &str) -> Result<Client, CommandError> {
     let Options { rest, mode, roots } = options(url)?;
     let unreadable = || CommandError::Database("the connection string cannot be read".to_owned());
-    // The parser's message would quote the connection string, so it is dropped.
+    // The error message of the parser would quote the connection string, so it is dropped.
     let mut config: Config = rest.parse().map_err(|_| unreadable())?;
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mode = match (mode, config.get_ssl_mode(), variable("PGSSLMODE")) {
         (Some(mode), ..) => Some(mode),
-        // Only the driver recognises this spelling of `sslmode`.
+        // `options()` found no `sslmode`, so the connection string spells it in a way that only the
+        // driver recognises.
         (None, SslMode::Disable, _) => Some(Mode::Disable),
         (None, SslMode::Require, _) => Some(Mode::Require),
         (None, _, variable) => variable.map(|mode| Mode::of(&mode)).transpose()?,
@@ -98,15 +99,15 @@ pub fn connect(url: &str) -> Result<Client, CommandError> {
     Ok(client)
 }
 
-/// The default file of authority certificates in libpq.
+/// Returns the file in which libpq looks for certificates of authorities by default.
 fn usual_roots() -> Option<String> {
     let path = Path::new(&std::env::var_os("HOME")?).join(".postgresql/root.crt");
     path.is_file().then(|| path.to_str().map(str::to_owned)).flatten()
 }
 
-/// Combines the mode and the authority certificates as libpq does. With certificates, `require`
-/// means `verify-ca`. The system's certificates are accepted for `verify-full` only, because
-/// anybody can get a certificate from those authorities.
+/// Combines the mode and the certificates of authorities as libpq does. If there are such
+/// certificates, `require` means `verify-ca`. The certificates of the system are accepted only with
+/// `verify-full`, because anybody can get a certificate from the authorities that issued them.
 fn recognition(
     mode: Option<Mode>,
     roots: Option<&str>,
@@ -133,7 +134,8 @@ struct Options {
     roots: Option<String>,
 }
 
-/// Removes `sslmode` and `sslrootcert`, which the driver does not handle as libpq does.
+/// Removes `sslmode` and `sslrootcert` from a connection string, because the driver does not handle
+/// them as libpq does. Returns their values.
 fn options(url: &str) -> Result<Options, CommandError> {
     let (mut mode, mut roots) = (None, None);
     let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
@@ -154,7 +156,7 @@ fn options(url: &str) -> Result<Options, CommandError> {
             if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
         }
         _ if is_url => url.to_owned(),
-        // Quoted values with spaces are split here and joined again unchanged.
+        // Quoted values that contain spaces are split here, and joined again unchanged.
         _ => url.split(' ').filter(|option| keep(option)).collect::<Vec<_>>().join(" "),
     };
     Ok(Options { rest, mode: mode.map(|mode| Mode::of(&mode)).transpose()?, roots })
@@ -203,7 +205,7 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
                 store.add(certificate).map_err(|error| failed(path, &error))?;
             }
         }
-        // Certificates that cannot be parsed are ignored.
+        // A certificate of the system that cannot be parsed is ignored.
         _ => _ = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
     }
     if store.is_empty() {
@@ -223,7 +225,8 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
     ))
 }
 
-/// Accepts a certificate of a known authority for any host, as libpq does with `sslmode=verify-ca`.
+/// Accepts a certificate that a known authority has signed for any host, as libpq does with
+/// `sslmode=verify-ca`.
 #[derive(Debug)]
 struct ByAuthority(Arc<WebPkiServerVerifier>);
 
@@ -236,7 +239,8 @@ impl ServerCertVerifier for ByAuthority {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // The verifier checks the name last, so this error means that everything else is valid.
+        // The verifier checks the name last. If the name is its only error, everything else is
+        // valid.
         match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -268,8 +272,8 @@ impl ServerCertVerifier for ByAuthority {
     }
 }
 
-/// Encrypts without authenticating the server, as libpq does with `sslmode=require` when it knows
-/// no authority.
+/// Encrypts without authenticating the server. libpq does so with `sslmode=require` if it has no
+/// certificates of authorities.
 #[derive(Debug)]
 struct Unrecognised(Arc<CryptoProvider>);
 

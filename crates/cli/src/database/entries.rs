@@ -1,5 +1,5 @@
-//! Reads rows of `lead_audit.entry` in PostgreSQL's binary format. The checksum covers these stored
-//! values.
+//! Reads rows of `lead_audit.entry` in PostgreSQL's binary format: the stored values that the
+//! checksum covers.
 
 use super::{Raw, Snapshot};
 use crate::error::CommandError;
@@ -8,14 +8,14 @@ use ledger::{Entry, EntryColumn, IdRange};
 use postgres::Row;
 use postgres::fallible_iterator::FallibleIterator;
 
-/// Reads entries by ranges of ids.
+/// Reads entries whose ids are in given ranges.
 pub struct EntryReader<'s> {
     snapshot: &'s Snapshot,
     sql: String,
 }
 
 impl<'s> EntryReader<'s> {
-    /// Checks the columns of the table.
+    /// Checks the columns of the table, and returns a reader.
     pub fn new(snapshot: &'s Snapshot) -> Result<Self, CommandError> {
         let rows = snapshot.query(
             "SELECT attname::text, format_type(atttypid, NULL), quote_ident(attname)
@@ -41,7 +41,7 @@ impl<'s> EntryReader<'s> {
                     );
                     return Err(CommandError::Database(text));
                 }
-                // This version cannot judge an entry with a value in an unknown column.
+                // This version cannot judge an entry that has a value in an unknown column.
                 None => unknown += &format!("WHEN e.{quoted} IS NOT NULL THEN {} ", literal(name)),
             }
         }
@@ -56,8 +56,8 @@ impl<'s> EntryReader<'s> {
             if unknown.is_empty() { "NULL::text".to_owned() } else { format!("CASE {unknown}END") };
         let columns: Vec<String> =
             EntryColumn::ALL.iter().map(|column| format!("e.{}", column.name())).collect();
-        // The sub-select is sorted by the primary key's index, and a nested loop over a function's
-        // rows keeps their order.
+        // The index of the primary key sorts the sub-select. The nested loop keeps the order of the
+        // ranges that `unnest` returns. So the ids ascend within each range.
         let sql = format!(
             "SELECT {}, {unknown} FROM unnest($1::bigint[], $2::bigint[]) r(first_id, last_id)
              CROSS JOIN LATERAL
@@ -68,8 +68,8 @@ impl<'s> EntryReader<'s> {
         Ok(EntryReader { snapshot, sql })
     }
 
-    /// Passes each entry with an id in these ranges to `each`, in the order of the ranges. Holds
-    /// one entry in memory at a time.
+    /// Passes each entry with an id in one of the ranges to `each`, in the order of the ranges.
+    /// Holds only one entry in memory at a time.
     pub fn read<E: From<CommandError>>(
         &self,
         ranges: &[IdRange],
@@ -93,7 +93,7 @@ fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// The id and the stored entry of a row.
+/// Returns the id and the entry that a row contains.
 fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     use EntryColumn as Column;
     let raw = |column: Column| {
@@ -142,7 +142,7 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
         statement: text(Column::Statement)?,
     };
     let checksum = raw(Column::Checksum)?;
-    // `read_stored` reports a missing checksum.
+    // A missing checksum is not checked here, because `read_stored` reports it.
     for &column in
         Column::ALL.iter().filter(|&&column| column.is_required() && column != Column::Checksum)
     {
@@ -154,7 +154,7 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     Ok((id, bad.map_or_else(|| read_stored(&entry, checksum, extra), StoredEntry::Damaged)))
 }
 
-/// Converts a value of fixed length.
+/// Converts a value of fixed length. None if its length differs.
 fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
 }

@@ -1,4 +1,5 @@
-//! Streams the trail from the database into an export, checkpoint by checkpoint and entry by entry.
+//! Streams entries and checkpoints from the database into an export: a history checkpoint by
+//! checkpoint, or a selection of entries.
 
 use super::{EntryReader, Selection, Snapshot, select};
 use crate::error::CommandError;
@@ -12,19 +13,19 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
-/// Number of leaves whose entries one query reads.
+/// Number of leaves whose entries are read in one round.
 const LEAVES_AT_ONCE: u64 = 1 << 16;
 
 /// Number of checkpoints that one query reads.
 const CHECKPOINTS_AT_ONCE: i64 = 256;
 
-/// Number of id ranges that one query reads.
+/// Number of ranges of ids that one query reads.
 const RANGES_AT_ONCE: usize = 4096;
 
-/// Why an export was not written.
+/// The reasons why an export was not written.
 #[derive(Debug, Error)]
 pub enum ExportError {
-    /// The database failed, or it cannot serve the requested range.
+    /// The database failed, or the database cannot serve the requested range.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The file could not be written.
@@ -35,20 +36,20 @@ pub enum ExportError {
 /// The part of the tree to export.
 #[derive(Debug, Clone, Default)]
 pub struct Range {
-    /// Size of the tree that the export starts with.
+    /// Size of the tree with which the export starts.
     pub from: u64,
-    /// Root of that tree. None accepts the root in the database.
+    /// Root of the tree with which the export starts. None accepts the root in the database.
     pub from_root: Option<Hash>,
-    /// Size of the tree that the export ends with. None means the newest, plus the unsealed
-    /// entries.
+    /// Size of the tree with which the export ends. None means the newest tree, and exports the
+    /// unsealed entries too.
     pub to: Option<u64>,
-    /// Sizes of trees that the export proves to extend.
+    /// Sizes of older trees. For each, the export contains a proof that it extends the older tree.
     pub prove_from: Vec<u64>,
     /// Whether the file already contains the beginning of this export.
     pub goes_on: bool,
 }
 
-/// Counts of the written records.
+/// The numbers of written records.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
     pub entries: u64,
@@ -62,7 +63,7 @@ fn refused(text: String) -> ExportError {
     CommandError::Refused(text).into()
 }
 
-/// Writes an export of kind `history`.
+/// Writes a history: all entries from one tree size to another.
 pub fn write_history<W: Write>(
     snapshot: &Snapshot,
     output: Output<W>,
@@ -101,8 +102,9 @@ pub fn write_history<W: Write>(
         let Some(last) = checkpoints.last() else { break };
         let (from, to) = (size, last.tree_size);
         let mut leaves = tiles.leaves(from, to)?;
-        // If the leaves do not give a checkpoint's root, the right edge comes from the upper levels
-        // of the tree. It is read before the entries, which occupy the connection.
+        // If the leaves do not yield the root of a checkpoint, the right edge is computed from the
+        // upper levels of the tree. The edges are read now, because reading the entries occupies
+        // the connection.
         let mut edges = Vec::new();
         for checkpoint in &checkpoints {
             edges.push(tiles.edge(checkpoint.tree_size, &checkpoint.root));
@@ -129,8 +131,8 @@ pub fn write_history<W: Write>(
         let mut entries = 0;
         for some in ranges.chunks(RANGES_AT_ONCE) {
             reader.read::<ExportError>(some, |id, stored| {
-                // Tampered checkpoints may share ids. An id that is not ascending belongs to a
-                // later checkpoint.
+                // Tampered checkpoints may contain the same ids. If an id is lower than the id
+                // before, its entry belongs to a later checkpoint.
                 while !open || !current.contains(id) || last.is_some_and(|last| last > id) {
                     if open {
                         writer.end_checkpoint()?;
@@ -150,7 +152,7 @@ pub fn write_history<W: Write>(
                 Ok(writer.entry(id, &stored)?)
             })?;
         }
-        // Checkpoints without any entry left.
+        // Writes the remaining checkpoints, of which no entry exists any more.
         loop {
             if open {
                 writer.end_checkpoint()?;
@@ -164,7 +166,8 @@ pub fn write_history<W: Write>(
     }
     if range.to.is_none() {
         let (unsealed, possible) = snapshot.unsealed_ids()?;
-        // Inserted entries (added without the extension) are written first.
+        // Inserted entries, which somebody added without the extension, are written before the
+        // unsealed entries.
         for inserted in [true, false] {
             for some in unsealed.ranges().chunks(RANGES_AT_ONCE) {
                 reader.read::<ExportError>(some, |id, stored| {
@@ -180,7 +183,7 @@ pub fn write_history<W: Write>(
     Ok((writer.end(end)?, written))
 }
 
-/// The right edge and the note of the tree that a history starts with.
+/// Returns the right edge and the note of the tree with which a history starts.
 fn begin(
     snapshot: &Snapshot,
     range: &Range,
@@ -216,7 +219,7 @@ fn begin(
     Ok((edge, Some(note)))
 }
 
-/// Writes the selected entries, each with its proof.
+/// Writes a selection: the selected entries, each with its proof.
 pub fn write_selection<W: Write>(
     snapshot: &Snapshot,
     output: Output<W>,
@@ -301,7 +304,7 @@ fn header(kind: Kind, last: Option<&StoredCheckpoint>, selection: Option<String>
     Header { exported_at: now(), kind, origin, selection }
 }
 
-/// The current time in microseconds since 2000.
+/// Returns the current time, in microseconds since 2000.
 fn now() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - 946_684_800_000_000

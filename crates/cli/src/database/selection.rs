@@ -1,4 +1,5 @@
-//! Selects entries by table, row or id range, and finds their leaves in the tree.
+//! Selects entries by table, row or range of ids, and finds the index of each entry's leaf in the
+//! tree.
 
 use super::{Snapshot, id_ranges};
 use crate::error::CommandError;
@@ -8,7 +9,7 @@ use ledger::key_hash;
 use postgres::types::ToSql;
 use std::fmt::Write;
 
-/// The selection from the command line.
+/// The selection that the command line describes.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     pub from_id: Option<i64>,
@@ -17,20 +18,20 @@ pub struct Selection {
     pub key: Option<String>,
 }
 
-/// The selected ids: the sealed ones with their leaf index, in the order of the tree, and the
-/// others.
+/// The selected ids. `sealed` has the sealed entries, each with the index of its leaf, in the order
+/// of the tree. The other ids are unsealed.
 pub struct Selected {
     pub sealed: Vec<(u64, i64)>,
     pub unsealed: Vec<i64>,
 }
 
 impl Selection {
-    /// Whether nothing restricts the selection.
+    /// Returns whether the selection contains all entries.
     pub fn is_everything(&self) -> bool {
         self.from_id.is_none() && self.to_id.is_none() && self.table.is_none()
     }
 
-    /// The selection as readable text.
+    /// Returns a description of the selection for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut add = |what: &str, value: Option<String>| {
@@ -48,7 +49,8 @@ impl Selection {
     }
 }
 
-/// Finds the selected entries. Entries in the tree of size `tree_size` count as sealed.
+/// Finds the selected entries. An entry counts as sealed if a checkpoint of at most `tree_size`
+/// leaves contains it.
 pub fn select(
     snapshot: &Snapshot,
     selection: &Selection,
@@ -58,7 +60,7 @@ pub fn select(
     ids.sort_unstable();
     let mut sealed = Vec::new();
     let mut size = 0;
-    // A log can have many checkpoints. Only those that contain a selected id are read.
+    // A log can have many checkpoints, so only the checkpoints that contain a selected id are read.
     let wanted = ids.iter().copied().collect::<IdRanges>().to_string();
     loop {
         let (from, to) =
@@ -115,7 +117,8 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
             parameters.push(&hashes);
         }
     }
-    // For this query the planner chooses better than the settings of the snapshot.
+    // For this query the planner chooses a better plan than the settings of the snapshot would
+    // force, so the settings are changed for the query.
     snapshot
         .client
         .borrow_mut()
@@ -128,7 +131,7 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// The watch ids of the tables with this name, dropped tables included.
+/// Returns the watch ids of all tables that have or had this name, dropped tables included.
 fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError> {
     let rows = snapshot.query(
         "SELECT watch_id::text, quote_ident(table_schema) || '.' || quote_ident(table_name)
@@ -147,8 +150,8 @@ fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError
     }
 }
 
-/// The possible key hashes of a row with this key. The user may write a number for a numeric column
-/// or for a text column.
+/// Returns the possible key hashes of a row with this key. There can be several, because a number
+/// that the user typed may be the value of a numeric column or of a text column.
 fn key_hashes(
     snapshot: &Snapshot,
     watch_ids: &[String],
@@ -188,7 +191,8 @@ fn key_hashes(
     Ok(ids.flat_map(|id| candidates.iter().map(move |key| key_hash(&id, key.as_bytes()))).collect())
 }
 
-/// The canonical text of a JSON object with simple values, as a user types it. None for other JSON.
+/// Returns the canonical text of a JSON object with simple values that a user typed. None for any
+/// other JSON.
 fn canonical_object(text: &str) -> Option<String> {
     let members: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> =
         serde_json::from_str(text).ok()?;

@@ -1,4 +1,4 @@
-//! Raises the alarm: stores the evidence, reports the fault, and runs the alarm command.
+//! Raises an alarm: stores the evidence, reports the fault, and runs the alarm command.
 
 use super::state::State;
 use crate::error::CommandError;
@@ -13,27 +13,27 @@ use std::process::Command;
 pub struct Alarm {
     pub kind: AlarmKind,
     pub text: String,
-    /// Size and root of the checkpoint that was found, as far as known.
+    /// Size and root of the checkpoint that caused the alarm. None where they are not known.
     pub found: Option<(u64, Option<Hash>)>,
-    /// The note of the checkpoint, as evidence.
+    /// The note of this checkpoint, which is the evidence.
     pub note: Option<String>,
 }
 
 /// The kinds of alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlarmKind {
-    /// The log shows a different history from the witnessed one.
+    /// The log shows a history that differs from the witnessed one.
     Forked,
-    /// The log shows fewer leaves than it has shown before.
+    /// The log shows fewer leaves than it showed before.
     GoneBack,
     /// The signature of a checkpoint is missing or invalid.
     Signature,
-    /// A checkpoint belongs to another log, or is not a checkpoint.
+    /// A checkpoint belongs to another log, or is not a valid checkpoint.
     Checkpoint,
 }
 
 impl AlarmKind {
-    /// The name of the kind, for people and for LEAD_AUDIT_ALARM.
+    /// Returns the name of the kind, for people and for LEAD_AUDIT_ALARM.
     pub fn name(self) -> &'static str {
         match self {
             AlarmKind::Forked => "history forked",
@@ -52,8 +52,8 @@ pub fn raise(
     console: Console,
 ) -> Result<(), CommandError> {
     let evidence = alarm.note.as_ref().map(|note| {
-        // Each distinct note has one file, so that an alarm that is raised every minute does not
-        // fill the disk.
+        // The name of the file depends on the note. So an alarm that is raised every minute for the
+        // same note does not fill the disk.
         let name = format!(
             "evidence-{:020}-{:08x}",
             alarm.found.map_or(0, |(size, _)| size),
@@ -89,7 +89,7 @@ pub fn raise(
         .env("LEAD_AUDIT_FOUND_SIZE", found_size.map(|size| size.to_string()).unwrap_or_default())
         .env("LEAD_AUDIT_FOUND_ROOT", found_root.unwrap_or_default())
         .env("LEAD_AUDIT_EVIDENCE", evidence.unwrap_or_default())
-        // The alarm command has no need for the connection string.
+        // The alarm command does not need access to the database.
         .env_remove("LEAD_AUDIT_DATABASE_URL")
         .env_remove("PGPASSWORD")
         .status();
@@ -104,7 +104,7 @@ pub fn raise(
     Ok(())
 }
 
-/// A checksum (FNV-1a) that distinguishes notes in file names.
+/// Returns a checksum (FNV-1a) of a note, which distinguishes the names of evidence files.
 fn checksum(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

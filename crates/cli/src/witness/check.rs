@@ -1,4 +1,4 @@
-//! Checks a checkpoint against the newest kept one.
+//! Checks a checkpoint against the newest one that the witness keeps.
 
 use super::alarm::{Alarm, AlarmKind};
 use super::state::State;
@@ -7,34 +7,35 @@ use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Hash, hash_text, verify_consistency};
 use ledger::note::{Note, NoteError, VerifierKey};
 
-/// The keys and origins by which a witness checks a log.
+/// The keys and the origins against which a witness checks a log.
 pub struct Checker {
     pub keys: Vec<VerifierKey>,
     pub origin: Option<String>,
-    /// Origins that the operator allows the log to change to.
+    /// The origins to which the operator of the witness allows the log to change.
     pub follow: Vec<String>,
 }
 
 /// The result of a check.
 #[derive(Debug)]
 pub enum Verdict {
-    /// The checkpoint extends the kept one. `proven` is false if there was no tree for a proof.
+    /// The checkpoint extends the newest kept one. `proven` is false if there is no tree to compute
+    /// a proof from.
     Extends { note: Note, checkpoint: Checkpoint, proven: bool },
-    /// The log has changed its origin or key. The operator has to consent.
+    /// The log has changed its origin or key. The operator of the witness must consent.
     Consent(String),
-    /// The checkpoint does not extend the kept one, or is invalid.
+    /// The checkpoint does not extend the newest kept one, or is invalid.
     Alarm(Alarm),
 }
 
-/// A consistency proof, or why there is none.
+/// A consistency proof, or the reason why there is none.
 pub type Proof = Result<Vec<Hash>, ProofFailure>;
 
-/// Why there is no proof.
+/// The reasons why there is no proof.
 #[derive(Debug)]
 pub enum ProofFailure {
     /// The log could not be reached. A later attempt may succeed.
     Unreachable(CommandError),
-    /// The stored tree gives no proof.
+    /// The stored tree yields no proof.
     Unprovable(String),
 }
 
@@ -44,8 +45,8 @@ impl Checker {
         format!("If the log changed its name and that was meant, follow it: --follow {origin}{key}")
     }
 
-    /// Checks a checkpoint. `proof` returns a consistency proof between two sizes, or None if there
-    /// is no tree.
+    /// Checks a checkpoint. `proof` returns a consistency proof between two tree sizes, or None if
+    /// there is no tree to compute a proof from.
     pub fn check(
         &self,
         state: &State,
@@ -115,7 +116,8 @@ impl Checker {
             if signers.is_empty() || own {
                 return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
-            // A known key of the log has signed the change, so the log itself states it.
+            // A known key of the log has signed the checkpoint with the new origin, so the log
+            // itself states the change.
             return Ok(Verdict::Consent(format!(
                 "{detail}, and signed with its key. {}",
                 self.how_to_follow(origin)
@@ -139,7 +141,7 @@ impl Checker {
             };
             return alarm(AlarmKind::Signature, detail, Some(root), text);
         }
-        // The note has signatures of the known key and of an unknown key of the same name. The log
+        // The note is signed by a known key and by an unknown key of the same name. The log
         // announces a change of its key in this way.
         let is_known =
             |name: &str, id| self.keys.iter().any(|key| (key.name(), key.id()) == (name, id));
@@ -157,7 +159,7 @@ impl Checker {
                 stranger.key_id()
             )));
         }
-        // The first checkpoint has no predecessor.
+        // The first checkpoint has no predecessor, so there is nothing to prove.
         let Some(held) = held else {
             return Ok(Verdict::Extends { note, checkpoint, proven: true });
         };

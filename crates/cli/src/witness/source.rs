@@ -1,4 +1,4 @@
-//! The sources of checkpoints: a database, a directory, or both.
+//! The source of the checkpoints that a witness checks: a database, a directory, or both.
 
 use super::alarm::{Alarm, AlarmKind};
 use super::check::{Proof, ProofFailure};
@@ -16,10 +16,10 @@ use postgres::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Maximum number of new checkpoints per look. Later looks process the others.
+/// Maximum number of new checkpoints that one look processes. Later looks process the rest.
 const MOST_AT_ONCE: usize = 10_000;
 
-/// The database or directory that the witness follows.
+/// The database or the directory that the witness follows.
 pub struct Source {
     url: Option<String>,
     directory: Option<PathBuf>,
@@ -28,15 +28,15 @@ pub struct Source {
 
 /// The result of one look.
 pub struct Seen {
-    /// A fault that is already known.
+    /// A fault that was found while the checkpoints were read.
     pub alarm: Option<Alarm>,
-    /// The new checkpoints by size.
+    /// The notes of the new checkpoints, by tree size.
     pub notes: BTreeMap<u64, String>,
-    /// The tree for consistency proofs, if a database is followed.
+    /// The tree for consistency proofs. None if the witness follows no database.
     pub tree: Option<Tree>,
 }
 
-/// The tree in the database.
+/// The tree that is stored in the database.
 pub struct Tree(Snapshot);
 
 impl Source {
@@ -48,12 +48,12 @@ impl Source {
         }
     }
 
-    /// Drops a broken connection.
+    /// Drops the connection, because it is broken.
     pub fn forget(&mut self) {
         self.client = None;
     }
 
-    /// Ends the transaction and keeps the connection for the next look.
+    /// Ends the transaction, and keeps the connection for the next look.
     pub fn rest(&mut self, tree: Option<Tree>) -> Result<(), CommandError> {
         if let Some(Tree(snapshot)) = tree {
             self.client = Some(snapshot.end()?);
@@ -61,7 +61,7 @@ impl Source {
         Ok(())
     }
 
-    /// Reads the new checkpoints.
+    /// Reads the new checkpoints from the database and from the directory.
     pub fn look(&mut self, state: &State) -> Result<Seen, CommandError> {
         let mut seen = Seen { alarm: None, notes: BTreeMap::new(), tree: None };
         if let Some(url) = &self.url {
@@ -108,7 +108,7 @@ fn look_in_database(
             }
             Some(_) => {}
         }
-        // The database must still contain the kept checkpoint.
+        // The database must still contain the newest checkpoint that the witness keeps.
         if let Some(same) = snapshot.checkpoint(size)? {
             let said = note_root(&same);
             if same.root != *root || said.is_some_and(|said| said != *root) {
@@ -130,7 +130,7 @@ fn look_in_database(
         }
     }
     let mut size = state.held().map(|held| held.checkpoint.size());
-    // A new witness begins with the newest checkpoint, which commits to all earlier ones.
+    // A new witness begins with the newest checkpoint, whose root commits to all earlier entries.
     if size.is_none() {
         seen.notes.extend(newest.map(|newest| (newest.tree_size, newest.note)));
         return Ok(());
@@ -153,7 +153,8 @@ fn note_root(stored: &StoredCheckpoint) -> Option<ledger::merkle::Hash> {
     Some(*Checkpoint::parse(note.text()).ok()?.root())
 }
 
-/// Describes a log that has shrunk. The flag tells whether its history is the witnessed one.
+/// Describes how a log has shrunk. The returned flag tells whether the remaining history is the
+/// witnessed one.
 fn gone_back(
     state: &State,
     newest: &StoredCheckpoint,
@@ -185,11 +186,12 @@ fn gone_back(
     Ok((text, true))
 }
 
-/// Adds to the alarm where the histories diverge, as far as the kept checkpoints show.
+/// Adds to the alarm at which size the two histories diverge, as far as the kept checkpoints show
+/// it.
 fn explained(mut alarm: Alarm, snapshot: &Snapshot, state: &State) -> Result<Alarm, CommandError> {
     let tiles = snapshot.tiles();
-    // Finds the largest kept tree that the database's tree extends. The database's tree then
-    // extends the smaller ones too.
+    // Finds the largest kept tree that the tree in the database extends. The tree in the database
+    // then extends all smaller kept trees too.
     let sizes: Vec<u64> = state.sizes().iter().copied().collect();
     let (mut low, mut high) = (0, sizes.len());
     while low < high {
@@ -218,7 +220,7 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
     let first = state.sizes().first().copied();
     let files = match checkpoint_files(directory) {
         Ok(files) => files,
-        // The log has not published anything yet.
+        // The directory contains no checkpoint, because the log has not published any yet.
         Err(CommandError::Content { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -228,8 +230,9 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
             continue;
         };
         let known = state.sizes().contains(&size);
-        // Skips checkpoints from before this witness began. The newest kept one is checked at every
-        // look.
+        // Skips checkpoints that are older than the first one that the witness kept, and
+        // checkpoints that the witness keeps already. Only the newest kept checkpoint is compared
+        // at every look.
         if known && size != newest || !known && first.is_some_and(|first| size < first) {
             continue;
         }
@@ -251,13 +254,13 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
         }
         seen.notes.entry(size).or_insert(text);
     }
-    // A new witness begins with the newest checkpoint of the directory, too.
+    // A new witness begins with the newest checkpoint of the directory, as it does with a database.
     if first.is_none()
         && let Some((&size, _)) = seen.notes.last_key_value()
     {
         seen.notes.retain(|&other, _| other == size);
     }
-    // This checkpoint equals the kept one and is not kept again.
+    // This checkpoint has the root of the newest kept one, so it is not kept again.
     if let Some(same) = seen.notes.get(&newest)
         && state.held().is_some_and(|held| root_of(same) == Some(*held.checkpoint.root()))
     {
@@ -272,7 +275,7 @@ fn root_of(note: &str) -> Option<ledger::merkle::Hash> {
 }
 
 impl Seen {
-    /// Adds to the alarm what the tree shows about a fork.
+    /// Adds to an alarm about a fork what the tree in the database shows about it.
     pub fn explain(&self, alarm: Alarm, state: &State) -> Result<Alarm, CommandError> {
         match &self.tree {
             Some(Tree(snapshot)) if alarm.kind == AlarmKind::Forked => {
@@ -284,7 +287,7 @@ impl Seen {
 }
 
 impl Tree {
-    /// The consistency proof from the stored tree.
+    /// Returns a consistency proof, computed from the tree in the database.
     pub fn consistency(&self, from: u64, to: u64) -> Proof {
         consistency_proof(&self.0.tiles(), from, to).map_err(|error| match error {
             TreeError::Source(error) => ProofFailure::Unreachable(error),

@@ -1,5 +1,5 @@
-//! The state of a witness: a directory with every checkpoint that it has checked, named by tree
-//! size.
+//! The state of a witness: a directory with every checkpoint that the witness has checked. The name
+//! of a checkpoint's file is its tree size.
 
 use crate::error::CommandError;
 use crate::files::{read_small, replace};
@@ -16,11 +16,11 @@ pub struct State {
     directory: PathBuf,
     sizes: BTreeSet<u64>,
     held: Option<Held>,
-    /// Locks the directory as long as this value exists.
+    /// Keeps the directory locked for as long as this value exists.
     _lock: File,
 }
 
-/// The newest kept checkpoint.
+/// The newest checkpoint that the witness keeps.
 pub struct Held {
     pub note: Note,
     pub checkpoint: Checkpoint,
@@ -42,7 +42,8 @@ impl State {
         }
         let mut sizes = BTreeSet::new();
         for entry in fs::read_dir(directory.join("checkpoints")).map_err(&error)? {
-            // Skips unfinished files from a crash, whose names differ.
+            // After a crash there may be unfinished files. Their names are not tree sizes, so they
+            // are skipped.
             sizes.extend(size_of_name(&entry.map_err(&error)?.file_name().to_string_lossy()));
         }
         let mut state = State { directory: directory.to_owned(), sizes, held: None, _lock: lock };
@@ -52,22 +53,22 @@ impl State {
         Ok(state)
     }
 
-    /// The newest kept checkpoint.
+    /// Returns the newest kept checkpoint.
     pub fn held(&self) -> Option<&Held> {
         self.held.as_ref()
     }
 
-    /// Tree sizes of all kept checkpoints.
+    /// Returns the tree sizes of all kept checkpoints.
     pub fn sizes(&self) -> &BTreeSet<u64> {
         &self.sizes
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The root of the kept checkpoint with this size.
+    /// Returns the root of the kept checkpoint with this tree size.
     pub fn root(&self, size: u64) -> Result<Hash, CommandError> {
         Ok(*self.read(size)?.checkpoint.root())
     }
@@ -89,7 +90,7 @@ impl State {
         self.directory.join("checkpoints").join(format!("{size:020}"))
     }
 
-    /// Stores a checkpoint on disk. If one of the same size is kept, adds its new signatures.
+    /// Stores a checkpoint on disk. Replaces a kept checkpoint of the same tree size.
     pub fn keep(&mut self, note: &Note, checkpoint: Checkpoint) -> Result<(), CommandError> {
         replace(&self.file(checkpoint.size()), note.to_string().as_bytes())?;
         self.sizes.insert(checkpoint.size());

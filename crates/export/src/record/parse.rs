@@ -180,7 +180,7 @@ fn time(value: &str, name: &'static str) -> Result<i64, RecordError> {
 fn hash(value: &str, name: &'static str) -> Result<Hash, RecordError> {
     let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
     let mut hash = [0; 32];
-    // `hex` also decodes uppercase digits, but in a record only lowercase digits are valid.
+    // `decode_to_slice` also accepts uppercase digits, but a record may contain only lowercase ones.
     if inner.bytes().any(|byte| byte.is_ascii_uppercase())
         || hex::decode_to_slice(inner, &mut hash).is_err()
     {

@@ -151,7 +151,7 @@ fn plain_entry(line: &[u8], scratch: &mut Vec<u8>) -> Option<EntryLine> {
     let (hex, rest) = line.strip_prefix(b"{\"checksum\":\"")?.split_first_chunk::<64>()?;
     let preimage = rest.strip_prefix(b"\",\"entry\":")?.strip_suffix(b"}")?;
     let mut checksum = [0; 32];
-    // `hex` also decodes uppercase digits, but in a record only lowercase digits are valid.
+    // `decode_to_slice` also accepts uppercase digits, but a record may contain only lowercase ones.
     if hex.iter().any(u8::is_ascii_uppercase)
         || hex::decode_to_slice(hex, &mut checksum).is_err()
         || !preimage.starts_with(b"{")
