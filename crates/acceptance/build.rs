@@ -1,4 +1,4 @@
-//! Extracts the Rust program from docs/clients.md, so that tests/clients_page.rs runs it.
+//! Extracts the Rust program from docs/clients.md, so that tests/clients_page.rs can run it.
 
 use std::{env, fs, path::Path};
 

@@ -1,14 +1,14 @@
 """Makes every kind of failure with real clients.
 
-The clients are psycopg and psql, with the simple and the extended protocol, outside and inside of a
-transaction, directly and through PgBouncer. Each failure must leave exactly one entry within a
-second, with the right fields.
+The clients are psycopg and psql. They use the simple and the extended protocol, run inside and
+outside of a transaction, and connect directly or through PgBouncer. Each failure must leave exactly
+one entry, within a second and with the right fields.
 
     failed_operations.py SERVER_URL BOUNCER_URL PSQL
 
 SERVER_URL connects the superuser to a database with the extension and without tables. BOUNCER_URL
-connects the role app to it through PgBouncer. Prints a line for each kind of failure and
-connection. The exit status is 1 if an entry is wrong or missing.
+connects the role app to the same database through PgBouncer. The program prints a line for each
+kind of failure and connection. The exit status is 1 if an entry is wrong or missing.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ CREATE FUNCTION through_it(new_id text) RETURNS void LANGUAGE plpgsql AS
 
 
 class Kind:
-    """A statement that fails, and the expected fields of its entry."""
+    """A kind of failure: a statement that fails, and the expected fields of its entry."""
 
     def __init__(self, name, sql, params, code, operation, table, **expected):
         self.name, self.sql, self.params = name, sql, params
@@ -313,7 +313,7 @@ class Check:
         return self.admin.execute(sql, params).fetchone()
 
     def settle(self):
-        """Waits until no record is in the queue. Returns the seconds that this took."""
+        """Waits until the queue has no record. Returns the seconds that the wait took."""
         begin = time.monotonic()
         while True:
             queued, written, dropped = self.one(
@@ -327,7 +327,7 @@ class Check:
 
     @contextlib.contextmanager
     def entries(self, what, expected):
-        """Checks the new entries after the block. `expected` has the fields of each entry."""
+        """Checks the entries that the block made. `expected` has one dict of fields per entry."""
         self.settle()
         (last,) = self.one("SELECT coalesce(max(id), 0) FROM lead_audit.entry")
         begin = datetime.now(timezone.utc)
@@ -364,7 +364,7 @@ class Check:
         sys.stdout.flush()
 
     def fields(self, kind, error, statement, **more):
-        """The expected fields of an entry of this kind.
+        """Returns the expected fields of an entry of this kind.
 
         `error` is the error that the client received."""
         expected = kind.expected
@@ -457,7 +457,7 @@ class Check:
 
     @staticmethod
     def extended(connection, sql):
-        """Sends a statement without parameters by Parse, Bind and Execute."""
+        """Sends a statement without parameters as Parse, Bind and Execute."""
         result = connection.pgconn.exec_params(sql.encode(), None)
         if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
@@ -493,7 +493,7 @@ class Check:
         }
 
     def binding(self):
-        """Bind fails if the text of a parameter is not a value of its type."""
+        """Bind fails because the text of a parameter is not a value of the parameter's type."""
         with (
             self.entries(
                 "bad input in a parameter",
@@ -519,7 +519,7 @@ class Check:
             )
 
     def first_statement(self):
-        """A failure of the first statement of a session is recorded, in every phase."""
+        """A failure of a session's first statement is recorded, in whichever phase it occurs."""
         for sql, code in [
             ("INSERT INTO leads (id, n) VALUES ('c', 'many')", "22P02"),
             ("INSERT INTO leads (id) VALUES ('a')", "23505"),
@@ -557,7 +557,7 @@ class Check:
             ):
                 connection.execute("CREATE TEMP TABLE leads (n int)")
                 self.ignore(connection, f"INSERT INTO {name} VALUES ('many')")
-        # Temporary tables that were dropped do not hide the watched table.
+        # A temporary table named leads hides the watched table only until it is dropped or renamed.
         for commands in (
             ["CREATE TEMP TABLE leads (n int)", "DROP TABLE leads"],
             ["BEGIN", "CREATE TEMP TABLE leads (n int)", "ROLLBACK"],
@@ -575,7 +575,7 @@ class Check:
                 self.ignore(connection, "INSERT INTO leads (id, n) VALUES ('c', 'many')")
 
     def in_the_text(self):
-        """If a statement fails before PostgreSQL knows its table, its text gives the table."""
+        """Fails statements before PostgreSQL looks up their table. Only the text names the table."""
         for sql, operation, code in [
             ("EXPLAIN INSERT INTO leads (id, n) VALUES ('c', 'many')", "INSERT", "22P02"),
             ("PREPARE later AS UPDATE leads SET n = 'many'", "UPDATE", "22P02"),
@@ -606,7 +606,7 @@ class Check:
             ),
             ("UPDATE public.leads SET owner = $x$it's$x$, n = E'ma\\'ny'", "UPDATE", "22P02"),
         ]:
-            # From PostgreSQL 18 on, a comment before a statement is not part of the statement.
+            # From PostgreSQL 18 on, a comment in front of a statement is not part of the statement.
             own = (
                 sql.removeprefix("/* of /* the */ form */ ")
                 if self.admin.info.server_version >= 180000
@@ -620,9 +620,9 @@ class Check:
                     self.ignore(connection, sql)
 
     def failing_rows(self):
-        """The entry lacks a row that is too long for a record.
+        """An entry omits the rejected row if the row is too long for a record.
 
-        It has the key if the error names it."""
+        The entry still has the row's key, because the message of the error contains the key."""
         self.admin.execute("ALTER TABLE leads ALTER owner SET STORAGE EXTERNAL")
         for owner, values in [
             ("x" * 60_000, lambda found: found["owner"] == "x" * 60_000),
@@ -643,7 +643,7 @@ class Check:
                     connection.execute("INSERT INTO leads (id, owner) VALUES ('a', %s)", (owner,))
 
     def why_it_was_rolled_back(self):
-        """The entry about a rollback names the last error of the transaction, on any table."""
+        """The entry of a rollback names the transaction's last error, on a watched table or not."""
         rows = {
             "written": [
                 {"operation": "INSERT", "rows": 1, "table_name": "leads", "table_schema": "public"},
@@ -1087,7 +1087,7 @@ class Check:
         if failed != summed:
             self.wrong += 1
             print(f"WRONG summary: {summed} failed instead of {failed}")
-        # The median is compared, because a busy machine can delay any single entry.
+        # The test compares the median, because a busy machine can delay any single entry.
         if statistics.median(self.delays) > 1:
             self.wrong += 1
             print("WRONG delay: entries come more than a second after their failures")

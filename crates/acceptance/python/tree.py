@@ -1,6 +1,6 @@
-"""Checks the tables of the tree by the verifier in verifiers/python. Prints each fault on a line.
+"""Checks the tables of the tree with the verifier in verifiers/python. Prints one line per fault.
 
-Standard input has one JSON array on each line: the kind of a row and its columns (src/tree.rs).
+Each line of standard input is a JSON array: the kind of a row, then its columns (src/tree.rs).
 """
 
 import base64
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "verifiers/python/s
 from lead_audit_verifier import transparency as t
 from lead_audit_verifier.export import id_ranges
 
-TILE = 256  # hashes in a tile, FORMAT.md, section 12
+TILE = 256  # number of hashes in a full tile: FORMAT.md, section 12
 
 rows = defaultdict(list)
 for line in sys.stdin:
@@ -51,7 +51,7 @@ ranges = sorted(
 if ranges != sorted(zip(ids, range(len(ids)))):
     print("leaf_range leads elsewhere")
 
-# Each level is the roots of the complete tiles of the level below.
+# The hashes of each level are the roots of the full tiles of the level below.
 expected, level, hashes = {}, 0, leaves
 while hashes:
     for at in range(0, len(hashes), TILE):

@@ -1,6 +1,7 @@
--- Describes the extension's objects in the catalog, one line for each fact. No line contains an
--- oid or another value that differs between two databases with the same extension. Columns are
--- numbered by their order, because a dropped column leaves a gap in PostgreSQL's numbers.
+-- Describes the extension's objects in the catalog, with one line for each fact. No line contains
+-- an oid or another value that differs between two databases with the same extension. Columns are
+-- numbered by their order, because PostgreSQL's own numbers are not consecutive after a column was
+-- dropped.
 WITH schema AS (
   SELECT n.oid, n.nspowner, n.nspacl, 'schema ' || n.nspname AS title FROM pg_namespace n
   WHERE n.nspname IN ('lead_audit', 'lead_audit_internal')),
@@ -86,7 +87,8 @@ SELECT fact FROM (
                 pg_get_expr(d.adbin, d.adrelid), attcollation::regcollation, attstorage,
                 attcompression, attidentity, attgenerated,
                 -- Minor releases of late 2026 store a number of their own with each column.
-                ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'),
+                Minor releases from late 2026 on store an additional number with each column, which
+                is omitted here.
                 coalesce(attstattarget, -1))
   FROM attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   UNION ALL

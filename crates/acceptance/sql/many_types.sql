@@ -1,7 +1,7 @@
--- A fixed set of rows of many types, and the writes that crates/acceptance/tests/same_checksums.rs
--- compares between major versions. Every supported version has these types. No value depends on
--- the clock, on chance, on oids or on the machine. xml is left out, because a server can be built
--- without it.
+-- Rows of many types and the writes to them, always the same.
+-- crates/acceptance/tests/same_checksums.rs compares the checksums of these writes between major
+-- versions. Every supported version has these types. No value depends on the clock, on chance, on
+-- oids or on the machine. xml is left out, because a server can be built without it.
 CREATE TYPE mood AS ENUM ('glad', 'so so', 'Übel');
 CREATE DOMAIN price AS numeric(20, 4) CHECK (VALUE IS NULL OR VALUE > -1e15);
 CREATE TYPE address AS (street text, since timestamptz, paid money, tags text[]);

@@ -1,9 +1,9 @@
--- The tools of a tamperer who has all rights and knows docs/FORMAT.md: they recompute everything
--- that follows from a change. They were written from that page alone and use no code of the
--- extension.
+-- The tools of a tamperer who has all rights and knows docs/FORMAT.md. After a change, these
+-- functions recompute the values that depend on the changed ones. They were written from that page
+-- alone, and use no code of the extension.
 CREATE SCHEMA kit;
 
--- Section 5. A text that to_json() writes is canonical (section 3).
+-- FORMAT.md, section 5. The output of to_json() is canonical for a text (section 3).
 CREATE FUNCTION kit.preimage(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS $$
   SELECT convert_to(
     '{' || string_agg('"' || name || '":' || value, ',' ORDER BY name COLLATE "C") || '}', 'UTF8')
@@ -31,7 +31,7 @@ $$;
 CREATE FUNCTION kit.checksum(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS
   'SELECT sha256(kit.preimage(e))';
 
--- Section 6, without the previous key.
+-- FORMAT.md, section 6, without the previous key hash.
 CREATE FUNCTION kit.key_hash(e lead_audit.entry) RETURNS bigint LANGUAGE sql AS $$
   SELECT ('x' || encode(
     substr(sha256(uuid_send(e.watch_id) || convert_to(e.row_key::text, 'UTF8')), 1, 8), 'hex')
@@ -53,8 +53,8 @@ BEGIN
 END
 $$;
 
--- Section 11: leaves are in the order of the checkpoints, and within a checkpoint in the order of
--- the ids.
+-- FORMAT.md, section 11. The order of the leaves is the order of the checkpoints, and within a
+-- checkpoint the order of the ids.
 CREATE FUNCTION kit.leaves() RETURNS TABLE (leaf bigint, id bigint, hash bytea) LANGUAGE sql AS $$
   SELECT row_number() OVER (ORDER BY c.tree_size, x.id) - 1, x.id,
     sha256('\x00'::bytea || e.checksum)
@@ -64,7 +64,7 @@ CREATE FUNCTION kit.leaves() RETURNS TABLE (leaf bigint, id bigint, hash bytea) 
   JOIN lead_audit.entry e USING (id)
 $$;
 
--- Section 11.
+-- FORMAT.md, section 11.
 CREATE FUNCTION kit.root(hashes bytea[]) RETURNS bytea LANGUAGE plpgsql AS $$
 DECLARE above bytea[];
 BEGIN
@@ -89,7 +89,8 @@ CREATE FUNCTION kit.stored_leaves() RETURNS bytea[] LANGUAGE sql AS $$
   ) t, generate_series(0, length(hashes) / 32 - 1) i
 $$;
 
--- Section 12: the tiles of all levels, from these leaf hashes.
+-- FORMAT.md, section 12. Replaces the tiles from the level `lowest` up by those of a tree with
+-- these leaves.
 CREATE FUNCTION kit.store_tiles(hashes bytea[], lowest integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE tile bytea[]; above bytea[]; level integer := 0;
 BEGIN
@@ -116,8 +117,9 @@ BEGIN
 END
 $$;
 
--- Repairs stored values. A depth of 1 repairs the leaf hashes, 2 also all inner nodes, 3 also the
--- roots beside the notes, 4 also the texts of the notes. The notes keep their old signatures.
+-- Repairs stored values up to a depth. Depth 1 repairs the leaves. Depth 2 also repairs all inner
+-- nodes. Depth 3 also repairs the column `root` of the checkpoints. Depth 4 also repairs the texts
+-- of the notes, which keep their old signatures.
 CREATE FUNCTION kit.repair(depth integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE leaves bytea[] := (SELECT array_agg(hash ORDER BY leaf) FROM kit.leaves());
         inner_nodes record;
@@ -151,8 +153,8 @@ CREATE FUNCTION kit.unsign() RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.checkpoint SET note = split_part(note, E'\n\n', 1) || E'\n'
 $$;
 
--- Removes ids without an entry from the checkpoints, and recomputes everything that follows, notes
--- included.
+-- Removes ids without an entry from the checkpoints. Recomputes their tree sizes and leaf_range,
+-- but leaves roots, tiles and notes to kit.repair().
 CREATE FUNCTION kit.forget_missing() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE next record; size bigint := 0;
 BEGIN
@@ -172,7 +174,7 @@ BEGIN
 END
 $$;
 
--- Recomputes leaf_range from the checkpoints.
+-- Recomputes leaf_range and the size of the tree from the checkpoints.
 CREATE FUNCTION kit.index_leaves() RETURNS void LANGUAGE sql AS $$
   DELETE FROM lead_audit.leaf_range;
   INSERT INTO lead_audit.leaf_range (first_id, last_id, first_leaf)
@@ -190,7 +192,7 @@ CREATE FUNCTION kit.unseal() RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';
 $$;
 
--- Cuts the tree back to the size that it had at a checkpoint.
+-- Shortens the tree to the size that it had at an earlier checkpoint.
 CREATE FUNCTION kit.cut(size bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE leaves bytea[] := kit.stored_leaves();
 BEGIN
@@ -201,7 +203,7 @@ BEGIN
 END
 $$;
 
--- Copies an entry under another id, with a matching checksum.
+-- Copies an entry to another id, with another user and a matching checksum.
 CREATE FUNCTION kit.copy(from_id bigint, to_id bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE e lead_audit.entry := (SELECT e FROM lead_audit.entry e WHERE id = from_id);
 BEGIN

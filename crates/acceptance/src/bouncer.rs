@@ -1,4 +1,4 @@
-//! Starts a PgBouncer for a test, on a Unix socket, in front of a cluster.
+//! Starts a PgBouncer in front of a cluster, for a test. The PgBouncer listens on a Unix socket.
 
 use crate::cluster::Cluster;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const PORT: u16 = 6432;
 
-/// A running PgBouncer in transaction mode. Dropping it ends the process.
+/// A running PgBouncer in transaction mode. The process ends when this value is dropped.
 pub struct Bouncer {
     process: Child,
     directory: PathBuf,
@@ -17,8 +17,8 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts a PgBouncer for one database. It connects to the server as `role`. Needs `pgbouncer`
-    /// on the PATH.
+    /// Starts a PgBouncer for one database. The PgBouncer connects to the server as `role`. The
+    /// program `pgbouncer` must be on the PATH.
     ///
     /// # Panics
     /// If PgBouncer does not start.
@@ -60,7 +60,7 @@ impl Bouncer {
         bouncer
     }
 
-    /// The connection string for clients.
+    /// Returns the connection string for clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!(

@@ -28,7 +28,7 @@ impl Session {
         Ok(Session { client: config.connect(NoTls)?, notices })
     }
 
-    /// Takes the notices and warnings since the last call.
+    /// Returns the notices and warnings that were received since the last call.
     ///
     /// # Panics
     /// Never.
@@ -36,14 +36,15 @@ impl Session {
         std::mem::take(&mut *self.notices.lock().expect("no holder of this lock panics"))
     }
 
-    /// Takes the notices and warnings, and returns the messages of the warnings.
+    /// Returns the messages of the warnings that were received since the last call, and drops the
+    /// notices.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.notices().into_iter().filter(|notice| notice.severity() == "WARNING");
         warnings.map(|notice| notice.message().to_owned()).collect()
     }
 
-    /// The process id of the server process for this session.
+    /// Returns the process id of this session's server process.
     #[must_use]
     pub fn pid(&mut self) -> i32 {
         value(self, "SELECT pg_backend_pid()")
@@ -74,7 +75,7 @@ pub fn call(session: &mut Session, sql: &str) {
     }
 }
 
-/// Runs statements. Returns an error as its SQLSTATE and message.
+/// Runs statements. If one fails, returns its SQLSTATE and message as the error.
 ///
 /// # Errors
 /// If a statement fails.
@@ -82,7 +83,7 @@ pub fn try_call(session: &mut Session, sql: &str) -> Result<(), String> {
     session.batch_execute(sql).map_err(|error| describe(&error))
 }
 
-/// The single value that a query returns.
+/// Returns the single value of a query's result.
 ///
 /// # Panics
 /// If the query fails, or does not return one value of this type.
@@ -94,7 +95,7 @@ pub fn value<T: FromSqlOwned>(session: &mut Session, sql: &str) -> T {
     }
 }
 
-/// Waits until a query's single value is true.
+/// Waits until the single value of a query's result is true.
 ///
 /// # Panics
 /// If the value is still false after `longest`.
@@ -107,10 +108,10 @@ pub fn wait_until(session: &mut Session, longest: Duration, condition: &str) {
     }
 }
 
-/// Runs statements that must fail, and returns their SQLSTATE.
+/// Runs statements of which one must fail. Returns its SQLSTATE.
 ///
 /// # Panics
-/// If the statements succeed, or fail with an error of the client.
+/// If no statement fails, or if the error is not from the server.
 #[track_caller]
 pub fn sqlstate(session: &mut Session, sql: &str) -> String {
     match session.batch_execute(sql) {

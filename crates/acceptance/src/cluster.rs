@@ -1,5 +1,5 @@
-//! Private clusters. Each has its own directory, listens on a Unix socket only, and is removed when
-//! it is dropped.
+//! Private clusters for tests. Each cluster has its own directory, and listens only on a Unix
+//! socket. It is removed when its value is dropped.
 
 use crate::client::Session;
 use std::fs;
@@ -10,10 +10,11 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The superuser of every cluster.
+/// The name of the superuser of every cluster.
 const SUPERUSER: &str = "postgres";
 
-/// Length limit of a socket directory: the socket's whole path must fit into 107 bytes.
+/// Maximum length of a socket's directory in bytes. The path of the socket, which is longer, must
+/// fit into 107 bytes.
 const SOCKET_DIR_LIMIT: usize = 90;
 
 /// The settings of a new cluster.
@@ -25,27 +26,28 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds a line to postgresql.conf.
+    /// Adds a line to the cluster's postgresql.conf.
     #[must_use]
     pub fn setting(mut self, line: &str) -> Self {
         self.settings.push(line.to_owned());
         self
     }
 
-    /// Loads the extension's library when the server starts.
+    /// Makes the server load the extension's library when it starts.
     #[must_use]
     pub fn preloaded(self) -> Self {
         self.setting("shared_preload_libraries = 'lead_audit'")
     }
 
-    /// Limits the size of each file that the server writes.
+    /// Limits the size of every file that the server writes.
     #[must_use]
     pub fn file_size_limit(mut self, kilobytes: u64) -> Self {
         self.file_size_limit = Some(kilobytes);
         self
     }
 
-    /// Uses another PostgreSQL installation instead of that of `LEAD_AUDIT_PG_CONFIG`.
+    /// Uses this PostgreSQL installation. The default is the installation of
+    /// `LEAD_AUDIT_PG_CONFIG`.
     #[must_use]
     pub fn installation(mut self, pg_config: PathBuf) -> Self {
         self.pg_config = Some(pg_config);
@@ -63,7 +65,7 @@ impl Builder {
         cluster
     }
 
-    /// Creates the cluster without starting it.
+    /// Creates the cluster, but does not start its server.
     ///
     /// # Panics
     /// If the cluster cannot be created.
@@ -85,8 +87,8 @@ impl Builder {
             cluster.run_server_program("initdb", &[&place[..], &["--no-sync"]].concat());
             cluster.configure(&[
                 "listen_addresses = ''".to_owned(),
-                // Without fsync, written data survives a crash of the server. The tests crash no
-                // machine.
+                // Even without fsync, written data survives a crash of the server. The data would
+                // be lost only if the machine crashed, and no test does that.
                 "fsync = off".to_owned(),
                 "max_prepared_transactions = 20".to_owned(),
                 "deadlock_timeout = 100ms".to_owned(),
@@ -95,7 +97,7 @@ impl Builder {
         })
     }
 
-    /// Creates and starts a standby of another cluster.
+    /// Creates and starts a standby of `primary`.
     ///
     /// # Panics
     /// If the standby cannot be created or started.
@@ -124,24 +126,25 @@ impl Builder {
     }
 }
 
-/// A cluster, with its server usually running.
+/// A cluster. Its server usually runs.
 pub struct Cluster {
     bin: PathBuf,
     server_user: Option<ServerUser>,
     file_size_limit: Option<u64>,
     directory: TempDir,
-    /// Used only if the path of the cluster's directory is too long for a socket.
+    /// A second directory for the socket. Exists only if the path of `directory` is too long for a
+    /// socket.
     short_directory: Option<TempDir>,
 }
 
 impl Cluster {
-    /// Starts a cluster with the settings that most tests need.
+    /// Starts a cluster with the default settings of this module.
     #[must_use]
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// Begins a cluster with other settings.
+    /// Returns a builder for a cluster with other settings.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
@@ -179,7 +182,7 @@ impl Cluster {
         cluster
     }
 
-    /// Adds lines to postgresql.conf. They take effect at the next start.
+    /// Adds lines to postgresql.conf. The lines take effect when the server next starts.
     ///
     /// # Panics
     /// If the file cannot be written.
@@ -190,7 +193,7 @@ impl Cluster {
             .expect("postgresql.conf can be written");
     }
 
-    /// Starts the stopped server again.
+    /// Starts the server, which must not be running.
     pub fn start_again(&self) {
         let (data, log) = (self.data(), self.log());
         self.run_server_program(
@@ -199,7 +202,8 @@ impl Cluster {
         );
     }
 
-    /// Kills the postmaster with SIGKILL, and waits until the other server processes have ended.
+    /// Kills the postmaster with SIGKILL, and waits until the other processes of the server have
+    /// ended.
     ///
     /// # Panics
     /// If a process does not end within a minute.
@@ -214,8 +218,8 @@ impl Cluster {
             assert!(begin.elapsed() < Duration::from_secs(60), "processes of a killed server stay");
             std::thread::sleep(Duration::from_millis(10));
         }
-        // In a container, dead processes may not be reaped. The id in the lock files would then
-        // look like that of a running server.
+        // In a container, nobody may reap dead processes. The server would then take the process id
+        // in a lock file for the id of a running server, so the lock files are removed.
         for file in
             [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")]
         {
@@ -223,8 +227,8 @@ impl Cluster {
         }
     }
 
-    /// Whether any process has the data directory as its working directory. All server processes
-    /// do.
+    /// Returns whether the server still has processes. The working directory of each of them is the
+    /// data directory.
     fn has_processes(&self) -> bool {
         let processes = fs::read_dir("/proc").expect("there is a /proc");
         let data = self.data();
@@ -233,7 +237,7 @@ impl Cluster {
         })
     }
 
-    /// Promotes a standby.
+    /// Promotes the server, which must be a standby.
     pub fn promote(&self) {
         self.run_server_program(
             "pg_ctl",
@@ -241,7 +245,7 @@ impl Cluster {
         );
     }
 
-    /// The process id of the postmaster, which must run.
+    /// Returns the process id of the postmaster, which must be running.
     fn postmaster(&self) -> i32 {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).expect("the server runs");
         file.lines()
@@ -250,7 +254,7 @@ impl Cluster {
             .expect("its first line is the process id")
     }
 
-    /// Stops the server in a shutdown mode of pg_ctl. The mode "immediate" is equivalent to a
+    /// Stops the server in this shutdown mode of pg_ctl. The mode "immediate" has the effect of a
     /// crash.
     pub fn stop(&self, mode: &str) {
         self.run_server_program(
@@ -259,13 +263,13 @@ impl Cluster {
         );
     }
 
-    /// The directory that holds all files of this cluster. The server's user owns it.
+    /// Returns the directory with all files of this cluster. The server's user owns the directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Makes the server's user the owner of a file or directory.
+    /// Makes the server's user the owner of this file or directory.
     ///
     /// # Panics
     /// If the owner cannot be changed.
@@ -293,7 +297,7 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("connection as {role} to {database} failed: {error}"))
     }
 
-    /// Opens a session of a role, or returns the error.
+    /// Opens a session of a role. Returns an error if the connection fails.
     ///
     /// # Errors
     /// If the connection fails.
@@ -307,14 +311,14 @@ impl Cluster {
         Session::connect(&config)
     }
 
-    /// The connection string of a role.
+    /// Returns the connection string of a role.
     #[must_use]
     pub fn connection_string(&self, role: &str, database: &str) -> String {
         format!("host={} user={role} dbname={database}", self.socket_directory().display())
     }
 
-    /// A command that runs a PostgreSQL client program (psql, pg_dump, …) with this cluster and its
-    /// superuser as defaults.
+    /// Returns a command that runs a client program of PostgreSQL (psql, pg_dump, …). Without other
+    /// arguments, the program connects to this cluster as the superuser.
     #[must_use]
     pub fn client_program(&self, name: &str) -> Command {
         let mut command = self.program(name);
@@ -339,7 +343,7 @@ impl Cluster {
         String::from_utf8(output.stdout).expect("the output is UTF-8")
     }
 
-    /// The whole server log.
+    /// Returns the whole log of the server.
     #[must_use]
     pub fn log_text(&self) -> String {
         fs::read(self.log())
@@ -353,7 +357,8 @@ impl Cluster {
         command
     }
 
-    /// Runs a server program as the server's user, in the cluster's directory.
+    /// Runs a server program as the server's user. The working directory is the cluster's
+    /// directory.
     ///
     /// # Panics
     /// If the program fails.
@@ -382,7 +387,7 @@ impl Cluster {
         succeeded(name, &output);
     }
 
-    /// A command that runs a program as the server's user.
+    /// Returns a command that runs a program as the server's user.
     #[must_use]
     pub fn as_server_user(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
@@ -393,7 +398,7 @@ impl Cluster {
         command
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
@@ -403,13 +408,13 @@ impl Cluster {
         self.directory.path().join("log")
     }
 
-    /// The directory of the server's programs.
+    /// Returns the directory of the server's programs.
     #[must_use]
     pub fn bin(&self) -> &Path {
         &self.bin
     }
 
-    /// The directory of the socket.
+    /// Returns the directory of the socket.
     #[must_use]
     pub fn socket_directory(&self) -> &Path {
         self.short_directory.as_ref().unwrap_or(&self.directory).path()
@@ -429,11 +434,12 @@ impl Drop for Cluster {
         if !self.data().join("postmaster.pid").exists() {
             return;
         }
-        // The data is not needed any more, so the fastest mode is the default. scripts/coverage.sh
-        // chooses another mode, because a process writes its line counts only when it exits
-        // normally.
+        // The data is not needed any more, so the default is the fastest shutdown mode.
+        // scripts/coverage.sh chooses another mode, because a process writes its line counts only
+        // if it exits normally.
         let mode = std::env::var("LEAD_AUDIT_STOP_MODE").unwrap_or_else(|_| "immediate".to_owned());
-        // A second panic would hide the first, so a failure to stop is only reported.
+        // If the server cannot be stopped, this is only reported: a second panic would hide the
+        // first one.
         let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.stop(&mode)));
         if stopped.is_err() {
             eprintln!("the server in {} could not be stopped", self.directory.path().display());
@@ -499,8 +505,8 @@ fn temporary_directory(parent: &Path) -> TempDir {
     made.unwrap_or_else(|error| panic!("cannot make a directory in {}: {error}", parent.display()))
 }
 
-/// Removes the caller's PGHOST, PGOPTIONS, …, which would change the connection, and
-/// RUST_BACKTRACE, which would change the DETAIL of errors.
+/// Removes environment variables of the caller: PGHOST, PGOPTIONS and the like, which would change
+/// the connection, and RUST_BACKTRACE, which would change the DETAIL of errors.
 fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

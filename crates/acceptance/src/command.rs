@@ -9,19 +9,19 @@ pub struct LeadAudit {
     program: PathBuf,
 }
 
-/// The result of one run.
+/// The result of one run of the command.
 #[derive(Debug)]
 pub struct Answer {
     /// The exit status.
     pub status: i32,
-    /// Standard output.
+    /// The text that the command wrote to standard output.
     pub output: String,
-    /// Standard error.
+    /// The text that the command wrote to standard error.
     pub errors: String,
 }
 
 impl LeadAudit {
-    /// The command that scripts/test.sh has built.
+    /// Returns the command that scripts/test.sh has built.
     ///
     /// # Panics
     /// If `LEAD_AUDIT_COMMAND` is not set.
@@ -35,7 +35,7 @@ impl LeadAudit {
         }
     }
 
-    /// A run that is not started yet.
+    /// Returns a run of the command that is not started yet.
     #[must_use]
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(&self.program);
@@ -60,7 +60,8 @@ impl LeadAudit {
         )
     }
 
-    /// Runs the command, which must end with this exit status. Returns its standard output.
+    /// Runs the command to its end. The exit status must be `status`. Returns the text of standard
+    /// output.
     ///
     /// # Panics
     /// If the exit status differs.
@@ -79,7 +80,7 @@ impl Default for LeadAudit {
 }
 
 impl Answer {
-    /// The result of a finished process.
+    /// Returns the result of a process that has ended.
     ///
     /// # Panics
     /// If the process was killed by a signal, or its output is not UTF-8.
@@ -91,7 +92,7 @@ impl Answer {
     }
 }
 
-/// A path as an argument for a command line.
+/// Returns a path as text, for a command line.
 ///
 /// # Panics
 /// If the path is not UTF-8.

@@ -1,11 +1,12 @@
-//! Runs the verifier in `verifiers/python` on the result of the query in `docs/FORMAT.md`.
+//! Exports entries with the query in `docs/FORMAT.md`, and runs the verifier in `verifiers/python`
+//! on the result.
 
 use crate::cluster::Cluster;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The verdict of the Python verifier.
+/// The verdict of the Python verifier on all entries of a database.
 #[derive(Debug)]
 pub struct PythonVerdict {
     /// The number of entries that the verifier read.
@@ -60,8 +61,8 @@ pub fn verify_with_python(cluster: &Cluster, database: &str) -> PythonVerdict {
     read(&output, verifier.status.success())
 }
 
-/// Parses the verifier's output: lines like "entry 17: what is wrong", and at the end "200 entries,
-/// 1 faults".
+/// Parses the verifier's output. A line for a fault looks like "entry 17: the reason". The last
+/// line looks like "200 entries, 1 faults".
 fn read(output: &str, satisfied: bool) -> PythonVerdict {
     let mut verdict = PythonVerdict { entries: 0, faults: 0, faulty: BTreeMap::new(), satisfied };
     let mut lines: Vec<&str> = output.lines().collect();
@@ -81,7 +82,7 @@ fn read(output: &str, satisfied: bool) -> PythonVerdict {
     verdict
 }
 
-/// The query in the here-document of section 9.
+/// Returns the query in the here-document of section 9 of docs/FORMAT.md.
 fn documented_query() -> String {
     let page = std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md is there");
     let (_, rest) =
@@ -91,8 +92,8 @@ fn documented_query() -> String {
     format!("{query};\n")
 }
 
-/// The directory of the Python verifier, which python3 can run. Its first argument is `entries` or
-/// `export`.
+/// Returns the directory of the Python verifier. `python3` can run this directory. The first
+/// argument of the verifier is `entries` or `export`.
 #[must_use]
 pub fn python_verifier() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python/src/lead_audit_verifier")

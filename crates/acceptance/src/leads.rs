@@ -5,7 +5,8 @@ use crate::cluster::Cluster;
 
 const LEADS: &str = include_str!("../sql/leads.sql");
 
-/// Creates a database with the table and the extension. Returns a session of the superuser.
+/// Creates a database with the extension and the watched table `leads`. Returns a session of the
+/// superuser.
 pub fn leads_database(cluster: &Cluster, name: &str) -> Session {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
     let mut admin = cluster.admin(name);
@@ -14,7 +15,8 @@ pub fn leads_database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Like `leads_database`. The role `app` owns the table and has no other rights.
+/// Creates a database as `leads_database` does. In addition, the role `app` owns the table. The
+/// role has no other rights.
 pub fn app_database(cluster: &Cluster, name: &str) -> Session {
     let mut admin = leads_database(cluster, name);
     call(
@@ -29,7 +31,7 @@ pub fn app_database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Inserts the leads `from` to `to` in one statement.
+/// Inserts the leads with the numbers `from` to `to` in one statement.
 pub fn add_leads(session: &mut Session, from: u32, to: u32) {
     call(
         session,

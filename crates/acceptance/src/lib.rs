@@ -1,25 +1,27 @@
-//! Support for the acceptance tests: private clusters that a test may crash, clients for them, and
-//! the verifier in `verifiers/python`, which shares no code with the extension.
+//! Supports the acceptance tests with private clusters that a test may crash, with clients for
+//! these clusters, and with the verifier in `verifiers/python`, which shares no code with the
+//! extension.
 //!
-//! Environment:
-//! * `LEAD_AUDIT_PG_CONFIG` (needed): pg_config of a PostgreSQL in which the extension is
+//! Environment variables:
+//! * `LEAD_AUDIT_PG_CONFIG` (required): pg_config of a PostgreSQL in which the extension is
 //!   installed.
 //! * `LEAD_AUDIT_NEXT_PG_CONFIG`: pg_config of the next major version, for the test of pg_upgrade
 //!   (`make test-upgrade`).
 //! * `LEAD_AUDIT_COMMAND`: path of the program `lead-audit`, for its tests.
-//! * `LEAD_AUDIT_PYTHON`: a Python with psycopg; by default python3.
+//! * `LEAD_AUDIT_PYTHON`: a Python that has psycopg; by default python3.
 //! * `LEAD_AUDIT_STATE_DIR`: directory for clusters; by default the system's directory for
 //!   temporary files.
 //! * `LEAD_AUDIT_STOP_MODE`: shutdown mode of pg_ctl after a test; by default immediate, which is
 //!   fast.
-//! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: duration of the concurrent writes; by default 6.
-//! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: number of server crashes; by default 6.
-//! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: 1 makes every large value 200 MB; by default only two are.
+//! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: duration of the tests with concurrent writes; by default 6.
+//! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: number of times that a test crashes the server; by default 6.
+//! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: 1 makes each large value 200 MB; by default only two values
+//!   are.
 //! * `LEAD_AUDIT_ACCEPTANCE_ONLY`: runs only the tampering attempts whose name contains this text;
 //!   by default all.
 //! * `LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES`: number of databases that get the extension at once; by
 //!   default 20.
-//! * `LEAD_AUDIT_ACCEPTANCE_SEED`: seed of the random choices; by default constant.
+//! * `LEAD_AUDIT_ACCEPTANCE_SEED`: seed of the random choices; by default always the same.
 
 mod bouncer;
 mod client;

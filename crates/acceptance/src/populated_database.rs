@@ -1,12 +1,12 @@
-//! Creates a populated database, and checks it after it was dumped and restored, upgraded, or
-//! promoted on another server.
+//! Creates a populated database. Checks that database after it was dumped and restored, upgraded,
+//! or promoted on another server.
 
 use crate::client::{Session, call, value};
 use crate::cluster::Cluster;
 use crate::leads::{add_leads, app_database};
 use crate::trail::assert_intact;
 
-/// The state of a trail that must survive the move.
+/// The parts of a database that must not change when the database is moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trail {
     /// The number of entries.
@@ -22,7 +22,7 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Reads the current state.
+    /// Reads the parts from a database.
     #[must_use]
     pub fn of(admin: &mut Session) -> Self {
         Trail {
@@ -53,8 +53,8 @@ impl Trail {
     }
 }
 
-/// Creates a populated database: several tables, among them a table that is no longer watched, a
-/// dropped table, and a table with a baseline.
+/// Creates a populated database with several tables. One of the tables is no longer watched, one
+/// was dropped, and one has a baseline.
 pub fn make(cluster: &Cluster, name: &str) -> Trail {
     let mut admin = app_database(cluster, name);
     let mut app = cluster.session("app", name);
@@ -71,8 +71,7 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
          UPDATE leads SET is_deleted = true WHERE created_by = 'user-3';
          DELETE FROM leads WHERE created_by = 'user-4'",
     );
-    // Entries before this call are in the tree and fill more than one tile. Later entries are not
-    // sealed.
+    // Seals the entries so far, which fill more than one tile. Later entries remain unsealed.
     call(&mut admin, "SELECT lead_audit.seal()");
     call(
         &mut admin,
@@ -122,9 +121,10 @@ pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
     assert_watched_as_before(cluster, name);
 }
 
-/// Checks that the tables are watched under the same watch ids: a few writes create the expected
-/// entries.
+/// Checks that the tables are watched under the same watch ids as before: a few writes create the
+/// expected entries.
 ///
+/// # Panics
 /// If a check fails.
 pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     let mut admin = cluster.admin(name);
@@ -186,8 +186,8 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     assert_eq!(soft, 2, "{name}: soft deletes are still known as such");
     assert_intact(&mut admin);
 
-    // The tree grows from its old size: the old checkpoint is unchanged, and the new one is
-    // consistent with it.
+    // The tree grows from the size that it had: the old checkpoint is unchanged, and the new
+    // checkpoint extends it.
     let leaves: i64 = value(&mut admin, "SELECT lead_audit.seal()");
     let entries: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
     assert_eq!(leaves, entries, "{name}: every entry is a leaf");

@@ -1,18 +1,18 @@
-//! Reproducible random choices: SplitMix64.
+//! Makes reproducible random choices with SplitMix64.
 
 /// A sequence of random numbers.
 pub struct Random(u64);
 
 impl Random {
-    /// Creates a sequence. Each user of random numbers has its own `stream`. All depend on
-    /// `LEAD_AUDIT_ACCEPTANCE_SEED`.
+    /// Creates a sequence. Each user of random numbers passes its own `stream`. All sequences
+    /// depend on `LEAD_AUDIT_ACCEPTANCE_SEED`.
     #[must_use]
     pub fn new(stream: u64) -> Self {
         let seed = crate::setting("LEAD_AUDIT_ACCEPTANCE_SEED", 20_260_203);
         Random(seed ^ stream.wrapping_mul(0xA076_1D64_78BD_642F))
     }
 
-    /// Any number.
+    /// Returns any number.
     pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -21,17 +21,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `limit`.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.any() % limit
     }
 
-    /// True in one of `n` cases.
+    /// Returns true in one of `n` cases.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    /// A random element of the slice.
+    /// Returns a random element of the slice.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }

@@ -1,4 +1,4 @@
-//! Checks that hold for every trail.
+//! Checks that every trail must pass.
 
 use crate::client::Session;
 use crate::value;
@@ -10,11 +10,11 @@ pub struct Fault {
     pub id: i64,
     /// The kind of fault.
     pub kind: String,
-    /// What is wrong.
+    /// The description of the fault.
     pub detail: String,
 }
 
-/// The faults that `lead_audit.verify()` finds.
+/// Returns the faults that `lead_audit.verify()` finds.
 ///
 /// # Panics
 /// If `lead_audit.verify()` raises an error.
@@ -34,19 +34,20 @@ pub fn assert_intact(admin: &mut Session) {
     assert_eq!(faults(admin), [], "verify() found faults in a trail that nobody touched");
 }
 
-/// Checks that the trail of a table reproduces the table. Each row equals the last state in its
-/// history. The history of each key without a row ends with a removal. In the order of the ids,
-/// each entry of a row begins with the state in which the previous entry ended. The table needs a
-/// primary key named id, and must have been watched from its creation.
+/// Checks that the trail of a table reproduces the table. Each row must equal the last state in its
+/// history. If a key has no row, its history must end with a removal. In the order of the ids, each
+/// entry of a row must begin with the state in which the row's previous entry ended. The table
+/// needs a primary key named id, and must have been watched since its creation.
 ///
-/// Compares texts, because 1.0 and 1.00 are equal as jsonb, and in UTC, because writers may have
-/// other settings.
+/// Compares the values as text, because 1.0 and 1.00 are equal as jsonb. Compares them in UTC,
+/// because writers may have another TimeZone.
 ///
 /// # Panics
 /// If the trail does not reproduce the table.
 #[track_caller]
 pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
-    // An UPDATE that changes the key ends the row of one key and begins that of another.
+    // An UPDATE that changes the key counts twice: as the end of the row with the old key, and as
+    // the beginning of the row with the new key.
     let events = format!(
         "SELECT e.id, x.key, x.was, x.now FROM (
            SELECT id, coalesce(new_values, old_values)->>'id' AS key,
@@ -103,7 +104,7 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
     transaction.commit().expect("nothing was changed");
 }
 
-/// The operations of a table's entries, in their order, separated by blanks.
+/// Returns the operations of a table's entries, in the order of the entries, separated by blanks.
 pub fn operations(admin: &mut Session, table: &str) -> String {
     value(
         admin,
@@ -114,7 +115,8 @@ pub fn operations(admin: &mut Session, table: &str) -> String {
     )
 }
 
-/// Asserts that each watched table has its audit triggers, enabled, and is in the state "on".
+/// Checks that each watched table has its audit triggers, that these are enabled, and that its
+/// state is "on".
 pub fn assert_all_on(admin: &mut Session) {
     let not: String = value(
         admin,
@@ -124,7 +126,7 @@ pub fn assert_all_on(admin: &mut Session) {
     assert_eq!(not, "", "not watched as a whole");
 }
 
-/// Returns both texts from shortly before their first difference.
+/// Returns a part of each text that begins shortly before the first difference.
 fn shown_difference(left: Option<&str>, right: Option<&str>) -> (String, String) {
     let (Some(left), Some(right)) = (left, right) else {
         let shown = |text: Option<&str>| {

@@ -1,11 +1,11 @@
-//! Checks of the tree that hold for every history.
+//! Checks of the tree that every database must pass.
 
 use crate::client::{Session, value};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The input of `python/tree.py`: rows of a kind and its columns.
+/// The query for the input of `python/tree.py`: for each row, its kind and its columns.
 const ROWS: &str = "
     SELECT json_build_array('checkpoint', tree_size::text, encode(root, 'hex'), note,
                             entry_ids::text)::text
@@ -24,7 +24,7 @@ const ROWS: &str = "
 /// Checks with the Python verifier that the tree, its checkpoints and its tiles match the sealed
 /// entries.
 ///
-/// If they do not match.
+/// # Panics If they do not match.
 #[track_caller]
 pub fn assert_tree_whole(admin: &mut Session) {
     let rows: Vec<String> = match admin.query(ROWS, &[]) {
@@ -39,7 +39,7 @@ pub fn assert_tree_whole(admin: &mut Session) {
         .spawn()
         .expect("python3 starts");
     let mut input = verifier.stdin.take().expect("standard input is a pipe");
-    // The verifier reads all input before it writes, so the pipes cannot block each other.
+    // The verifier reads all of its input before it writes, so neither process waits for the other.
     input.write_all((rows.join("\n") + "\n").as_bytes()).expect("the verifier reads the rows");
     drop(input);
     let output = verifier.wait_with_output().expect("the verifier ends");
@@ -52,7 +52,7 @@ pub fn assert_tree_whole(admin: &mut Session) {
     );
 }
 
-/// Seals and returns the size of the tree.
+/// Seals, and returns the size of the tree.
 ///
 /// # Panics
 /// If sealing fails.
@@ -61,7 +61,7 @@ pub fn seal(session: &mut Session) -> i64 {
     value(session, "SELECT lead_audit.seal()")
 }
 
-/// The number of visible entries that no checkpoint contains.
+/// Returns the number of visible entries that no checkpoint contains.
 ///
 /// # Panics
 /// If the query fails.

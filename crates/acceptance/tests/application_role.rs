@@ -1,5 +1,5 @@
-//! The application's role owns its table and has no other rights. Its writes are audited, and it
-//! cannot prevent that. Nobody can change an entry by ordinary means.
+//! The role of the application owns its table and has no other rights. Its writes are audited, and
+//! it cannot prevent the auditing. Nobody can change an entry by ordinary means.
 
 use acceptance::{
     Cluster, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value,
@@ -28,7 +28,7 @@ fn the_application_cannot_touch_the_trail() {
         let before: String = value(&mut admin, all);
 
         for sql in [
-            // to read
+            // Attempts to read the log:
             "SELECT * FROM lead_audit.log",
             "SELECT count(*) FROM lead_audit.entry",
             "SELECT * FROM lead_audit.watched",
@@ -40,7 +40,7 @@ fn the_application_cannot_touch_the_trail() {
             "SELECT lead_audit.verify_entry(1)",
             "COPY lead_audit.entry TO STDOUT",
             "SELECT last_value FROM lead_audit.entry_id_seq",
-            // to write
+            // Attempts to change the log:
             "INSERT INTO lead_audit.entry SELECT * FROM lead_audit.entry",
             "UPDATE lead_audit.entry SET user_id = NULL",
             "DELETE FROM lead_audit.entry",
@@ -61,7 +61,7 @@ fn the_application_cannot_touch_the_trail() {
             "DROP SCHEMA lead_audit CASCADE",
             "DROP EVENT TRIGGER lead_audit_ddl",
             "ALTER EVENT TRIGGER lead_audit_ddl DISABLE",
-            // to switch it off, or on
+            // Attempts to end or to begin watching:
             "SELECT lead_audit.disable('leads')",
             "SELECT lead_audit.enable('leads')",
             "SET lead_audit.enabled = off",
@@ -85,7 +85,7 @@ fn the_application_cannot_touch_the_trail() {
             "DROP TRIGGER \"00_lead_audit_row\" ON leads",
             "DROP TRIGGER \"00_lead_audit_truncate\" ON leads",
             "CREATE OR REPLACE TRIGGER \"00_lead_audit_row\" AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-            // to forge
+            // Attempts to forge entries:
             "SELECT lead_audit_internal.write_ddl(NULL, NULL, NULL, NULL, 'forged')",
             "SELECT lead_audit_internal.write_baseline('leads', gen_random_uuid(), '')",
             "CREATE TRIGGER forged AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION lead_audit.capture('00000000-0000-0000-0000-000000000000', '')",
@@ -105,7 +105,7 @@ fn the_application_cannot_touch_the_trail() {
         );
         assert_eq!(nothing_by_app, 1);
 
-        // Auditing survives the DDL that an owner may run on its table, and records it.
+        // The DDL that an owner may run on its table does not end auditing, and is recorded.
         for (sql, more) in [
             ("INSERT INTO leads (id) VALUES ('c')", 1),
             (
@@ -144,7 +144,7 @@ fn the_application_cannot_touch_the_trail() {
         }
         assert_intact(&mut admin);
 
-        // An owner may drop its table. The DROP is an entry.
+        // An owner may drop its table, and an entry records the DROP.
         let before: i64 = value(&mut admin, ENTRIES);
         call(&mut app, "DROP TABLE leads");
         assert_eq!(value::<i64>(&mut admin, ENTRIES) - before, 1);
@@ -227,8 +227,8 @@ fn no_ordinary_path_changes_an_entry() {
         "UPDATE lead_audit.log SET user_id = 'x'",
         "DELETE FROM lead_audit.log",
     ];
-    // The keeper first has every right that can be granted, and then owns the table. The superuser
-    // created the table.
+    // In the first round, the role keeper has every right that can be granted. In the second round,
+    // keeper owns the table. The session admin is the superuser, who created the table.
     let mut keeper = cluster.session("keeper", "append_only");
     for round in ["granted", "owner"] {
         if round == "owner" {
@@ -237,7 +237,8 @@ fn no_ordinary_path_changes_an_entry() {
         for sql in sql {
             for session in [&mut admin, &mut keeper] {
                 let state = sqlstate(session, sql);
-                // A view over an expression is not updatable for any role.
+                // No role can update a column of a view that is an expression, so the error is
+                // another one.
                 assert!(
                     state == REFUSED || (sql.contains("lead_audit.log") && state == "55000"),
                     "{state}: {sql} ({round})"
@@ -245,7 +246,7 @@ fn no_ordinary_path_changes_an_entry() {
             }
         }
     }
-    // The guard also acts where ordinary triggers do not fire.
+    // The guard also refuses commands in the replica role, in which ordinary triggers do not fire.
     for sql in &sql[..8] {
         let state = sqlstate(
             &mut admin,
@@ -256,7 +257,7 @@ fn no_ordinary_path_changes_an_entry() {
     }
     assert_eq!(value::<String>(&mut admin, all), before);
     assert_intact(&mut admin);
-    // The application is audited whoever owns the log.
+    // The application is audited, no matter which role owns the log.
     let mut app = cluster.session("app", "append_only");
     call(&mut app, "UPDATE leads SET source = 'x'");
     assert_eq!(app.warnings(), [""; 0]);
@@ -264,8 +265,8 @@ fn no_ordinary_path_changes_an_entry() {
     assert_trail_gives_table(&mut admin, "leads");
 }
 
-/// A transaction that began before a table was renamed or watched does not see the change. The
-/// guard sees it.
+/// A transaction does not see that a table was renamed or watched after the transaction began. The
+/// guard must see it.
 #[test]
 fn an_old_snapshot_does_not_bypass_the_guard() {
     let cluster = Cluster::start();
@@ -286,12 +287,12 @@ fn an_old_snapshot_does_not_bypass_the_guard() {
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "the table renamed, the row");
 }
 
-/// A command in a text that is too long to keep.
+/// The text of the command is longer than an entry can keep.
 #[test]
 fn a_command_behind_a_long_comment_is_recorded() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "hidden");
-    // RENAME needs CREATE on the schema.
+    // The owner needs CREATE on the schema to rename the table.
     call(&mut admin, "GRANT CREATE ON SCHEMA public TO app");
     let mut app = cluster.session("app", "hidden");
     let comment = "x".repeat(20_000);

@@ -1,4 +1,5 @@
-//! A statement that changes very many rows gets all its entries without holding them all in memory.
+//! A statement that changes very many rows gets all of its entries, although they are never all in
+//! memory at once.
 
 use acceptance::{Cluster, add_leads, app_database, call, value};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,10 +7,10 @@ use std::time::Duration;
 
 const ROWS: i64 = 300_000;
 
-/// Without batches the entries of the statement would take about 300,000 × 1 kB = 300 MB. With
-/// batches of 1 MB, memory is needed only for PostgreSQL itself: the queue of trigger events (16
-/// bytes per row, about 5 MB), the plan, caches, and malloc, which returns little memory. 48 MB is
-/// far from both.
+/// Without batches, the entries of the statement would take about 300,000 × 1 kB = 300 MB. With
+/// batches of 1 MB, only PostgreSQL itself needs memory: for the queue of trigger events (16 bytes
+/// per row, about 5 MB), for the plan and for caches. malloc also returns little memory to the
+/// system. 48 MB is far above the need of PostgreSQL, and far below 300 MB.
 const BOUND: u64 = 48 << 20;
 
 #[test]
@@ -19,7 +20,7 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
     assert_eq!(value::<String>(&mut admin, "SHOW lead_audit.batch_memory"), "1MB");
     let mut app = cluster.session("app", "bulk");
     let pid = app.pid();
-    // Loads the library and fills the caches before the measurement.
+    // These writes load the library and fill the caches before the measurement.
     add_leads(&mut app, 1, 100);
     call(&mut app, "UPDATE leads SET source = 'warm'");
     let before = memory_of(pid);
@@ -53,13 +54,13 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
-/// An application's trigger writes row by row, each row in a block with an exception handler. The
-/// entries of an inner statement are written when it ends, and do not stay in memory until the
-/// outer statement ends.
+/// A trigger of the application writes row by row, each row in a block with an exception handler.
+/// The entries of such an inner statement are written when the inner statement ends. They do not
+/// stay in memory until the outer statement ends.
 #[test]
 fn entries_of_inner_statements_leave_memory() {
     const INNER: u64 = 20_000;
-    // If they stayed in memory, the entries would take 20,000 × 4 kB = 80 MB. On an unwatched table
+    // If the entries stayed in memory, they would take 20,000 × 4 kB = 80 MB. On an unwatched table
     // the statement needs almost no memory.
     const INNER_BOUND: u64 = 20 << 20;
     let cluster = Cluster::start();
@@ -83,7 +84,7 @@ fn entries_of_inner_statements_leave_memory() {
     assert!(peak - before < INNER_BOUND, "the statement took {} bytes more", peak - before);
 }
 
-/// The peak memory of a process while `work` runs.
+/// Returns the peak memory of a process while `work` runs.
 fn peak_while(pid: i32, work: impl FnOnce()) -> u64 {
     let (stop, peak) = (AtomicBool::new(false), AtomicU64::new(memory_of(pid)));
     std::thread::scope(|scope| {
@@ -93,7 +94,7 @@ fn peak_while(pid: i32, work: impl FnOnce()) -> u64 {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        // The measuring thread has to end even if the work panics.
+        // The thread that measures must end even if `work` panics.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         stop.store(true, Ordering::Relaxed);
         if let Err(panic) = ended {
@@ -103,7 +104,7 @@ fn peak_while(pid: i32, work: impl FnOnce()) -> u64 {
     peak.into_inner()
 }
 
-/// The private memory of a process in bytes, without shared memory (shared_buffers).
+/// Returns the private memory of a process in bytes. Shared memory (shared_buffers) is not counted.
 fn memory_of(pid: i32) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");

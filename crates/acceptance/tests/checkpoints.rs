@@ -1,5 +1,6 @@
-//! Each checkpoint is published once, and only after its commit, even if the server crashes.
-//! Published checkpoints always agree with the database, here and after a move to another cluster.
+//! Each checkpoint is published once, and only after its transaction has committed, even if the
+//! server crashes. Published checkpoints always agree with the database. This holds in the same
+//! cluster and after a move to another cluster.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call,
@@ -16,7 +17,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A directory beside the data directory that the server can write to.
+/// Creates a directory beside the data directory. The server can write to it.
 fn directory(cluster: &Cluster, name: &str) -> PathBuf {
     let directory = cluster.directory().join(name);
     fs::create_dir(&directory).expect("a directory can be made");
@@ -24,7 +25,7 @@ fn directory(cluster: &Cluster, name: &str) -> PathBuf {
     directory
 }
 
-/// Creates a signing key in a file that the server can read.
+/// Creates a signing key, in a file that the server can read.
 fn key_file(cluster: &Cluster, name: &str) -> (SigningKey, PathBuf) {
     let key = SigningKey::generate(name).expect("a key");
     let file = cluster.directory().join(format!("{name}.key"));
@@ -34,7 +35,8 @@ fn key_file(cluster: &Cluster, name: &str) -> (SigningKey, PathBuf) {
     (key, file)
 }
 
-/// The files of a directory by folder and tree size, without unfinished files, which nobody reads.
+/// Returns the published files of a directory, by folder and tree size. Unfinished files, which
+/// nobody reads, are left out.
 fn published(directory: &Path) -> BTreeMap<(String, u64), String> {
     let mut files = BTreeMap::new();
     for folder in fs::read_dir(directory).expect("the directory can be read") {
@@ -63,7 +65,7 @@ fn notes(session: &mut Session) -> BTreeMap<u64, String> {
     rows.iter().map(|row| (row.get::<_, i64>(0) as u64, row.get(1))).collect()
 }
 
-/// Waits for the next notification.
+/// Waits for the next notification, and returns its payload.
 fn hear(session: &mut Session) -> Vec<String> {
     let mut notifications = session.notifications();
     let next = notifications.timeout_iter(Duration::from_secs(60)).take(1);
@@ -96,8 +98,8 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
     call(&mut admin, "BEGIN; SAVEPOINT s; SELECT lead_audit.seal(); ROLLBACK TO s; COMMIT");
     assert!(published(&directory).is_empty(), "nothing leaves that was rolled back to a savepoint");
     call(&mut admin, "BEGIN; SAVEPOINT s; SELECT lead_audit.seal(); RELEASE s; COMMIT");
-    // The worker notifies of checkpoints that sessions seal. Its first notification is of the
-    // newest only.
+    // The worker sends the notifications for checkpoints that sessions seal. Its first notification
+    // is only about the newest checkpoint.
     let mut heard = hear(&mut app);
     add_leads(&mut app, 301, 305);
     assert_eq!(seal(&mut admin), 305);
@@ -145,8 +147,8 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
         );
     }
 
-    // With the key, the server finds a bad signature. A tamperer without the key cannot forge a
-    // signature.
+    // A server that has the key finds a bad signature. A tamperer who does not have the key cannot
+    // forge a good one.
     assert_intact(&mut admin);
     call(
         &mut admin,
@@ -241,7 +243,8 @@ fn unpublished_checkpoints_are_published_later() {
     assert_eq!(seal(&mut admin), 30);
     let files: Vec<u64> = published(&missing).into_keys().map(|(_, size)| size).collect();
     assert_eq!(files, [10, 20, 30]);
-    // A new session does not know which files were published.
+    // A new session does not know which checkpoints were published before. It publishes the missing
+    // ones.
     for file in fs::read_dir(
         fs::read_dir(&missing).expect("readable").next().expect("one").expect("folder").path(),
     )
@@ -260,8 +263,9 @@ fn unpublished_checkpoints_are_published_later() {
         [10, 20, 30]
     );
 
-    // Publishing never overwrites a different checkpoint: a history that was rolled back and
-    // rewritten differs from the published one.
+    // Publishing never overwrites a different checkpoint of the same size. If a history was
+    // restored from a backup and continued differently, its checkpoints differ from the published
+    // ones.
     let before = published(&missing);
     cluster.run(
         "pg_dump",
@@ -316,7 +320,7 @@ fn a_crash_causes_neither_gap_nor_fork() {
                 scope.spawn(move || write_until_the_end(cluster, stopped, round, writer));
             }
             std::thread::sleep(Duration::from_millis(100 + random.below(600)));
-            // A busy machine needs more time for three checkpoints.
+            // On a busy machine, three checkpoints take longer.
             let (before, begin) = (seen.len(), Instant::now());
             while published(&directory).len() < before + 3
                 && begin.elapsed() < Duration::from_secs(60)
@@ -334,7 +338,7 @@ fn a_crash_causes_neither_gap_nor_fork() {
             cluster.start_again();
         }
         let mut admin = wait_until_it_is_back(&cluster);
-        // The database still contains every checkpoint that was published before the crash.
+        // The database must still contain every checkpoint that was published before the crash.
         let notes = notes(&mut admin);
         for ((folder, size), text) in published(&directory) {
             assert_eq!(
@@ -355,7 +359,8 @@ fn a_crash_causes_neither_gap_nor_fork() {
     }
     let mut admin = cluster.admin("crash");
     let (size, checkpoints) = (seal(&mut admin), notes(&mut admin).len());
-    // The worker may have died between commit and file. It publishes the missing files later.
+    // The worker may have died after a commit and before it wrote the file. The next worker
+    // publishes the missing files.
     let begin = Instant::now();
     while published(&directory).len() < notes(&mut admin).len() {
         assert!(
@@ -392,7 +397,7 @@ fn write_until_the_end(cluster: &Cluster, stopped: &AtomicBool, round: u64, writ
     }
 }
 
-/// SIGKILL to the worker that seals, or to a writer.
+/// Sends SIGKILL to the worker, which seals, or to a writer.
 fn kill_a_process(cluster: &Cluster, worker: bool) {
     let condition = if worker { "backend_type = 'lead_audit worker'" } else { "usename = 'app'" };
     let sql =
@@ -433,8 +438,8 @@ fn the_tree_continues_after_dump_and_restore() {
     let (mut app, mut open) = (cluster.session("app", "source"), cluster.session("app", "source"));
     add_leads(&mut app, 1, 400);
     seal(&mut admin);
-    // The dump meets an open transaction, a transaction that has ended since sealing looked, and
-    // unsealed entries.
+    // At the time of the dump, one transaction is open, one has ended since sealing last looked for
+    // it, and some entries are not sealed.
     call(&mut open, "BEGIN; INSERT INTO leads (id) VALUES ('open')");
     let mut ending = cluster.session("app", "source");
     call(&mut ending, "BEGIN; INSERT INTO leads (id) VALUES ('ending')");
@@ -456,7 +461,7 @@ fn the_tree_continues_after_dump_and_restore() {
         )
     };
 
-    // This cluster seals continuously, also during the restore.
+    // The worker of this cluster seals all the time, even during the restore.
     let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '1ms'").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
     for (name, arguments) in [
@@ -491,12 +496,12 @@ fn the_tree_continues_after_dump_and_restore() {
         assert_tree_whole(&mut admin);
         assert_intact(&mut admin);
     }
-    // The dump changes nothing in the source.
+    // The dump must have changed nothing in the source.
     call(&mut open, "COMMIT");
     assert_eq!(seal(&mut admin), 412);
     assert_tree_whole(&mut admin);
 
-    // If only the schema is restored, the log begins with the first entry.
+    // If only the schema is restored, the log begins again with its first entry.
     call(&mut cluster.admin("postgres"), "CREATE DATABASE empty");
     let schema = cluster.directory().join("schema.sql");
     let schema = schema.to_str().expect("UTF-8");

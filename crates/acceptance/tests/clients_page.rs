@@ -1,5 +1,5 @@
-//! Runs the Rust program on the page docs/clients.md. clients/python/tests runs the programs in
-//! other languages.
+//! Runs the Rust program on the page docs/clients.md. The tests in clients/python/tests run the
+//! programs in other languages.
 
 use acceptance::{Cluster, app_database};
 use std::process::Command;
@@ -13,8 +13,8 @@ mod page {
     }
 }
 
-/// Not a test. The test below runs this in a separate process, because the program reads its
-/// environment.
+/// This is not a test of its own. `rust_program` runs it in a separate process, because the program
+/// reads environment variables.
 #[test]
 #[ignore = "run by rust_program"]
 fn program() {

@@ -1,6 +1,6 @@
-//! A superuser changes one column of an entry behind the extension's back, two hundred times: each
-//! time in another entry, each column in turn. Verification finds every change and reports nothing
-//! else.
+//! A superuser changes one column of an entry behind the extension's back, two hundred times. Each
+//! time it is another entry, and the columns take turns. Verification must find every change and
+//! must report nothing else.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, call, faults, value,
@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const TAMPERINGS: usize = 200;
 
-/// SQL expressions that replace a value. `$` stands for the column.
+/// Returns SQL expressions that change a value of this column. `$` stands for the column.
 fn changes(column: &str, type_name: &str) -> &'static [&'static str] {
     match (column, type_name) {
-        // New ids are unused. The fault then names the new id.
+        // The new ids are not in use. Verification then reports the new id.
         ("id", _) => &["$ + 1000000", "-$", "$ + 2000000", "0"],
         (_, "bigint" | "integer") => &["$ + 1", "$ - 1", "-$", "NULL", "coalesce($, 0)", "0"],
         (_, "smallint") => &["$ + 1", "0", "-$", "NULL"],
@@ -88,7 +88,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     let mut admin = app_database(&cluster, "tamper");
     write_trail(&mut cluster.session("app", "tamper"), &mut admin);
     assert_intact(&mut admin);
-    // A superuser can disable the triggers. The log is then an ordinary table.
+    // A superuser can disable the triggers that protect the log. Then every statement can change
+    // it.
     call(
         &mut admin,
         "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only;
@@ -119,7 +120,7 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     assert!(wronged.is_empty(), "the verifier in Python found what nobody touched: {wronged:#?}");
     assert!(!verdict.satisfied);
 
-    // The other functions of verification agree.
+    // The other functions of verification must report the same entries.
     let by_entry: Vec<i64> = admin
         .query(
             "SELECT id FROM lead_audit.entry WHERE NOT lead_audit.verify_entry(id) ORDER BY id",
@@ -143,8 +144,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
         .collect();
     assert_eq!(by_range, [some]);
 
-    // After the original values are restored, nothing is reported: verification detects changed
-    // values, not writes.
+    // When the original values are back, nothing is reported: verification detects changed values,
+    // not writes.
     call(
         &mut admin,
         "TRUNCATE lead_audit.entry; INSERT INTO lead_audit.entry SELECT * FROM original",
@@ -152,7 +153,7 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     assert_intact(&mut admin);
 }
 
-/// Entries of every operation, with and without each optional column.
+/// Makes entries of every operation, with and without a value in each optional column.
 fn write_trail(app: &mut Session, admin: &mut Session) {
     add_leads(app, 1, 150);
     call(
@@ -180,8 +181,8 @@ fn write_trail(app: &mut Session, admin: &mut Session) {
     );
 }
 
-/// Changes one column in each of many entries. Returns their current ids with a description of the
-/// change.
+/// Changes one column in each of many entries. Returns the ids that these entries have now, each
+/// with a description of the change.
 fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
     let columns: Vec<(String, String)> = admin
         .query(
@@ -201,7 +202,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
     for number in 0..TAMPERINGS {
         let (column, type_name) = &columns[number % columns.len()];
         let all = changes(column, type_name);
-        // Prefers entries with a value in this column: a change from NULL is easier to detect.
+        // Prefers entries that have a value in this column, because a change from NULL is easier to
+        // detect.
         let candidates: Vec<i64> = admin
             .query(
                 &format!(
@@ -216,8 +218,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
             .map(|row| row.get(0))
             .collect();
         let mut done = None;
-        // Some changes leave some values as they are: lower('ok') is 'ok'. The next entry or the
-        // next change is tried then.
+        // Some changes do not alter some values: lower('ok') is 'ok'. Then the loops try the next
+        // entry or the next change.
         'search: for _ in 0..all.len() {
             let turn = next_change.entry(type_name).or_insert_with(|| random.below(50) as usize);
             let change = all[*turn % all.len()];
@@ -238,8 +240,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
                         break 'search;
                     }
                     Ok(None) => {}
-                    // The change is impossible for this value: the id is taken, or the JSON would
-                    // be invalid.
+                    // The change is impossible for this value, because the new id is taken or the
+                    // new JSON is invalid.
                     Err(error) => assert!(
                         matches!(error.code().map(|c| c.code()), Some("22P02" | "23505")),
                         "{error}\n{sql}"

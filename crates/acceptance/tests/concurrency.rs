@@ -1,6 +1,6 @@
-//! Eight sessions write to the same rows at once, each with its own context, which changes with
-//! each transaction. Every committed change has exactly one entry, with its writer's context.
-//! Changes that were rolled back have none.
+//! Eight sessions write to the same rows at once. Each session has its own context, which changes
+//! with each transaction. Every committed change must have exactly one entry, with the context of
+//! its writer. Changes that were rolled back must have none.
 
 use acceptance::{
     Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting,
@@ -13,7 +13,7 @@ const WRITERS: u64 = 8;
 const ROWS: u64 = 500;
 const LONG: Duration = Duration::from_secs(60);
 
-/// A change, as its writer knows it and as its entry describes it.
+/// A change. Its writer describes it, and its entry must describe it equally.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Change {
     request_id: String,
@@ -24,7 +24,7 @@ struct Change {
     user_agent: Option<String>,
     backend_pid: i32,
     txid: String,
-    /// The writer that the row itself names. None for a DELETE.
+    /// The writer whose name is in the row itself. None for a DELETE.
     written_by: Option<String>,
 }
 
@@ -70,8 +70,8 @@ fn each_entry_has_its_own_writers_context() {
         assert!(expected.len() > 1000, "only {} changes: this proves nothing", expected.len());
         println!("{} changes, library preloaded: {preloaded}", expected.len());
 
-        // For one row, a later commit has a higher id: each entry begins with the state in which
-        // the previous one ended.
+        // For the same row, a later commit must have a higher id: each entry of a row begins with
+        // the state in which the previous entry ended.
         assert_trail_gives_table(&mut admin, "leads");
         assert_intact(&mut admin);
         let unwritten: i64 = value(&mut admin, "SELECT entries_not_written FROM lead_audit.stats");
@@ -89,8 +89,9 @@ fn each_entry_has_its_own_writers_context() {
     }
 }
 
-/// PostgreSQL reports a serialization failure at a transaction's next write, which may be the write
-/// of its entries. The statement fails with that error, and every committed row has its entry.
+/// PostgreSQL reports a serialization failure at the next write of a transaction. That write may be
+/// the insertion of entries. The statement must then fail with this error, and must not be treated
+/// as one whose entry cannot be written.
 #[test]
 fn a_serialization_failure_is_not_an_unwritten_entry() {
     let cluster = Cluster::start();
@@ -107,7 +108,7 @@ fn a_serialization_failure_is_not_an_unwritten_entry() {
         &mut second,
         "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT v FROM pair WHERE id = 1; UPDATE pair SET v = 9 WHERE id = 2",
     );
-    // The other session commits when the row is written and its entry is not.
+    // The other session commits when this session has written the row but not yet the entry.
     let (refused, warnings) = std::thread::scope(|scope| {
         let first = scope.spawn(move || {
             let refused = sqlstate(
@@ -142,9 +143,9 @@ struct Writer {
 /// The state of the current transaction.
 struct Work {
     done: Vec<Change>,
-    /// The values that all its changes share.
+    /// The values that are the same in all changes of the transaction.
     template: Change,
-    /// Whether a statement failed, so that only a rollback is possible.
+    /// Whether a statement failed, so that the transaction can only be rolled back.
     broken: bool,
 }
 
@@ -168,7 +169,7 @@ impl Writer {
     }
 
     fn write_until(mut self, deadline: Instant) -> Vec<Change> {
-        // A busy machine needs more time for this many changes.
+        // On a busy machine, this many changes take longer.
         while Instant::now() < deadline || self.committed.len() <= 1000 / WRITERS as usize {
             self.transactions += 1;
             if self.random.one_in(4) { self.single_statement() } else { self.transaction() }
@@ -176,7 +177,8 @@ impl Writer {
         self.committed
     }
 
-    /// Runs a statement outside a transaction block, with the context in session settings.
+    /// Runs one statement outside of a transaction block. The context is in settings of the
+    /// session.
     fn single_statement(&mut self) {
         let user = format!("user-{}", self.number);
         let request = format!("{}-{}", self.number, self.transactions);
@@ -187,7 +189,7 @@ impl Writer {
         let mut work =
             Work { done: Vec::new(), template: self.template(request, Some(user)), broken: false };
         let sql = self.statement(&work);
-        // Only the written rows tell the transaction's id.
+        // The transaction's id is known only from the rows that the statement returns.
         match self.session.query(&sql, &[]) {
             Ok(rows) => {
                 take(&rows, &mut work.done, &work.template);
@@ -198,12 +200,12 @@ impl Writer {
         call(&mut self.session, "RESET lead_audit.user_id; RESET lead_audit.request_id");
     }
 
-    /// Runs a transaction of several statements, with the context in SET LOCAL, savepoints, and a
-    /// commit or rollback.
+    /// Runs a transaction of several statements and savepoints, and commits it or rolls it back.
+    /// The context is set by SET LOCAL.
     fn transaction(&mut self) {
         let request = format!("{}-{}", self.number, self.transactions);
-        // Some transactions set no user. The user of an earlier transaction in this session must
-        // not appear in their entries.
+        // Some transactions set no user. Their entries must not have the user of an earlier
+        // transaction of this session.
         let user =
             (!self.random.one_in(5)).then(|| format!("user-{}-{}", self.number, self.transactions));
         call(&mut self.session, &format!("BEGIN; SET LOCAL lead_audit.request_id = '{request}'"));
@@ -221,14 +223,16 @@ impl Writer {
             self.committed.append(&mut work.done);
         } else {
             if !work.broken && self.random.one_in(2) {
-                // An error aborts the transaction instead of a deliberate ROLLBACK.
+                // In some transactions an error causes the rollback instead of a deliberate
+                // ROLLBACK.
                 let _ = self.session.batch_execute("SELECT 1 / 0");
             }
             call(&mut self.session, "ROLLBACK");
         }
     }
 
-    /// Runs a statement, or a savepoint with several statements that is released or rolled back.
+    /// Runs a statement, or a savepoint with several statements. The savepoint is released or
+    /// rolled back.
     fn step(&mut self, work: &mut Work, depth: u64) {
         if work.broken {
             return;
@@ -260,7 +264,8 @@ impl Writer {
         }
     }
 
-    /// A statement that returns operation, key and transaction of each written row.
+    /// Returns a statement that returns operation, key and transaction id of each row that it
+    /// writes.
     fn statement(&mut self, work: &Work) -> String {
         let (tag, user) =
             (&work.template.request_id, work.template.written_by.as_deref().unwrap_or_default());
@@ -296,7 +301,7 @@ impl Writer {
                                   WHERE id = 'r{other}' AND id <> 'r{row}' RETURNING id)
                  SELECT 'DELETE', id, pg_current_xact_id()::text FROM gone UNION ALL SELECT 'UPDATE', id, pg_current_xact_id()::text FROM changed"
             ),
-            // Fails after it has written rows.
+            // This statement fails after it has written rows.
             _ => format!(
                 "INSERT INTO leads (id, enrichment_task_id, updated_by) SELECT 'failing-' || least(g, 5), '{tag}', '{user}'
                  FROM generate_series(1, 10) g {}",
@@ -306,7 +311,7 @@ impl Writer {
     }
 
     fn template(&self, request_id: String, user_id: Option<String>) -> Change {
-        // The row names its writer even if the context does not.
+        // The row names its writer even if the context has no user.
         let written_by = Some(user_id.clone().unwrap_or_else(|| format!("nobody-{request_id}")));
         Change {
             request_id,
@@ -336,7 +341,7 @@ fn take(rows: &[postgres::Row], done: &mut Vec<Change>, template: &Change) {
     }
 }
 
-/// The writers conflict with each other on purpose.
+/// Checks that an error is a conflict between the writers, who conflict on purpose.
 fn assert_is_expected(error: &postgres::Error) {
     let code = error.code().map(|code| code.code()).unwrap_or_default();
     assert!(["40P01", "23505"].contains(&code), "{error}: {:?}", error.as_db_error());
@@ -374,7 +379,8 @@ fn changes_in_trail(admin: &mut Session) -> Vec<Change> {
         .collect()
 }
 
-/// The changes that only one of two sorted lists contains, or that one contains more often.
+/// Returns the changes that only one of two sorted lists contains, or that one list contains more
+/// often.
 fn difference<'a>(
     expected: &'a [Change],
     found: &'a [Change],

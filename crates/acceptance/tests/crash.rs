@@ -1,6 +1,6 @@
-//! The server crashes again and again during writes: a kill ends a writer's process or the
-//! postmaster, or an immediate shutdown ends all processes. Committed changes have their entries
-//! afterwards, and other changes have none.
+//! The server crashes again and again during writes. Some crashes are a SIGKILL to a writer's
+//! server process or to the postmaster. Others are an immediate shutdown, which ends all processes.
+//! Afterwards, committed changes must have their entries, and other changes must have none.
 
 use acceptance::{
     Cluster, Random, app_database, assert_intact, assert_trail_gives_table, call, setting, value,
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 const WRITERS: u64 = 4;
 
-/// The end of a transaction, as far as its writer knows.
+/// How a transaction ended, as far as its writer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Committed,
     RolledBack,
-    /// The connection was lost after COMMIT was sent.
+    /// The connection was lost after COMMIT was sent, so the end is unknown.
     Unknown,
 }
 
@@ -26,12 +26,12 @@ fn after_a_crash_each_change_has_its_entry() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
     let cluster = Cluster::builder().preloaded().setting("restart_after_crash = on").start();
     let mut admin = app_database(&cluster, "crash");
-    // The writers find their rows by the beginning of the key.
+    // With this index, the writers find their rows by the beginning of the key.
     call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
     drop(admin);
     let mut random = Random::new(700);
-    // By request_id: the number of entries that the transaction has if it was committed, and how it
-    // ended.
+    // Keyed by request_id. The number is the number of entries that the transaction must have if it
+    // was committed.
     let mut transactions: BTreeMap<String, (i64, End)> = BTreeMap::new();
     for round in 0..crashes {
         let pause = Duration::from_millis(100 + random.below(500));
@@ -97,9 +97,9 @@ fn after_a_crash_each_change_has_its_entry() {
             found.keys().all(|request| transactions.contains_key(request)),
             "entries of nobody"
         );
-        // The table and the trail agree, even where the writers do not know the end of a
-        // transaction. Nothing is removed, so the effects of a crash are still visible some crashes
-        // later.
+        // The table and the trail must agree, even if a writer does not know how its transaction
+        // ended. No rows are removed between the checks, so an effect of a crash is still visible
+        // after later crashes.
         if round % 5 == 0 || round + 1 == crashes {
             assert_trail_gives_table(&mut admin, "leads");
             assert_intact(&mut admin);
@@ -115,7 +115,7 @@ fn after_a_crash_each_change_has_its_entry() {
     assert!(ends(End::RolledBack) > 0);
 }
 
-/// Runs transactions until the server is gone.
+/// Runs transactions until the server no longer answers.
 fn write_until_the_end(
     cluster: &Cluster,
     stopped: &AtomicBool,
@@ -169,7 +169,8 @@ fn write_until_the_end(
     done
 }
 
-/// SIGKILL to one server process makes the server restart all processes.
+/// Sends SIGKILL to the server process of a writer. The postmaster then restarts all other
+/// processes.
 fn kill_a_writer(cluster: &Cluster) {
     let pid: i32 = value(
         &mut cluster.admin("crash"),
@@ -181,8 +182,8 @@ fn kill_a_writer(cluster: &Cluster) {
 
 fn wait_until_it_is_back(cluster: &Cluster) {
     let begin = Instant::now();
-    // The server notices a kill after a moment. A session that survives the delay belongs to the
-    // restarted server.
+    // It takes a moment until the server notices the kill. A session that survives the delay of 0.1
+    // seconds belongs to the restarted server.
     loop {
         let postmaster_says_ready = || -> Option<()> {
             let mut session = cluster.try_session("postgres", "crash").ok()?;

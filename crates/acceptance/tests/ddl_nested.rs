@@ -1,15 +1,15 @@
-//! PostgreSQL runs code of a table's owner during a DDL command: functions in index expressions, in
-//! partition keys, in predicates. The code may run while a table already belongs to a watched one
-//! and has no trigger yet, or no longer has one. Its writes must be recorded, and it must not get
-//! more rights than its owner.
+//! During a DDL command, PostgreSQL runs code of a table's owner: functions in index expressions,
+//! in partition keys and in predicates. This code may run while a table is already part of a
+//! watched table but has no trigger yet, or while it no longer has one. The writes of such code
+//! must be recorded, and such code must not get more rights than its owner has.
 
 use acceptance::{
     Cluster, Session, app_database, assert_all_on, assert_intact, call, operations, sqlstate,
     try_call, value,
 };
 
-/// `trap(int)` and `trap(text)` return their argument. They run the code that was passed to `arm`
-/// once.
+/// Creates `trap(int)` and `trap(text)`, which return their argument. The first call after `arm`
+/// also runs the code that was passed to `arm`.
 const TRAP: &str = "
     GRANT CREATE ON SCHEMA public TO app;
     SET ROLE app;
@@ -35,8 +35,8 @@ fn was_sprung(app: &mut Session) -> bool {
     value(app, "SELECT NOT EXISTS (SELECT FROM armed)")
 }
 
-/// While a table that is watched on its own becomes a partition, it has other triggers for a
-/// moment. The guard covers the commands that run meanwhile.
+/// When a table that is itself watched becomes a partition, its triggers are replaced. The guard
+/// must cover commands that run while the table's own triggers are already gone.
 #[test]
 fn commands_while_a_partition_is_attached() {
     let cluster = Cluster::start();
@@ -93,7 +93,8 @@ fn commands_while_a_partition_is_attached() {
     assert_intact(&mut admin);
 }
 
-/// Writes to a table that PostgreSQL is rewriting are lost, so entries would describe nothing.
+/// A write to a table that PostgreSQL is rewriting is lost, so its entry would describe no change.
+/// The guard refuses such writes.
 #[test]
 fn writes_to_a_table_that_is_being_rewritten() {
     let cluster = Cluster::start();
@@ -121,7 +122,7 @@ fn writes_to_a_table_that_is_being_rewritten() {
             assert!(!was_sprung(&mut app));
             call(&mut app, "DELETE FROM armed");
         }
-        // Writes to another table persist.
+        // Writes to another table are not lost, and are recorded.
         arm(&mut app, "INSERT INTO other VALUES (1)");
         call(&mut app, command);
         assert!(was_sprung(&mut app));
@@ -132,7 +133,8 @@ fn writes_to_a_table_that_is_being_rewritten() {
     assert_intact(&mut admin);
 }
 
-/// A running statement has looked up the triggers of its table at its start.
+/// A running statement looked up the triggers of its table when it started, so the guard refuses to
+/// change them during the statement.
 #[test]
 fn statements_around_the_command() {
     let cluster = Cluster::start();
@@ -161,14 +163,14 @@ fn statements_around_the_command() {
         &mut app,
         "ALTER TABLE w INHERIT top; ALTER TABLE pl ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)",
     );
-    // In the opposite direction.
+    // The same holds for the opposite command, which detaches a partition.
     let detach = "UPDATE p2 SET v = run(id - 10, 'ALTER TABLE pl DETACH PARTITION p2')::text";
     assert_eq!(sqlstate(&mut app, detach), "55006");
     assert_all_on(&mut admin);
 }
 
-/// When the guard and enable() change triggers, PostgreSQL reads the partition key and calls its
-/// functions that have constant arguments.
+/// When the guard and enable() change triggers, PostgreSQL reads the partition key. It then calls
+/// the functions in the key whose arguments are constants.
 #[test]
 fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     let cluster = Cluster::start();
@@ -183,7 +185,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     );
     call(&mut admin, "SELECT lead_audit.enable('pl')");
     call(&mut app, "INSERT INTO pl VALUES (151, 'a'), (152, 'b')");
-    // The function can only raise an error to report its role.
+    // The function cannot return its role to the test, so it reports a wrong role by raising an
+    // error.
     call(
         &mut app,
         r#"CREATE FUNCTION seize() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -202,7 +205,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
         ("SELECT lead_audit.disable('other')", false),
         ("SELECT lead_audit.enable('other')", false),
     ] {
-        // A new session has nothing cached.
+        // The session is new, so nothing is cached.
         let mut session =
             if by_app { cluster.session("app", "rights") } else { cluster.admin("rights") };
         assert_eq!(try_call(&mut session, statement), Ok(()), "{statement}");
@@ -211,8 +214,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
             "{statement}"
         );
     }
-    // PostgreSQL itself may have called the function as the owner, outside the guard. Those writes
-    // have entries.
+    // PostgreSQL itself may have called the function as the owner, outside of the guard. The writes
+    // of such a call must have entries.
     let (changed, recorded) = (
         value::<i64>(&mut admin, "SELECT count(*) FROM pl22 WHERE v = 'HACKED'"),
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'"),
@@ -224,7 +227,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     assert_intact(&mut admin);
 }
 
-/// The worker runs as superuser. It calls no such function and reports that.
+/// The worker runs as superuser. It must call no function of a partition key, and must report that
+/// the table was not repaired.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();
@@ -253,7 +257,7 @@ fn the_worker_calls_no_function_of_a_partition_key() {
     assert_all_on(&mut admin);
 }
 
-/// Triggers that are disabled for a part of one command.
+/// Triggers are disabled for a part of one command.
 #[test]
 fn triggers_disabled_within_a_command() {
     let cluster = Cluster::start();
@@ -276,7 +280,7 @@ fn triggers_disabled_within_a_command() {
         let command = format!("ALTER TABLE w {off}, REPLICA IDENTITY USING INDEX i, {on}");
         arm(&mut app, "UPDATE w SET v = 'HACKED'");
         assert_eq!(sqlstate(&mut cluster.session("app", "within"), &command), "42501", "{command}");
-        // If a role may disable the triggers, the command is an entry.
+        // If a role may disable the triggers, an entry records the command.
         let before = operations(&mut admin, "w");
         call(&mut cluster.admin("within"), &command);
         assert_eq!(operations(&mut admin, "w"), format!("{before} DDL").trim(), "{command}");
@@ -285,9 +289,9 @@ fn triggers_disabled_within_a_command() {
     assert_all_on(&mut admin);
 }
 
-/// The guard makes triggers with the rights of the extension's owner. An event trigger of somebody
-/// else that this fires runs as it would for the command of the user: as the user, or as its own
-/// owner if it is SECURITY DEFINER.
+/// The guard creates triggers with the rights of the extension's owner. This can fire an event
+/// trigger of another role. That event trigger must run with the same rights as for the user's own
+/// command: as the user, or as its owner if it is SECURITY DEFINER.
 #[test]
 fn event_triggers_of_others_keep_their_rights() {
     let cluster = Cluster::start();

@@ -1,5 +1,5 @@
-//! Two sessions run DDL on watched tables at once, under every isolation level. It does not disturb
-//! sessions that use other tables, and the guard misses nothing, in either order.
+//! Two sessions run DDL on watched tables at once, under every isolation level and in either order.
+//! The DDL must not disturb sessions that use other tables, and the guard must miss nothing.
 
 use acceptance::{
     Cluster, Session, app_database, assert_all_on, assert_intact, call, operations, sqlstate,
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Runs `blocked` in a session that waits for another session, until `release` ends the wait.
+/// Runs `blocked` in a new session, where it waits for another session. Calls `release`, which ends
+/// the wait.
 fn in_turn(
     cluster: &Cluster,
     database: &str,
@@ -19,7 +20,7 @@ fn in_turn(
     in_turn_of(&mut cluster.admin(database), cluster, database, blocked, release)
 }
 
-/// Like `in_turn`, in the given session.
+/// Does the same as `in_turn`, but in the session `waiting`.
 fn in_turn_of(
     waiting: &mut Session,
     cluster: &Cluster,
@@ -40,8 +41,8 @@ fn in_turn_of(
     })
 }
 
-/// A child table that another session creates while its parent leaves the watched table leaves
-/// together with the parent.
+/// A table stops being a child of the watched table while another session creates a grandchild
+/// below it. The new table must leave the watched table too.
 #[test]
 fn a_child_table_that_is_created_while_its_parent_leaves() {
     let cluster = Cluster::start();
@@ -76,7 +77,8 @@ fn a_child_table_that_is_created_while_its_parent_leaves() {
     assert_intact(&mut admin);
 }
 
-/// The notes that a session makes about its tables are not rows that the other session has read.
+/// The guard stores rows about the tables of a session. These rows must not conflict with the reads
+/// of another serializable transaction.
 #[test]
 fn ddl_on_two_tables_under_serializable() {
     let cluster = Cluster::start();
@@ -111,7 +113,7 @@ fn ddl_on_two_tables_under_serializable() {
         ("DROP TABLE a2", "DROP TABLE b2"),
     ] {
         call(&mut admin, "VACUUM ANALYZE lead_audit.watch, lead_audit.watched_relation");
-        // Both are in the middle of the command before either commits.
+        // Both sessions are in the middle of their commands before either of them commits.
         for session in [&mut one, &mut two] {
             call(session, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM leads");
         }
@@ -124,8 +126,8 @@ fn ddl_on_two_tables_under_serializable() {
     assert_intact(&mut admin);
 }
 
-/// The transaction's snapshot is older than the partition, child table or watching that its
-/// commands concern.
+/// The snapshot of a transaction is older than the partition, the child table or the watching that
+/// its commands concern.
 #[test]
 fn ddl_under_an_old_snapshot() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
@@ -168,7 +170,8 @@ fn ddl_under_an_old_snapshot() {
         assert_all_on(&mut admin);
         assert_intact(&mut admin);
 
-        // Other commands that add or remove a newer table under such a snapshot.
+        // Other commands under such a snapshot add or remove a table that is newer than the
+        // snapshot.
         call(&mut old, &begin);
         call(
             &mut admin,
@@ -196,7 +199,7 @@ fn ddl_under_an_old_snapshot() {
     }
 }
 
-/// A grandchild is created while its parent becomes a member of a watched table.
+/// Another session creates a grandchild while its parent becomes a part of a watched table.
 #[test]
 fn a_grandchild_that_is_created_while_its_parent_joins() {
     let cluster = Cluster::start();
@@ -223,7 +226,7 @@ fn a_grandchild_that_is_created_while_its_parent_joins() {
         );
         assert_eq!(found, "INSERT UPDATE TRUNCATE", "{join}");
         assert_all_on(&mut admin);
-        // In the opposite order: the grandchild waits, and finds its parent watched.
+        // In the opposite order, the grandchild waits until its parent is watched.
         call(
             &mut admin,
             "CREATE TABLE mid2 (id int, note text); CREATE TABLE sub2 () INHERITS (mid2)",
@@ -246,7 +249,8 @@ fn a_grandchild_that_is_created_while_its_parent_joins() {
     assert_intact(&mut admin);
 }
 
-/// Temporary tables are private to their sessions. Those of other sessions do not block enable().
+/// Temporary tables are private to their sessions. enable() must not be blocked by a temporary
+/// child table of another session.
 #[test]
 fn a_temporary_child_of_another_session() {
     let cluster = Cluster::start();
@@ -269,7 +273,7 @@ fn a_temporary_child_of_another_session() {
     call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.disable('t')");
 }
 
-/// The worker compares the watched tables with the catalog.
+/// The worker compares the watched tables with the catalog, and repairs what bypassed the guard.
 #[test]
 fn the_worker_finds_what_bypassed_the_guard() {
     let cluster = Cluster::builder().preloaded().start();

@@ -1,5 +1,6 @@
-//! Dumps and restores with PostgreSQL's programs: the trail is restored entry by entry, the restore
-//! itself creates no entries, and the tables are watched under the same watch ids.
+//! PostgreSQL's own programs dump and restore databases. The trail must be restored entry by entry,
+//! the restore itself must create no entries, and the tables must be watched under the same watch
+//! ids.
 
 use acceptance::populated_database::{self, Trail, assert_restored, assert_watched_as_before};
 use acceptance::{
@@ -11,7 +12,7 @@ fn new_database(cluster: &Cluster, name: &str) {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
 }
 
-/// Runs psql or pg_restore, which must print no alarming message.
+/// Runs psql or pg_restore. Neither may print an alarming message.
 fn restore(cluster: &Cluster, program: &str, arguments: &[&str]) {
     let output =
         cluster.client_program(program).args(arguments).output().expect("the program starts");
@@ -59,8 +60,8 @@ fn a_restored_database_has_its_trail() {
     );
     assert_restored(&cluster, "from_directory", &before);
 
-    // A restored database can be dumped and restored again, into a server that never had the
-    // extension's objects.
+    // A restored database can be dumped again, and restored into a server in which the extension
+    // was never created.
     let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
     let again = file("again.dump");
@@ -71,7 +72,7 @@ fn a_restored_database_has_its_trail() {
     assert_eq!(Trail::of(&mut other.admin("second")), second);
     assert_watched_as_before(&other, "second");
 
-    // A copy by CREATE DATABASE … TEMPLATE is equivalent.
+    // A copy made by CREATE DATABASE … TEMPLATE must be as complete as a restored database.
     call(&mut cluster.admin("postgres"), "CREATE DATABASE copied TEMPLATE source");
     assert_restored(&cluster, "copied", &before);
 }
@@ -81,7 +82,8 @@ fn schema_and_data_are_restored_separately() {
     let cluster = Cluster::start();
     drop(populated_database::make(&cluster, "source"));
     let mut admin = cluster.admin("source");
-    // pg_dump would enable the disabled trigger like all others. This is its normal behaviour.
+    // pg_dump does not dump that this trigger is disabled, so the restored one would be enabled.
+    // That is how pg_dump works, so the table is dropped first.
     call(&mut admin, "DROP TABLE \"switched off\"");
     let before = Trail::of(&mut admin);
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
@@ -109,7 +111,8 @@ fn schema_and_data_are_restored_separately() {
         "the triggers came with the table"
     );
 
-    // pg_dump's manual recommends this for data-only dumps: triggers are disabled during the load.
+    // The manual of pg_dump recommends this option for data-only dumps. It disables triggers during
+    // the load.
     cluster.run("pg_dump", &["--data-only", "--disable-triggers", "-d", "source", "-f", &data]);
     let arguments =
         ["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &data];
@@ -189,7 +192,7 @@ fn a_single_table_is_restored_beside_the_extension() {
     assert_eq!(value::<i64>(&mut admin, entries), updated + rows + 60);
     assert_intact(&mut admin);
 
-    // Loading data alone into a watched table is an ordinary write.
+    // If only data is loaded into a watched table, the load is an ordinary write.
     let mut own = app_database(&cluster, "own_leads");
     restore_file(&cluster, "own_leads", &data);
     assert_eq!(

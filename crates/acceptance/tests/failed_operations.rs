@@ -1,5 +1,5 @@
-//! Each failure has an entry: failures of every kind from psycopg and psql
-//! (crates/acceptance/python), a full disk, a standby, restarts, databases that are created and
+//! Each failure must have an entry. The tests cover failures of every kind from psycopg and psql
+//! (crates/acceptance/python), a full disk, a standby, restarts, and databases that are created and
 //! dropped.
 
 use acceptance::{
@@ -21,7 +21,7 @@ fn preloaded() -> Builder {
     Cluster::builder().preloaded()
 }
 
-/// State and remedy of a part.
+/// Returns the state and the remedy of a part of lead_audit.status().
 fn status(session: &mut Session, part: &str) -> (String, Option<String>) {
     let row = session
         .query_one("SELECT state, remedy FROM lead_audit.status() WHERE part = $1", &[&part]);
@@ -41,7 +41,7 @@ fn failures(admin: &mut Session) -> i64 {
     )
 }
 
-/// A database in which the lead "taken" exists.
+/// Creates a database in which a lead with the id "taken" exists.
 fn taken_database(cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
@@ -79,7 +79,8 @@ fn each_kind_from_real_clients() {
 
 #[test]
 fn a_full_disk() {
-    // The table's file cannot grow beyond this limit. The log's files stay below it.
+    // No file may grow beyond this limit. The table's file reaches it, and the log's files stay
+    // below.
     let cluster = preloaded().file_size_limit(20_000).start();
     let mut admin = app_database(&cluster, "disk");
     call(
@@ -91,8 +92,8 @@ fn a_full_disk() {
     call(&mut admin, "ALTER ROLE app SET lead_audit.batch_memory = '512MB'");
     let mut app = cluster.session("app", "disk");
     let code = sqlstate(&mut app, fill);
-    // The client receives the error before the transaction has finished aborting. The failure
-    // counts after that.
+    // The client receives the error before the transaction has finished aborting. The failure is
+    // counted only when it has.
     wait_until(&mut admin, "SELECT queued > 0 FROM lead_audit.stats");
     wait_until(&mut admin, WRITTEN);
     let rows = admin
@@ -131,7 +132,7 @@ fn without_preloading_status_names_the_remedy() {
         0
     );
 
-    // Applies the remedy.
+    // Applies the remedy that status() names.
     let (_, remedy) = status(&mut admin, "preloading");
     drop(admin);
     cluster.stop("fast");
@@ -146,7 +147,8 @@ fn without_preloading_status_names_the_remedy() {
     wait_until(&mut admin, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
 }
 
-/// Records in the queue at a shutdown or a kill are written after the restart.
+/// Records that are in the queue when the server is shut down or killed are written after the
+/// restart.
 #[test]
 fn a_restart_loses_no_record() {
     let cluster = preloaded().start();
@@ -157,14 +159,14 @@ fn a_restart_loses_no_record() {
     );
     let mut expected = 0;
     for mode in ["fast", "smart", "immediate", "kill"] {
-        // The lock holds the worker back, so that the queue is not empty.
+        // This lock makes the worker wait, so that the queue does not become empty.
         let mut holder = cluster.admin("restart");
         call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
         for _ in 0..50 {
             duplicate(&cluster, "restart");
         }
         expected += 50;
-        // A client receives its error a moment before the failure counts.
+        // A client receives its error a moment before the failure is counted.
         wait_until(&mut admin, "SELECT queued - written = 50 FROM lead_audit_internal.own_queue()");
         if mode == "smart" {
             call(&mut holder, "ROLLBACK");
@@ -204,8 +206,8 @@ fn a_restart_loses_no_record() {
     assert_intact(&mut admin);
 }
 
-/// Records that are written together share a subtransaction. After an error, each record is written
-/// in its own.
+/// Records that are written together share a subtransaction. After an error, the worker writes each
+/// record in its own subtransaction.
 #[test]
 fn a_record_that_fails_does_not_affect_the_others() {
     let cluster = preloaded().start();
@@ -219,8 +221,8 @@ fn a_record_that_fails_does_not_affect_the_others() {
     for id in [-1, -2, -3] {
         duplicate(&cluster, "together");
         assert_eq!(sqlstate(&mut admin, &format!("INSERT INTO moods VALUES ({id})")), "23514");
-        // The worker's parser refuses this text as the session's did. The result is an error and no
-        // entry.
+        // The session's parser refuses this text, and so does the worker's. So the record leads to
+        // an error and not to an entry.
         assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (1"), "42601");
     }
     wait_until(&mut admin, "SELECT queued - written = 9 FROM lead_audit_internal.own_queue()");
@@ -259,8 +261,8 @@ fn databases_are_created_and_dropped() {
     call(&mut other, "DROP DATABASE renamed");
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
     call(&mut cluster.admin("two"), "DROP EXTENSION lead_audit CASCADE");
-    // Failures before the worker notices the drop can still enter the queue. They then go only to
-    // the server's log.
+    // Before the worker notices the drop, failures can still enter the queue. Such failures go only
+    // to the server's log.
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one'"));
     assert_eq!(
         sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"),
@@ -272,7 +274,7 @@ fn databases_are_created_and_dropped() {
         &mut cluster.admin("two"),
         "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'",
     );
-    // A role that may not drop a database cannot stop its worker by trying.
+    // A role that may not drop a database must not be able to stop its worker by an attempt.
     call(&mut other, "CREATE ROLE nobody LOGIN");
     let before: i32 = value(
         &mut other,
@@ -294,7 +296,7 @@ fn databases_are_created_and_dropped() {
 
 #[test]
 fn a_missing_background_process_is_reported() {
-    // The launcher and logical replication occupy all of the processes.
+    // The launcher and logical replication occupy all background processes.
     let cluster = preloaded().setting("max_worker_processes = 2").start();
     let mut alone = taken_database(&cluster, "alone");
     wait_until(
@@ -313,7 +315,7 @@ fn a_missing_background_process_is_reported() {
         value::<i64>(&mut alone, "SELECT queued - written FROM lead_audit_internal.own_queue()"),
         1
     );
-    // More processes than databases.
+    // There are now enough processes for all databases.
     drop(alone);
     cluster.configure(&["max_worker_processes = 3".to_owned()]);
     cluster.stop("fast");
@@ -327,7 +329,7 @@ fn a_missing_background_process_is_reported() {
 
 #[test]
 fn two_databases_take_turns_with_one_background_process() {
-    // The launcher and logical replication occupy two of the processes.
+    // The launcher and logical replication occupy two of the three background processes.
     let cluster = preloaded().setting("max_worker_processes = 3").start();
     let mut first = taken_database(&cluster, "first");
     wait_until(
@@ -351,7 +353,7 @@ fn two_databases_take_turns_with_one_background_process() {
     for database in [&mut first, &mut second] {
         wait_until(database, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
     }
-    // The other database needs none any more.
+    // The other database then needs no process any more.
     call(&mut first, "DROP EXTENSION lead_audit CASCADE");
     wait_until(
         &mut second,
@@ -385,8 +387,8 @@ fn a_standby_writes_nothing_until_it_is_promoted() {
     assert_intact(&mut on_standby);
 }
 
-/// An entry that cannot be written (on_error = warn) is replaced by a gap entry, if the row was
-/// committed.
+/// With on_error = warn, an entry that cannot be written is replaced by an entry with the outcome
+/// `gap`, if the row was committed.
 #[test]
 fn gaps_have_entries() {
     let cluster = preloaded().start();
@@ -418,12 +420,12 @@ fn gaps_have_entries() {
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'poison')"),
         1
     );
-    // A row that was rolled back needs no entry and is not counted.
+    // A row that was rolled back needs no entry, so it is not counted as a missing one.
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 1);
     assert_intact(&mut admin);
 }
 
-/// Roles can neither read the queue nor fill it, except by failing statements.
+/// No role can read the queue. A role can fill the queue only by statements that fail.
 #[test]
 fn roles_cannot_read_the_queue() {
     let cluster = preloaded().start();
@@ -450,8 +452,8 @@ fn roles_cannot_read_the_queue() {
     assert!(try_call(&mut app, "SET lead_audit.queue_size = '1MB'").is_err());
 }
 
-/// The queue holds no more than the entry will. Without statement texts, it holds no value that
-/// only the text contains.
+/// The queue must not hold more than the entry will. If statement texts are not recorded, the queue
+/// must hold no value that only the text contains.
 #[test]
 fn the_queue_holds_no_more_than_the_entry() {
     let cluster = preloaded().start();

@@ -1,8 +1,9 @@
-//! TRUNCATE of foreign tables that are partitions and child tables of watched tables.
+//! TRUNCATE of a watched table also truncates the foreign tables among its partitions and child
+//! tables.
 
 use acceptance::{Cluster, Session, assert_intact, call, value};
 
-/// The entries of TRUNCATE and DDL, in order.
+/// Returns the entries of TRUNCATE and of DDL, in order.
 fn entries(admin: &mut Session) -> String {
     value(
         admin,
@@ -44,7 +45,7 @@ fn truncate_of_foreign_members() {
     assert_eq!(value::<i64>(&mut far, "SELECT count(*) FROM fp"), 0);
     let mut expected = if has_triggers { "TRUNCATE fp, TRUNCATE fc, " } else { "" }.to_owned();
     call(&mut admin, "INSERT INTO p VALUES (11); TRUNCATE p; TRUNCATE c");
-    // Rows of a foreign table are not counted.
+    // The rows of a foreign table are not counted in the entry of a TRUNCATE.
     expected += "TRUNCATE p 1, TRUNCATE c 0";
     expected += if has_triggers { ", TRUNCATE fc" } else { "" };
     assert_eq!(entries(&mut admin), expected);
