@@ -24,7 +24,8 @@ const ROWS: &str = "
 /// Checks with the Python verifier that the tree, its checkpoints and its tiles match the sealed
 /// entries.
 ///
-/// # Panics If they do not match.
+/// # Panics
+/// If they do not match.
 #[track_caller]
 pub fn assert_tree_whole(admin: &mut Session) {
     let rows: Vec<String> = match admin.query(ROWS, &[]) {

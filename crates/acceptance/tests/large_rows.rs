@@ -1,5 +1,6 @@
-//! Values of hundreds of megabytes are recorded to the last byte. A value that is too large for an
-//! entry raises an error or a warning, as lead_audit.on_error says, and is never lost silently.
+//! Values of hundreds of megabytes are recorded completely. A value that is too large for an entry
+//! raises an error or a warning, depending on lead_audit.on_error. The entry is never lost
+//! silently.
 
 use acceptance::{Cluster, Session, assert_intact, call, setting, sqlstate, value};
 
@@ -22,13 +23,13 @@ fn database(cluster: &Cluster) -> Session {
 fn two_hundred_megabytes_are_recorded() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
-    // With all values of that size the test takes minutes on a busy machine.
+    // If all values had this size, the test would take minutes on a busy machine.
     let all = setting("LEAD_AUDIT_ACCEPTANCE_LARGE", 0) > 0;
     let bytes = |at_least: u64| if all { 200_000_000 } else { at_least };
     for (number, (column, size, expression)) in [
         ("compressed", bytes(200_000_000), "left(repeat('compressed \"é\" ', size / 12), size)"),
         ("plain", bytes(200_000_000), "repeat(md5('plain'), size / 32)"),
-        // Twice as long in hexadecimal.
+        // In hexadecimal, this value is twice as long.
         ("raw", bytes(20_000_000), "convert_to(repeat(md5('raw'), size / 64), 'UTF8')"),
         ("doc", bytes(20_000_000), "jsonb_build_object('k', repeat(md5('doc'), size / 32))"),
         ("text_doc", bytes(20_000_000), "json_build_array(repeat(md5('json'), size / 32))"),
@@ -41,7 +42,8 @@ fn two_hundred_megabytes_are_recorded() {
             &mut admin,
             &format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"),
         );
-        // The unchanged value is not read for the comparison, but the old row is complete.
+        // The large value does not change, so it is not read to compute the diff. The old row in
+        // the entry must contain it nevertheless.
         call(&mut admin, &format!("UPDATE large SET n = 1 WHERE id = {number}"));
         assert_eq!(admin.warnings(), [""; 0], "{column}");
         assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "{column}");
@@ -55,7 +57,7 @@ fn two_hundred_megabytes_are_recorded() {
             "{column}"
         );
         assert_intact(&mut admin);
-        // Empties the log, so that the next round does not read these entries.
+        // Removes these entries, so that the checks of the next round do not read them.
         call(&mut admin, "SET lead_audit.enabled = off; TRUNCATE large; RESET lead_audit.enabled");
         call(
             &mut admin,
@@ -68,8 +70,9 @@ fn two_hundred_megabytes_are_recorded() {
 fn too_large_values_follow_on_error() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
-    // Values whose JSON exceeds 256 MB: a plain one, one that grows by escapes, one that grows in
-    // hexadecimal, a row that is too large only as a whole, and one that exceeds the memory.
+    // Rows whose JSON exceeds 256 MB: one with a plain value, one whose value grows by escapes, one
+    // whose value grows in hexadecimal, one that is too large only as a whole, and one that exceeds
+    // the memory.
     let rows = [
         "INSERT INTO large (id, plain) VALUES (1, repeat('x', 270000000))",
         "INSERT INTO large (id, compressed) VALUES (1, repeat(E'\\x01', 50000000))",
@@ -101,7 +104,7 @@ fn too_large_values_follow_on_error() {
             "{row}"
         );
 
-        // The old row is equally large.
+        // The old row in the entry of this statement is as large as the inserted row.
         call(
             &mut admin,
             if number == 0 {
@@ -126,7 +129,7 @@ fn too_large_values_follow_on_error() {
         call(&mut admin, "RESET lead_audit.on_error");
         assert_eq!(admin.warnings(), [""; 0]);
 
-        // Later writes are recorded.
+        // Later writes must be recorded again.
         call(
             &mut admin,
             &format!("INSERT INTO large (id, n) VALUES ({}, 1); DELETE FROM large", 100 + number),
@@ -137,8 +140,8 @@ fn too_large_values_follow_on_error() {
     assert_intact(&mut admin);
 }
 
-/// What is too large for a column of the view is NULL there. The other columns and entries are
-/// shown.
+/// If a value is too large for a column of the view, the column is NULL. The other columns and the
+/// other entries are shown.
 #[test]
 fn an_entry_that_is_too_large_to_show_hides_no_other() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
@@ -151,7 +154,7 @@ fn an_entry_that_is_too_large_to_show_hides_no_other() {
          UPDATE large SET compressed = repeat('compressed ', 150000000 / 11), plain = NULL WHERE id = 1;
          UPDATE large SET plain = repeat(md5('plain'), 150000000 / 32), compressed = NULL WHERE id = 1",
     );
-    // The row is larger as jsonb than as text.
+    // This row is larger as jsonb than as text.
     call(
         &mut admin,
         "INSERT INTO pair SELECT 2, l, l, 1 FROM to_jsonb(array_fill(1, ARRAY[12000000])) l",
@@ -178,7 +181,7 @@ fn an_entry_that_is_too_large_to_show_hides_no_other() {
         ),
         "1 t"
     );
-    // A client gets whole rows.
+    // A client can read whole rows of the view.
     let rows = admin.query("SELECT * FROM lead_audit.log", &[]).expect("the log can be read");
     assert_eq!(rows.len(), 6);
     assert_intact(&mut admin);

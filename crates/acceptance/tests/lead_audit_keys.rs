@@ -1,5 +1,5 @@
-//! Keys: who can read them, which keys are refused, and the verdicts of verifiers and witnesses
-//! after a change of the log's key.
+//! Tests of keys: which users can read a key file, which keys are refused, and what verifiers and
+//! witnesses report after the log has changed its key.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
@@ -21,8 +21,8 @@ fn a_key_file_is_private_and_never_overwritten() {
     let log = directory.path().join("log");
     let witness = directory.path().join("witness");
     let public = tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&log)]);
-    // C2SP signed-note: name, hash of the key, and the key with its algorithm, 1 for Ed25519 and 4
-    // for cosignatures.
+    // C2SP signed-note defines this form: the name, the id, and the key with its algorithm. The
+    // algorithm is 1 for Ed25519 and 4 for cosignatures.
     assert!(
         public.starts_with(&format!("{ORIGIN}+"))
             && public.trim().len() == ORIGIN.len() + 1 + 8 + 1 + 44,
@@ -70,8 +70,8 @@ struct Log {
 }
 
 impl Log {
-    /// Signs with a new key from now on, and names the previous key's file if there is one. Returns
-    /// the new public key.
+    /// Makes the log sign with a new key from now on. If the log had a key before, sets that key's
+    /// file as the previous one. Returns the new public key.
     fn change_key(&mut self, file: &str, name: &str) -> String {
         let secret = self.cluster.directory().join(file);
         let key = self
@@ -87,7 +87,7 @@ impl Log {
             );
             call(&mut self.admin, &setting);
         }
-        // An existing session that seals adopts the new setting.
+        // An existing session adopts the new setting when it next seals.
         call(
             &mut self.admin,
             &format!(
@@ -112,8 +112,8 @@ impl Log {
         )
     }
 
-    /// Verifies the database and the export with `verify`, and the export with Python. All must end
-    /// with this status.
+    /// Verifies the database and the export with the command, and the export with Python. All of
+    /// these must end with this status.
     #[track_caller]
     fn verify(&self, export: &Path, arguments: &[&str], status: i32) -> String {
         let url = self.cluster.connection_string("postgres", "keys");
@@ -159,7 +159,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     let told = log.witness(&state("told"), &["--key", &old]);
     assert_eq!(told.status, 0, "{told:?}");
     assert_eq!(log.witness(&state("untold"), &["--key", &old]).status, 0);
-    // A witness that followed the unsigned log asks for consent, and follows after it is given.
+    // A witness that followed the unsigned log asks for consent. Once consent is given, the witness
+    // follows the log again.
     let asked = log.witness(&state("unsigned"), &[]);
     assert_eq!(asked.status, 2, "{asked:?}");
     assert!(asked.errors.contains("--follow example.com/leads"), "{asked:?}");
@@ -199,8 +200,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
         ]
     );
 
-    // The checkpoints have the sizes 20, 21, 41, 42, 62, 63, 83. The newest key vouches for
-    // everything.
+    // The checkpoints have the sizes 20, 21, 41, 42, 62, 63 and 83. The newest key vouches for all
+    // of them.
     let export = directory.path().join("export.ndjson");
     log.tool.expect(0, &["export", "--database", &url, "-o", text_of(&export)]);
     for keys in [&[&*old, &*new, &*other][..], &[&*new, &*other], &[&*other]] {
@@ -216,7 +217,7 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
         assert!(said.contains(&format!("something vouches up to tree size {size}")), "{said}");
         assert!(!said.contains("TAMPERED"), "{said}");
     }
-    // One entry, for a verifier with an old key, with the new key, or without a key.
+    // Proves one entry. The verifier has the newest key, then an earlier key, then no key.
     let (proof, entry) = (directory.path().join("proof"), directory.path().join("entry"));
     let prove = [
         "prove",
@@ -236,8 +237,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     }
     log.tool.expect(2, &verify_proof);
 
-    // A witness that has the new keys follows. A witness without them stops at the change, raises
-    // no alarm and does not follow.
+    // A witness that is given the new keys follows the log. A witness without them stops at the
+    // change of the key. It raises no alarm and does not follow.
     let told = log.witness(
         &state("told"),
         &["--key", &old, "--key", &new, "--key", &other, "--follow", OTHER],
@@ -258,7 +259,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert!(last.output.contains("checkpoint 83: extends"), "{last:?}");
 }
 
-/// The key can be changed without the old key's file. The old key then does not sign the change.
+/// The key can be changed without the file of the old key. The old key then does not sign the
+/// checkpoint of the change.
 #[test]
 fn a_lost_key_can_be_changed() {
     let cluster = Cluster::start();
@@ -288,8 +290,8 @@ fn a_lost_key_can_be_changed() {
     assert_eq!(log.witness(&state, &["--key", &old, "--key", &new]).status, 0);
 }
 
-/// The worker adopts a new key or origin after ALTER DATABASE, a reload and a RESET. It never seals
-/// with an outdated one.
+/// The worker adopts a new key or origin after ALTER DATABASE, after a reload and after a RESET. It
+/// never seals with an outdated key or origin.
 #[test]
 fn the_worker_adopts_key_and_origin() {
     let cluster =

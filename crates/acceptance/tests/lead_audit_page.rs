@@ -17,7 +17,8 @@ fn the_commands_of_the_page() {
     };
     let cluster = Cluster::start();
     drop(app_database(&cluster, "page"));
-    // The leads are written after the page's commands that make the log sign.
+    // The first commands of the page make the log sign. The test writes the leads after these
+    // commands.
     let at = commands.find("# Every night").unwrap();
     let (first, then) = commands.split_at(at);
     let directory = tempfile::tempdir().unwrap();
@@ -55,7 +56,7 @@ fn the_commands_of_the_page() {
     assert_eq!(said.matches("INTACT up to tree size 100").count(), 3, "{said}");
     assert!(said.contains("INTACT: entry 42 is leaf 41"), "{said}");
     assert!(!directory.path().join("alarms").exists());
-    // The same commands in the next night.
+    // Runs the same commands as in the next night.
     add_leads(&mut cluster.session("app", "page"), 101, 150);
     seal(&mut cluster.admin("page"));
     let said = run(&then
@@ -64,7 +65,7 @@ fn the_commands_of_the_page() {
         .collect::<Vec<_>>()
         .join("\n"));
     assert!(said.contains("INTACT up to tree size 150"), "{said}");
-    // A new key with a new name.
+    // The log gets a new key with a new name.
     let at = of_another_key.find("# With only the old key").unwrap();
     let (first, then) = of_another_key.split_at(at);
     run(first);

@@ -1,5 +1,6 @@
-//! `lead-audit` over TLS authenticates a server as libpq does, by the connection string or the
-//! environment. Text from a server does not control the terminal.
+//! Over TLS, `lead-audit` authenticates a server as libpq does. The settings come from the
+//! connection string or from environment variables. Text from a server must not control the
+//! terminal.
 
 use acceptance::{Cluster, LeadAudit, app_database, text_of};
 use std::fs;
@@ -17,7 +18,7 @@ fn openssl(arguments: &[&str]) {
     );
 }
 
-/// Creates an authority's certificate, `NAME.crt`.
+/// Creates an authority and its certificate, the file `NAME.crt`.
 fn authority(directory: &Path, name: &str) {
     let (key, certificate) =
         (directory.join(format!("{name}.key")), directory.join(format!("{name}.crt")));
@@ -47,7 +48,8 @@ fn servers_are_authenticated_as_by_libpq() {
     let path = |name: &str| directory.join(name).display().to_string();
     authority(&directory, "known");
     authority(&directory, "other");
-    // The first authority signs the server's certificate. It is for another host name.
+    // The authority "known" signs the server's certificate. The certificate names another host than
+    // the one that the test connects to.
     openssl(&[
         "req",
         "-newkey",
@@ -91,7 +93,7 @@ fn servers_are_authenticated_as_by_libpq() {
         "listen_addresses = '127.0.0.1'".to_owned(),
         format!("port = {port}"),
     ]);
-    // The server accepts connections over TLS only.
+    // Over TCP, the server accepts only connections with TLS.
     let hba = cluster.data().join("pg_hba.conf");
     fs::write(&hba, "local all all trust\nhostssl all all 127.0.0.1/32 trust\n").unwrap();
     cluster.start_again();
@@ -114,7 +116,8 @@ fn servers_are_authenticated_as_by_libpq() {
         assert!(connects(&format!("sslmode={mode}"), &[]), "{mode}");
         assert!(connects("", &[("PGSSLMODE", mode)]), "{mode}");
     }
-    // With certificates of authorities, `require` means `verify-ca`, which does not check the name.
+    // If there are certificates of authorities, `require` means `verify-ca`, which does not check
+    // the name of the host.
     for mode in ["require", "verify-ca"] {
         for (roots, is_known) in [(&known, true), (&other, false), (&missing, false)] {
             assert_eq!(
@@ -139,10 +142,10 @@ fn servers_are_authenticated_as_by_libpq() {
         "the name is another one"
     );
     assert!(!connects("", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
-    // The connection string has precedence over the environment.
+    // The connection string has precedence over environment variables.
     assert!(connects("sslmode=prefer", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
     assert!(!connects("", &[("PGSSLMODE", "whatever")]));
-    // A socket has no TLS, whatever the environment says.
+    // A connection through a socket does not use TLS, whatever the environment variables are.
     let url = format!(
         "host={} port={port} user=postgres dbname=tls",
         cluster.socket_directory().display()

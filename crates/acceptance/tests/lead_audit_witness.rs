@@ -1,6 +1,7 @@
-//! A witness follows a log. It keeps and cosigns checkpoints that extend the kept one, across
-//! restarts, a move to another database and its own crash. It raises the alarm after the restore of
-//! an old backup, after a rewrite of history, and for wrong signatures.
+//! A witness follows a log. It keeps and cosigns each checkpoint that extends the newest kept one.
+//! It continues after restarts, after a move of the log to another database and after its own
+//! crash. It raises an alarm if an old backup is restored, if history is rewritten, and if
+//! signatures are missing or wrong.
 
 use acceptance::{
     Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of, value,
@@ -46,8 +47,8 @@ impl Witnessed {
         witnessed
     }
 
-    /// Sets the key of a database again, because neither a dump nor a template contains the
-    /// settings of a database.
+    /// Sets the signing key for a database. This must be repeated for a restored or copied
+    /// database, because neither a dump nor a template contains the settings of a database.
     fn sign(&self, database: &str) {
         let setting = format!(
             "ALTER DATABASE {database} SET lead_audit.signing_key_file = '{}'",
@@ -60,7 +61,7 @@ impl Witnessed {
         self.directory.path().join(name)
     }
 
-    /// Writes leads and seals them. Returns the size of the tree.
+    /// Writes leads and seals their entries. Returns the size of the tree.
     fn grow(&mut self, database: &str, leads: u32) -> i64 {
         add_leads(&mut self.cluster.session("app", database), self.leads + 1, self.leads + leads);
         self.leads += leads;
@@ -106,7 +107,7 @@ impl Witnessed {
         fs::read_to_string(self.path("alarm")).expect("the alarm command has run")
     }
 
-    /// Replaces the live database by a backup.
+    /// Replaces the live database with a backup.
     fn restore(&self, backup: &str) {
         let mut postgres = self.cluster.admin("postgres");
         call(&mut postgres, "DROP DATABASE live");
@@ -129,7 +130,7 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
     witnessed.grow("live", 10);
     assert!(witnessed.look("live", 0).contains("checkpoint 10: the first one"));
     assert_eq!(witnessed.look("live", 0), "");
-    // Several new checkpoints at once: each is checked against the previous one.
+    // There are several new checkpoints at once. Each of them is checked against the one before it.
     witnessed.grow("live", 300);
     witnessed.grow("live", 1);
     let said = witnessed.look("live", 0);
@@ -144,7 +145,8 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
             && published.contains("— witness.example.com "),
         "{published}"
     );
-    // A verifier takes the checkpoint from that directory and trusts the witness.
+    // A verifier reads the checkpoint from the witness's directory, and requires the witness's
+    // signature.
     let url = witnessed.cluster.connection_string("postgres", "live");
     let published = witnessed.path("published");
     let verify = [
@@ -158,7 +160,7 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
     ];
     let with_witness = [&verify[..], &["--witness-key", &witnessed.witness_key]].concat();
     assert!(witnessed.tool.expect(0, &with_witness).contains("INTACT"));
-    // The log's signature alone does not count as a witness's.
+    // The signature of the log alone does not replace the signature of a witness.
     let note: String =
         value(&mut witnessed.cluster.admin("live"), "SELECT lead_audit.latest_checkpoint()");
     let bare = witnessed.path("bare");
@@ -173,7 +175,7 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
         &witnessed.witness_key,
     ];
     witnessed.tool.expect(2, &not_cosigned);
-    // After a dump and a restore the history continues, and the witness agrees.
+    // The history continues after a dump and a restore, and the witness raises no alarm.
     let dump = witnessed.path("dump");
     witnessed.cluster.run("pg_dump", &["-Fc", "-f", text_of(&dump), "live"]);
     call(&mut witnessed.cluster.admin("postgres"), "CREATE DATABASE moved");
@@ -212,8 +214,8 @@ fn a_restored_backup_is_an_alarm() {
         assert!(alarm.contains(fact), "{fact} is not in\n{alarm}");
     }
     assert!(!alarm.contains("DATABASE_URL"), "{alarm}");
-    // The witness repeats the alarm. When the log has grown beyond the witnessed size, the alarm
-    // reports a fork.
+    // The witness raises the alarm at every look. When the log has more leaves than were witnessed,
+    // the alarm reports a fork.
     witnessed.look("live", 1);
     witnessed.leads += 1000;
     witnessed.grow("live", 10);
@@ -225,7 +227,7 @@ fn a_restored_backup_is_an_alarm() {
             && said.contains("agrees with what was witnessed up to 20 leaves"),
         "{said}"
     );
-    // The same size with other entries.
+    // The log has as many leaves as were witnessed, but with other entries.
     witnessed.restore("older");
     witnessed.grow("live", 30);
     let said = witnessed.look("live", 1);
@@ -233,7 +235,7 @@ fn a_restored_backup_is_an_alarm() {
         said.contains("history forked") && said.contains("another checkpoint of 50 leaves"),
         "{said}"
     );
-    // The evidence is kept, and no forked checkpoint was cosigned.
+    // The witness keeps the evidence, and has cosigned no forked checkpoint.
     let evidence = fs::read_dir(witnessed.path("state")).unwrap().filter(|entry| {
         entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("evidence-")
     });
@@ -279,7 +281,7 @@ fn a_rewritten_history_and_removed_signatures_are_alarms() {
         said.contains("ALARM: history forked") && said.contains("agrees with nothing"),
         "{said}"
     );
-    // Another log at the location that this witness follows.
+    // Another log appears in the database that this witness follows.
     let other = witnessed.path("other-key");
     let other_key = witnessed.tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&other)]);
     let url = witnessed.cluster.connection_string("postgres", "live");
@@ -322,7 +324,7 @@ fn a_witness_survives_outages_and_its_own_kill() {
     };
     let mut running = start(&witnessed);
     until_kept(&witnessed, 3);
-    // Two witnesses in one directory could cosign contradicting checkpoints.
+    // If two witnesses used one directory, they could cosign contradicting checkpoints.
     let second =
         witnessed.tool.run(&[witnessed.arguments("live"), vec!["--once".to_owned()]].concat());
     assert_eq!(second.status, 2);
@@ -332,7 +334,7 @@ fn a_witness_survives_outages_and_its_own_kill() {
     let size = witnessed.grow("live", 4);
     until_kept(&witnessed, size);
     assert!(running.try_wait().unwrap().is_none(), "it is still running");
-    // SIGKILL at an arbitrary moment.
+    // The witness gets SIGKILL at an arbitrary moment.
     running.kill().unwrap();
     running.wait().unwrap();
     let size = witnessed.grow("live", 5);
@@ -370,21 +372,22 @@ fn a_directory_of_checkpoints_is_followed() {
     assert!(witnessed.tool.expect(0, &follow).contains("checkpoint 5: the first one"));
     witnessed.back_up("backup");
     witnessed.grow("live", 5);
-    // Without access to the tree there is no proof, so the checkpoint is not cosigned.
+    // Without access to the tree, nothing proves that the checkpoint extends the kept one, so the
+    // witness does not cosign it.
     let with_key = [&follow[..], &["--signing-key", text_of(&own)]].concat();
     let said = witnessed.tool.expect(0, &with_key);
     assert!(
         said.contains("checkpoint 10: not proven to extend the one before, and so not cosigned"),
         "{said}"
     );
-    // With access to the tree, it is cosigned.
+    // With access to the tree, the witness cosigns the checkpoint.
     witnessed.grow("live", 5);
     let url = witnessed.cluster.connection_string("postgres", "live");
     let both = [&with_key[..], &["--database", &url]].concat();
     assert!(
         witnessed.tool.expect(0, &both).contains("checkpoint 15: extends the one before; cosigned")
     );
-    // Meanwhile another history of the same log is published.
+    // A copy of the database then publishes another history of the same log.
     witnessed.sign("backup");
     let setting =
         format!("ALTER DATABASE backup SET lead_audit.checkpoint_dir = '{}'", published.display());

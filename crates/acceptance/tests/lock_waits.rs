@@ -1,4 +1,4 @@
-//! The locks for which a database's worker waits, and the delay that these waits cause for other
+//! Tests for which locks the worker of a database waits, and how long these waits delay other
 //! records.
 
 use acceptance::{
@@ -25,8 +25,8 @@ fn duplicate(session: &mut Session) {
     assert_eq!(sqlstate(session, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
 }
 
-/// A session that locks a watched table delays the entries of other tables for a moment, and not as
-/// long as it holds the lock.
+/// If a session locks a watched table, the entries of other tables are delayed only for a moment,
+/// and not for as long as the session holds the lock.
 #[test]
 fn a_locked_table_keeps_the_others_waiting_once() {
     let (cluster, mut admin) = cluster("1h");
@@ -60,7 +60,7 @@ fn a_locked_table_keeps_the_others_waiting_once() {
     assert_intact(&mut admin);
 }
 
-/// The table's owner can lock its index without locking the table, as REINDEX does.
+/// The owner of a table can lock an index without locking the table, as REINDEX does.
 #[test]
 fn a_locked_index_keeps_sealing_waiting_once() {
     let (cluster, mut admin) = cluster("1h");
@@ -88,14 +88,14 @@ fn a_locked_index_keeps_sealing_waiting_once() {
     assert_intact(&mut admin);
 }
 
-/// If a worker finds that its predecessor has written all records of the queue, it writes none of
-/// them again. The next failure wakes it.
+/// A worker may find that the worker before it has already written all records of the queue. It
+/// must not write them again, and the next failure must wake it.
 #[test]
 fn records_written_before_a_crash_are_not_written_again() {
     let (cluster, mut admin) = cluster("1h");
     duplicate(&mut admin);
     wait_until(&mut admin, LONG, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
-    // A prepared transaction keeps its lock through the kill.
+    // The lock of a prepared transaction survives the kill.
     let mut log = cluster.admin("waits");
     call(
         &mut log,
@@ -107,7 +107,7 @@ fn records_written_before_a_crash_are_not_written_again() {
         LONG,
         "SELECT queued - written = 1 FROM lead_audit_internal.own_queue()",
     );
-    // As if the worker had been killed after its COMMIT and before it removed the record from the
+    // Simulates a worker that was killed after its COMMIT and before it removed the record from the
     // queue.
     call(
         &mut admin,
@@ -124,9 +124,9 @@ fn records_written_before_a_crash_are_not_written_again() {
         "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'waits'",
     );
     call(&mut admin, "ROLLBACK PREPARED 'lock'");
-    std::thread::sleep(Duration::from_millis(200)); // it sleeps
+    std::thread::sleep(Duration::from_millis(200)); // by then the worker sleeps
     duplicate(&mut admin);
-    // The first and the last.
+    // The records of the first and the last failure were written.
     wait_until(
         &mut admin,
         SOON,
@@ -134,7 +134,8 @@ fn records_written_before_a_crash_are_not_written_again() {
     );
 }
 
-/// While sealing waits for a lock, the worker misses its wakeup. It reads the queue after the wait.
+/// While sealing waits for a lock, the worker does not notice that it is woken. It must read the
+/// queue after the wait.
 #[test]
 fn a_wake_up_while_sealing_waits_is_not_lost() {
     let (cluster, mut admin) = cluster("12s");
@@ -144,13 +145,13 @@ fn a_wake_up_while_sealing_waits_is_not_lost() {
     let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND wait_event_type = 'Lock')";
     wait_until(&mut admin, LONG, waits);
     duplicate(&mut admin);
-    std::thread::sleep(Duration::from_secs(2)); // the deadlock detector has looked, and the call is gone
+    std::thread::sleep(Duration::from_secs(2)); // by then the deadlock detector has run and the wakeup is consumed
     call(&mut holder, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }
 
-/// Rejected rows can be a hundred times larger than in the queue, where values stay compressed as
-/// in their table.
+/// In the queue, the values of a rejected row are compressed as they are in their table. The
+/// uncompressed row can be a hundred times larger.
 #[test]
 fn many_large_rows_do_not_need_much_memory() {
     let (cluster, mut admin) = cluster("1h");
@@ -184,7 +185,8 @@ fn many_large_rows_do_not_need_much_memory() {
     assert_eq!(value::<i64>(&mut admin, whole), 1500);
 }
 
-/// If a session has locked a table, the check repairs the other tables and reports this one.
+/// If a session has locked a table, the check of the watched tables repairs the other tables, and
+/// reports the locked one.
 #[test]
 fn a_lock_prevents_the_repair_of_one_table_only() {
     let (cluster, mut admin) = cluster("1h");
@@ -194,7 +196,8 @@ fn a_lock_prevents_the_repair_of_one_table_only() {
          ALTER EVENT TRIGGER lead_audit_ddl DISABLE",
     );
     let mut owner = cluster.admin("waits");
-    // As if these commands had got past the guard. One table is locked long before the next check.
+    // Simulates commands that bypassed the guard. One of the tables is locked long before the next
+    // check.
     call(
         &mut owner,
         "BEGIN; CREATE TABLE ca () INHERITS (a); CREATE TABLE cb () INHERITS (b); COMMIT;

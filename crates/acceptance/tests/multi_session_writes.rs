@@ -1,6 +1,6 @@
-//! Writes that need several sessions: savepoints, deferred constraints, writers that meet on a row,
-//! DDL under another session's prepared statements, logical replication. Each test expects exact
-//! entries.
+//! Tests writes for which several sessions are necessary: savepoints, deferred constraints, writers
+//! of the same row, DDL that affects prepared statements of another session, and logical
+//! replication. Each test expects an exact list of entries.
 
 use acceptance::{
     Cluster, Session, assert_intact, assert_trail_gives_table, call, sqlstate, value,
@@ -15,7 +15,7 @@ fn database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Columns of the log's entries above an id, in order.
+/// Returns these columns of all entries above an id, in the order of the ids.
 fn entries(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
     let rows = admin.query(
         &format!(
@@ -30,7 +30,7 @@ fn last(admin: &mut Session) -> i64 {
     value(admin, "SELECT coalesce(max(id), 0) FROM lead_audit.entry")
 }
 
-/// Waits until the session with this process id waits for a lock.
+/// Waits until the session with this process id is waiting for a lock.
 fn wait_until_it_waits(admin: &mut Session, pid: i32) {
     let query = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
@@ -59,7 +59,7 @@ fn savepoints_and_deferred_work() {
          SAVEPOINT d; INSERT INTO t VALUES (4, 0); RELEASE d; COMMIT;
          BEGIN; SAVEPOINT e; DELETE FROM t; RELEASE e; ROLLBACK",
     );
-    // A statement fails within a savepoint, and the transaction continues.
+    // A statement within a savepoint fails, and the transaction continues.
     call(&mut admin, "BEGIN; SAVEPOINT s");
     assert_eq!(sqlstate(&mut admin, "INSERT INTO t VALUES (5, 0), (4, 0)"), "23505");
     call(&mut admin, "ROLLBACK TO s; INSERT INTO t VALUES (6, 0); COMMIT");
@@ -100,7 +100,8 @@ fn writers_that_meet_on_a_row() {
          CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
          SELECT lead_audit.enable('t'), lead_audit.enable('p')",
     );
-    // READ COMMITTED: a session that waited reads the row again as the other session left it.
+    // Under READ COMMITTED, a session that has waited for a row reads the row again, as the other
+    // session left it.
     for (first, second, expected) in [
         (
             "UPDATE t SET n = n + 1, by = 'first'",
@@ -143,7 +144,8 @@ fn writers_that_meet_on_a_row() {
             "{first}; {second}"
         );
     }
-    // After a row has moved to another partition, PostgreSQL raises an error for a waiting update.
+    // If a row has moved to another partition, an update that waited for the row fails with an
+    // error of PostgreSQL.
     call(&mut admin, "INSERT INTO p VALUES (1, 0)");
     let above = last(&mut admin);
     let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
@@ -171,13 +173,13 @@ fn serializable_transactions_that_are_repeated() {
         &mut admin,
         "CREATE TABLE t (id int PRIMARY KEY, n bigint); SELECT lead_audit.enable('t'); INSERT INTO t SELECT g, 0 FROM generate_series(1, 5) g",
     );
-    // Each session adds the sum of all rows to one row, so the result depends on the other
-    // sessions.
+    // Each session repeatedly stores the sum of all rows in one row, so each result depends on the
+    // other sessions.
     let (done, retries) = std::thread::scope(|scope| {
         let writers: Vec<_> = (1..=4)
             .map(|writer: i64| {
                 let mut session = cluster.admin("serializable");
-                // Occasionally the sum leaves a row's value unchanged.
+                // Occasionally the sum equals the value that the row already has.
                 call(&mut session, "SET lead_audit.log_unchanged = on");
                 scope.spawn(move || {
                     let mut retries = 0_u32;
@@ -217,7 +219,8 @@ fn serializable_transactions_that_are_repeated() {
     assert_intact(&mut admin);
 }
 
-/// A session changes the table under the prepared, cached and planned statements of another.
+/// A session changes a table while another session has prepared statements and cached plans for
+/// this table.
 #[test]
 fn ddl_of_another_session() {
     let cluster = Cluster::start();
@@ -280,7 +283,8 @@ fn ddl_of_another_session() {
     }
     let history: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.history('t', '1')");
     assert_eq!(history, 3 + 2 * 10, "under every key that the row has had");
-    // Watching ends and begins again under a cached plan. Another table replaces the table.
+    // Watching ends and begins again while the plan is cached. Then a table with the same name
+    // takes the place of the table.
     let above = last(&mut admin);
     call(&mut admin, "SELECT lead_audit.disable('t')");
     call(&mut writer, "EXECUTE change('unseen')");
@@ -308,7 +312,7 @@ fn partitions_detached_concurrently() {
         "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
          SELECT lead_audit.enable('p'); INSERT INTO p VALUES (1)",
     );
-    // DETACH CONCURRENTLY cannot run in a transaction block, so it is a statement of its own.
+    // DETACH CONCURRENTLY cannot run in a transaction block, so it is executed on its own.
     call(&mut admin, "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
     call(&mut admin, "INSERT INTO p1 VALUES (2); TRUNCATE p1");
     assert_eq!(
@@ -348,8 +352,8 @@ fn partitions_detached_concurrently() {
     assert_intact(&mut admin);
 }
 
-/// Writes that logical replication applies were recorded at their source. Here they are recorded
-/// only on request.
+/// The writes that logical replication applies were recorded at their source. Where they are
+/// applied, they are recorded only if enable() was called with replica => true.
 #[test]
 fn logical_replication_into_a_watched_table() {
     for preloaded in [false, true] {
@@ -407,7 +411,8 @@ fn logical_replication_into_a_watched_table() {
             "INSERT | p2 | 11",
             "UPDATE | p1 | 1",
             "UPDATE | p2 | 11",
-            // The subscriber receives an UPDATE and carries out the move itself.
+            // The subscriber receives one UPDATE, and carries out the move to another partition
+            // itself.
             "DELETE | p1 | 1",
             "INSERT | p2 | 12",
             "DELETE | p2 | 11",
@@ -417,7 +422,7 @@ fn logical_replication_into_a_watched_table() {
         ];
         let columns = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
         assert_eq!(entries(&mut admin, columns, 0), of_p, "preloaded: {preloaded}");
-        // Recorded on request from now on, with the values of the rows.
+        // From now on these writes are recorded too, with the values of the rows.
         call(&mut admin, "SELECT lead_audit.enable('t', replica => true)");
         let above = last(&mut admin);
         call(

@@ -1,5 +1,5 @@
-//! Any session that may connect can make NOTIFY fail. Sealing, the files and the server's log do
-//! not depend on NOTIFY, and missed notifications are sent later.
+//! Any role that may connect can make NOTIFY fail. Sealing, the files of checkpoints and the
+//! server's log must not depend on NOTIFY. Notifications that could not be sent are sent later.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_tree_whole, call, seal,
@@ -27,7 +27,7 @@ fn cluster(settings: &[&str]) -> (Cluster, Session) {
     (cluster, admin)
 }
 
-/// The number of checkpoints that have a file.
+/// Returns the number of checkpoints that have a file.
 fn files(cluster: &Cluster) -> usize {
     let folders =
         fs::read_dir(cluster.directory().join("checkpoints")).expect("the directory can be read");
@@ -38,7 +38,8 @@ fn files(cluster: &Cluster) -> usize {
         .sum()
 }
 
-/// NOTIFY fails until `end` is called.
+/// Checks that sealing continues while NOTIFY fails. `end` makes NOTIFY work again. `is_full` tells
+/// whether NOTIFY fails because the queue is full.
 fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: impl FnOnce()) {
     let mut app = cluster.session("app", "heard");
     let warned =
@@ -60,7 +61,7 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
         LONG,
         "SELECT publishing_errors > 0 AND last_publishing_error LIKE 'NOTIFY: %' FROM lead_audit.stats",
     );
-    // The file of a checkpoint is written a moment after its commit.
+    // The file of a checkpoint is written shortly after the checkpoint is committed.
     let (begin, checkpoints) = (
         Instant::now(),
         value::<i64>(admin, "SELECT count(*) FROM lead_audit.checkpoint") as usize,
@@ -78,8 +79,8 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
     assert_eq!(value::<String>(admin, status), if is_full { "off" } else { "on" });
 
     end();
-    // A new listener reads everything that is still in the queue. The query for the usage makes
-    // PostgreSQL drop notifications that no session waits for.
+    // A new listener would receive everything that is still in the notification queue. The query
+    // for the usage makes PostgreSQL remove the notifications for which no session waits.
     wait_until(admin, LONG, "SELECT pg_notification_queue_usage() < 0.5");
     let mut listener = cluster.session("app", "heard");
     call(&mut listener, "LISTEN lead_audit_checkpoint");
@@ -109,7 +110,8 @@ fn sealing_continues_without_notify() {
     });
 }
 
-/// Sealing while the notification queue is full. Any role can fill it.
+/// Checks that sealing continues while the notification queue is full. Any role can fill this
+/// queue.
 fn full_queue(settings: &[&str]) {
     let (cluster, mut admin) = cluster(settings);
     let mut listener = cluster.session("app", "postgres");
@@ -117,7 +119,7 @@ fn full_queue(settings: &[&str]) {
     call(&mut listener, "BEGIN; SELECT 1");
     let mut app = cluster.session("app", "postgres");
     let begin = Instant::now();
-    // Each notification fills a page of the queue.
+    // Each notification fills one page of the notification queue.
     let fill = |number: u32| {
         format!(
             "SELECT count(pg_notify('noise', repeat('x', 4200) || g)) FROM generate_series(1, {number}) g"

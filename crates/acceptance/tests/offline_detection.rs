@@ -1,6 +1,6 @@
-//! The tamperer is a superuser with the key file and full knowledge of the format. Verification
-//! from outside, with the public key and one kept checkpoint, finds each rewrite of history, and
-//! never faults an honest database.
+//! The tamperer is a superuser who also has the key file and knows the format. A verifier outside
+//! of the database has the public key and one kept checkpoint. Verification must find each rewrite
+//! of history, and must report no fault in an honest database.
 //!
 //! `LEAD_AUDIT_ACCEPTANCE_TAMPERINGS` sets the number of attempts; by default 30.
 
@@ -10,14 +10,14 @@ use acceptance::{
 };
 use std::fs;
 
-/// Disables the guards.
+/// Disables the triggers that protect the log.
 const UNGUARDED: &str = "ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL; ALTER TABLE lead_audit.checkpoint DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.tree_tile DISABLE TRIGGER ALL; ALTER TABLE lead_audit.tree_edge DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.tree DISABLE TRIGGER ALL; ALTER TABLE lead_audit.leaf_range DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.open_gap DISABLE TRIGGER ALL;";
 
-/// Makes the extension itself write an entry with this id and a correct checksum, as if it had
-/// always existed.
+/// Returns SQL that makes the extension itself write an entry with this id. The entry has a correct
+/// checksum and looks as if it had always existed.
 fn forge(id: i64) -> String {
     format!(
         "DELETE FROM lead_audit.entry WHERE id = {id};
@@ -27,7 +27,7 @@ fn forge(id: i64) -> String {
     )
 }
 
-/// Writes the leaf hash of an entry into its tile.
+/// Returns SQL that writes the leaf of an entry into its tile.
 fn forge_leaf(id: i64) -> String {
     format!(
         "UPDATE lead_audit.tree_edge SET hashes = overlay(hashes PLACING sha256('\\x00'::bytea || (SELECT checksum FROM lead_audit.entry WHERE id = {id}))
@@ -39,16 +39,16 @@ fn forge_leaf(id: i64) -> String {
     )
 }
 
-/// Separates two transactions.
+/// Marks where one transaction ends and the next begins.
 const THEN: &str = "-- then --";
 
-/// Rebuilds the whole tree, signed with the log's key.
+/// Rebuilds the whole tree. The log's own key signs the new checkpoint.
 const RESEAL: &str = "-- then --
     TRUNCATE lead_audit.checkpoint, lead_audit.tree_tile, lead_audit.tree_edge, lead_audit.leaf_range, lead_audit.open_gap;
     UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';
     SELECT lead_audit.seal();";
 
-/// One attempt: its name, its statements, and the expected message. `gap` is the id of a
+/// Returns one attempt: its name, its statements, and the expected message. `gap` is the id of a
 /// rolled-back transaction.
 fn attempt(number: u64, id: i64, other: i64, gap: i64) -> (&'static str, String, String) {
     let entry = |kind: &str| format!("{kind}: entry {id}:");
@@ -190,7 +190,7 @@ fn each_attempt_is_found_and_nothing_else_is() {
             answer.contains(&said),
             "attempt {number}: {name} (entry {id}): {said:?} is not in\n{answer}"
         );
-        // If the attempt concerned single entries, no other entry is named.
+        // If the attempt changed single entries, verification must name no other entry.
         for line in answer.lines().filter(|line| {
             line.starts_with("changed: entry ") || line.starts_with("missing: entry ")
         }) {

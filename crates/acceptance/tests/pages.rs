@@ -1,6 +1,6 @@
-//! Tests the reference pages under docs/: runs their examples (scripts/pages.py), and compares
-//! their lists of settings, functions, views and columns with the catalog. `make check` compares
-//! the messages (scripts/messages.py).
+//! Tests the reference pages under docs/. Runs their examples with scripts/pages.py. Compares their
+//! lists of settings, functions, views and columns with the catalog. Their lists of messages are
+//! compared by scripts/messages.py (`make check`).
 
 use acceptance::{Cluster, Session, call};
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ const RUN_HERE: &[&str] = &[
     "upgrade",
     "removal",
 ];
-/// Pages that other tests run.
+/// Pages of docs/ whose examples other tests run.
 const RUN_ELSEWHERE: &[&str] = &["clients", "lead-audit", "FORMAT"];
 
 fn root() -> PathBuf {
@@ -31,11 +31,11 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join(format!("docs/{name}.md"))).expect("the page is there")
 }
 
-/// Runs the examples on a page.
+/// Runs the examples on one page.
 fn run(page: &str) {
     let cluster = Cluster::builder().preloaded().start();
     let directory = tempfile::tempdir().expect("a directory for the shell's files");
-    // The command lead-audit is on the PATH if it was built.
+    // If the command lead-audit was built, its directory is on the PATH.
     let command = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
     let command = command.as_deref().and_then(Path::parent).unwrap_or(cluster.bin());
     let path = format!(
@@ -119,7 +119,7 @@ fn admin(cluster: &Cluster) -> Session {
     admin
 }
 
-/// The cells of table rows that begin with a name in backticks.
+/// Returns the cells of the table rows that begin with a name in backticks.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     rows.map(|line| {
@@ -133,7 +133,7 @@ fn strings(session: &mut Session, query: &str) -> Vec<Vec<String>> {
     rows.iter().map(|row| (0..row.len()).map(|column| row.get(column)).collect()).collect()
 }
 
-/// Types as the pages write them.
+/// Returns a type in the short form that the pages use.
 fn short(text: &str) -> String {
     text.replace("timestamp with time zone", "timestamptz")
 }

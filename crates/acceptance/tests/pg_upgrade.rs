@@ -1,11 +1,12 @@
-//! pg_upgrade moves the trail unchanged to the next major version, where it continues.
+//! pg_upgrade must move the trail unchanged to the next major version, and the trail must continue
+//! there.
 
 use acceptance::populated_database::{self, Trail, assert_restored};
 use acceptance::{Builder, Cluster, Session, assert_trail_gives_table, call, value};
 use std::path::PathBuf;
 
-/// The extension's members. CREATE EXTENSION records the row types of its tables as members, and
-/// pg_upgrade does not.
+/// Returns the members of the extension. The row types of its tables are left out: CREATE EXTENSION
+/// records them as members, but pg_upgrade does not.
 fn members(admin: &mut Session) -> String {
     value(
         admin,
@@ -21,8 +22,8 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     let old = builder().start();
     drop(populated_database::make(&old, "app_db"));
     let mut admin = old.admin("app_db");
-    // pg_upgrade's dump enables the disabled trigger like all others, as pg_dump's does. This is
-    // its normal behaviour.
+    // The dump of pg_upgrade does not contain that this trigger is disabled, so the upgraded one
+    // would be enabled. That is how pg_upgrade works, so the trigger is enabled before.
     call(&mut admin, "SELECT lead_audit.enable('\"switched off\"')");
     call(
         &mut admin,
@@ -56,14 +57,14 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     assert_eq!(members(&mut admin), members_before);
     assert_eq!(value::<i64>(&mut admin, "SELECT last_value FROM lead_audit.entry_id_seq"), id);
     assert_eq!(value::<String>(&mut admin, identities), watched);
-    // Granted rights survive.
+    // The granted rights must still exist.
     call(&mut admin, "SET ROLE auditor; SELECT count(*) FROM lead_audit.log; RESET ROLE");
     drop(admin);
-    // pg_upgrade keeps oids, so that even the column relation is equal.
+    // pg_upgrade keeps oids, so even the column `relation` of the entries is equal.
     assert_restored(&new, "app_db", &before);
     assert_trail_gives_table(&mut new.admin("app_db"), "leads");
 
-    // CREATE EXTENSION works in a new database of the upgraded cluster.
+    // CREATE EXTENSION must work in a new database of the upgraded cluster.
     drop(populated_database::make(&new, "made_here"));
     populated_database::assert_watched_as_before(&new, "made_here");
     assert_trail_gives_table(&mut new.admin("made_here"), "leads");

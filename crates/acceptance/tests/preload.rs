@@ -1,5 +1,6 @@
-//! The library is loaded with the server, or in a session at its first write to a watched table.
-//! Settings from before the load count, as far as the session may change them.
+//! The library is loaded either when the server starts, or in a session at its first write to a
+//! watched table. Settings that a session made before the library was loaded take effect, if the
+//! session is allowed to change them.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value,
@@ -7,12 +8,12 @@ use acceptance::{
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Both ways to load the library.
+/// Returns a cluster for each of the two ways to load the library, and whether it is preloaded.
 fn clusters() -> [(bool, Cluster); 2] {
     [(false, Cluster::start()), (true, Cluster::builder().preloaded().start())]
 }
 
-/// The context of the row with this id, from its entry.
+/// Returns the context in the entry of the row with this id.
 fn context(admin: &mut Session, id: &str) -> Vec<Option<String>> {
     let rows = admin
         .query(
@@ -28,14 +29,14 @@ fn some(values: [&str; 4]) -> Vec<Option<String>> {
     values.iter().map(|value| (!value.is_empty()).then(|| (*value).to_owned())).collect()
 }
 
-/// Whether the library is loaded in this session. Its settings are then known.
+/// Returns whether the library is loaded in this session. Only then PostgreSQL knows its settings.
 fn is_loaded(session: &mut Session) -> bool {
     value::<i64>(session, "SELECT count(*) FROM pg_settings WHERE name = 'lead_audit.batch_memory'")
         == 1
 }
 
-/// A session's first statement may load the library. It writes its entries as one batch, and not
-/// each in its own subtransaction.
+/// The first statement of a session may load the library. Its entries must be written as one batch,
+/// and not each in its own subtransaction.
 #[test]
 fn the_first_statement_of_a_session_writes_its_entries_together() {
     for (preloaded, cluster) in clusters() {
@@ -119,7 +120,7 @@ fn context_set_before_the_library_is_loaded_is_recorded() {
         assert_eq!(context(&mut admin, "third"), some(["", "", "", ""]));
         assert_eq!(app.warnings(), [""; 0]);
 
-        // From the connection string, as a connection pool sets it.
+        // The settings come from the connection string, as with a connection pool.
         let mut pool = cluster.client_program("psql");
         pool.env("PGOPTIONS", "-c lead_audit.user_id=pool -c lead_audit.request_id=r-3")
             .env("PGUSER", "app");
@@ -176,7 +177,7 @@ fn values_that_are_not_allowed_are_refused_or_dropped_with_a_warning() {
             assert_eq!(sqlstate(&mut app, &set), "22023", "the library is there now");
         }
 
-        // A misspelt name raises an error as soon as the library is loaded.
+        // A misspelt name of a setting raises an error as soon as the library is loaded.
         let mut app = cluster.session("app", "bad");
         let misspelt = "SET lead_audit.userid = 'u-1'";
         if preloaded {
@@ -239,7 +240,7 @@ fn an_application_cannot_switch_auditing_off_in_advance() {
             );
             assert_eq!(sqlstate(&mut app, &set), "42501");
         }
-        // Neither for its next session.
+        // A role may not disable auditing for its next session either.
         for sql in [
             "ALTER ROLE app SET lead_audit.enabled = off",
             "ALTER DATABASE off SET lead_audit.enabled = off",
@@ -276,9 +277,9 @@ fn a_superuser_can_switch_per_database_and_role() {
             &mut admin,
             "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_poison CHECK (row_key->>'id' <> 'poison')",
         );
-        // With the library preloaded, there are also entries of failures and gaps.
+        // If the library is preloaded, failures and unwritten entries have entries too.
         let entries = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
-        // A superuser may change the setting from a session without the library.
+        // A superuser may change the setting in a session in which the library is not loaded.
         let mut fresh = cluster.admin("postgres");
         let mut before: i64 = value(&mut admin, entries);
         let mut expect = |more: i64, what: &str| {
@@ -394,7 +395,7 @@ fn any_first_statement_of_a_session_is_recorded() {
             before = now;
         }
 
-        // COPY, whose entries the transaction itself can read.
+        // The transaction of a COPY can itself read the entries of the COPY.
         let mut first = cluster.admin("first");
         let mut transaction = first.transaction().expect("BEGIN");
         let mut copy = transaction.copy_in("COPY leads (id) FROM STDIN").expect("COPY begins");
@@ -413,8 +414,8 @@ fn any_first_statement_of_a_session_is_recorded() {
     }
 }
 
-/// The launcher inspects each new database. It must not miss an extension that is created at that
-/// moment.
+/// The launcher inspects each new database. It must find the extension even if the extension is
+/// created during the inspection.
 #[test]
 fn a_new_database_with_the_extension_gets_its_worker() {
     let cluster = Cluster::builder().preloaded().start();
@@ -423,8 +424,8 @@ fn a_new_database_with_the_extension_gets_its_worker() {
         let name = format!("new_{number}");
         call(&mut postgres, &format!("CREATE DATABASE {name}"));
         let mut admin = cluster.admin(&name);
-        // The delay after the creation of the database varies, so that some rounds meet the
-        // launcher's inspection.
+        // The delay after the creation of the database varies, so that in some rounds the extension
+        // is created during the inspection.
         std::thread::sleep(Duration::from_millis(number * 3 % 61));
         call(&mut admin, "CREATE EXTENSION lead_audit");
         let begin = Instant::now();

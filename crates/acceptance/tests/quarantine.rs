@@ -1,5 +1,5 @@
-//! If a worker dies while it writes a record's entry, the next worker does not try that record
-//! again. The tests kill the worker at each step where a lock can make it wait.
+//! If a worker dies while it writes the entry of a record, the next worker must not write this
+//! record. The tests kill the worker at each step at which a lock can make it wait.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -39,8 +39,8 @@ fn signal(pid: i32, signal: &str) {
     );
 }
 
-/// Fails a statement: one whose row the session knows, or one whose table is known only from the
-/// text.
+/// Executes a statement that fails. If `by_text`, only the statement's text names the table.
+/// Otherwise the session also knows the row.
 fn fail(session: &mut Session, request: &str, by_text: bool) {
     call(session, &format!("SET lead_audit.request_id = '{request}'"));
     if by_text {
@@ -50,8 +50,8 @@ fn fail(session: &mut Session, request: &str, by_text: bool) {
     }
 }
 
-/// Stops the worker between two transactions. Within a transaction it could hold the lock that a
-/// test needs.
+/// Stops the worker between two transactions. A worker that is stopped within a transaction could
+/// hold the lock that the test needs.
 fn stop(session: &mut Session, worker: i32) {
     let is_idle = format!("SELECT xact_start IS NULL FROM pg_stat_activity WHERE pid = {worker}");
     loop {
@@ -65,8 +65,8 @@ fn stop(session: &mut Session, worker: i32) {
     }
 }
 
-/// Stops the worker, fails a statement, takes a lock that survives a crash, lets the worker run
-/// into the lock, and kills it there.
+/// Stops the worker, executes a statement that fails, and takes a lock that survives a crash. Then
+/// lets the worker continue until it waits for the lock, and kills it there.
 fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     let mut session = connect(cluster);
     wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");
@@ -80,7 +80,7 @@ fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     wait_for_crash(&mut session);
 }
 
-/// After a crash of a process, the postmaster ends all sessions a moment later.
+/// Waits for the postmaster to end all sessions, which it does shortly after a process has crashed.
 fn wait_for_crash(session: &mut Session) {
     let begin = Instant::now();
     while session.batch_execute("SELECT 1").is_ok() {
@@ -89,7 +89,7 @@ fn wait_for_crash(session: &mut Session) {
     }
 }
 
-/// The number of a request's entries, and of its lines in the server's log.
+/// Returns how many entries a request has, and how many lines of the server's log are about it.
 fn found(cluster: &Cluster, admin: &mut Session, request: &str) -> (i64, usize) {
     let entries = value(
         admin,
@@ -123,7 +123,7 @@ fn a_record_that_ended_a_worker_is_not_tried_again() {
         ("taking an entry", "LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE"),
     ] {
         for by_text in [false, true] {
-            // The text alone does not tell the row, so the worker does not open the table.
+            // The text alone does not name a row, so the worker does not open the table.
             if by_text && step == "opening the table" {
                 continue;
             }
@@ -146,13 +146,13 @@ fn a_record_that_ended_a_worker_is_not_tried_again() {
     }
 }
 
-/// If a worker dies while it writes several records together, the fatal record is unknown. The next
-/// worker writes each record on its own.
+/// If a worker dies while it writes several records together, nobody knows which record was the
+/// cause. The next worker must write each record on its own.
 #[test]
 fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     let (cluster, admin) = cluster();
     drop(admin);
-    // This lock permits reading the position and blocks its update.
+    // This lock lets the worker read the queue's position, but blocks its update.
     kill_at(&cluster, "LOCK TABLE lead_audit.queue_position IN SHARE MODE", "together", false);
     let mut admin = connect(&cluster);
     wait_until(&mut admin, LONG, WORKER);
@@ -169,7 +169,7 @@ fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     assert_intact(&mut admin);
 }
 
-/// A worker that ends because another process crashed does not put its record into quarantine.
+/// If a worker ends because another process crashed, its record must not go into quarantine.
 #[test]
 fn a_crash_of_another_process_quarantines_nothing() {
     let (cluster, admin) = cluster();
@@ -196,7 +196,8 @@ fn a_crash_of_another_process_quarantines_nothing() {
     assert_intact(&mut admin);
 }
 
-/// When the postmaster is killed, its processes end. No record is blamed for that.
+/// When the postmaster is killed, all of its processes end. No record may go into quarantine for
+/// that reason.
 #[test]
 fn a_kill_of_the_postmaster_quarantines_nothing() {
     let (cluster, admin) = cluster();

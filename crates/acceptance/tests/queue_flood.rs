@@ -1,7 +1,7 @@
-//! Eight sessions fail statements as fast as they can. Every failure becomes an entry, or is in the
-//! server's log and counted, whatever process is killed meanwhile.
+//! Eight sessions execute statements that fail, as fast as they can. Every failure must become an
+//! entry, or must be written to the server's log and counted, no matter which process is killed.
 //!
-//! `LEAD_AUDIT_ACCEPTANCE_SECONDS` sets the duration.
+//! `LEAD_AUDIT_ACCEPTANCE_SECONDS` sets the duration of the flood.
 
 use acceptance::{Cluster, Session, app_database, assert_intact, call, setting, value};
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ fn wait_until(session: &mut Session, condition: &str) {
     acceptance::wait_until(session, Duration::from_secs(120), condition);
 }
 
-/// Fails statements until told to stop, and reconnects after a lost connection. Returns the number
-/// of failures that the server reported for each request.
+/// Executes statements that fail until `stop` is set. Reconnects after a lost connection. Returns
+/// for each request the number of failures that the server reported.
 fn fail_on(
     cluster: &Cluster,
     round: u64,
@@ -42,7 +42,7 @@ fn fail_on(
                 .expect_err("it is taken");
             match error.code() {
                 Some(code) if code.code() == "23505" => count += 1,
-                // The connection was lost, so it is unknown whether this statement had failed.
+                // The connection was lost, so nobody knows whether this statement failed.
                 _ => break,
             }
         }
@@ -51,7 +51,7 @@ fn fail_on(
     failed
 }
 
-/// The number of failures of each request in the log, and in the server's log.
+/// Returns for each request its number of failures in the audit trail and in the server's log.
 fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) {
     let rows = admin.query(
         "SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' GROUP BY 1",
@@ -69,8 +69,8 @@ fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTre
     (entries, logged)
 }
 
-/// Checks that each failure of a client is an entry or in the server's log. Unless `exact`, a
-/// request may have one more, because a killed session may have failed once more.
+/// Checks that each failure is in the audit trail or in the server's log. If not `exact`, sessions
+/// were killed, and there may be one failure more than the client of a killed session knows.
 fn assert_all_there(
     cluster: &Cluster,
     admin: &mut Session,
@@ -93,10 +93,10 @@ fn assert_all_there(
     totals
 }
 
-/// Whether all sessions of the application have ended.
+/// A query that returns whether all sessions of the flood have ended.
 const SESSIONS_ENDED: &str = "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'";
 
-/// A queue that is small enough to become full.
+/// Creates a cluster whose queue is small enough to become full.
 fn flood_cluster(queue: &str) -> (Cluster, Session) {
     let cluster = Cluster::builder()
         .preloaded()
@@ -223,8 +223,8 @@ fn no_failure_is_lost_when_processes_are_killed() {
     }
 }
 
-/// Each transaction of the worker waits for the disk, and delays those of the application. In a
-/// flood, the worker writes many records in one transaction.
+/// Each transaction of the worker waits for the disk, and thereby delays the transactions of the
+/// application. So during a flood the worker writes many records in one transaction.
 #[test]
 fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let (cluster, mut admin) = flood_cluster("16MB");
@@ -238,14 +238,14 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
     let transactions: i64 = value(&mut admin, count);
     println!("{failures} failures in {seconds} s were written in {transactions} transactions");
-    // Ten transactions a second, some more at the beginning and the end of the flood, and one for
-    // each 4,000 records or 4 MB if the worker lags behind.
+    // The worker may use ten transactions per second, and some more at the beginning and at the end
+    // of the flood. If it lags behind, it may also use one for each 4,000 records or 4 MB.
     assert!(
         transactions <= 10 * seconds + 30 + failures / 2_000,
         "{transactions} transactions in {seconds} s"
     );
 
-    // After the flood, the worker does not rest any more.
+    // After the flood, the worker no longer pauses between two rounds.
     let mut app = cluster.session("app", "flood");
     let mut delays = Vec::new();
     for number in 0..21 {
@@ -269,7 +269,7 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
 }
 
-/// The worker may be resting between two rounds when the server shuts down.
+/// When the server shuts down, the worker may be pausing between two rounds.
 #[test]
 fn a_shutdown_does_not_wait_for_the_worker_to_rest() {
     let (cluster, _) = flood_cluster("16MB");

@@ -1,5 +1,6 @@
-//! CREATE EXTENSION and DROP EXTENSION in a database: before or after its schemas and tables, again
-//! after a drop, rolled back, and while other sessions stay open.
+//! Runs CREATE EXTENSION and DROP EXTENSION in a database: before or after its schemas and tables
+//! are created, again after a drop, in a transaction that is rolled back, and while other sessions
+//! stay open.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
@@ -24,8 +25,8 @@ fn dropped_and_created_while_sessions_write() {
         let first: i64 = value(&mut admin, ENTRIES);
         assert_eq!(first, 30);
 
-        // The triggers depend on the extension, so that a DROP without CASCADE cannot end auditing
-        // by accident.
+        // The triggers depend on the extension, so a DROP without CASCADE cannot end auditing by
+        // accident.
         assert_eq!(sqlstate(&mut admin, "DROP EXTENSION lead_audit"), "2BP01");
         call(&mut admin, "BEGIN; DROP EXTENSION lead_audit CASCADE; ROLLBACK");
         write(&mut app, 21);
@@ -34,8 +35,9 @@ fn dropped_and_created_while_sessions_write() {
 
         for round in 0..2 {
             call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
-            // PostgreSQL leaves the empty schema of the control file. The schema that the extension
-            // created is dropped with it.
+            // PostgreSQL keeps the schema that the control file names, and that schema is empty.
+            // The other schema, which the extension's script created, is dropped with the
+            // extension.
             assert!(value::<bool>(
                 &mut admin,
                 "SELECT to_regnamespace('lead_audit_internal') IS NULL"
@@ -49,7 +51,8 @@ fn dropped_and_created_while_sessions_write() {
             );
             assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_event_trigger"), 0);
             write(&mut app, 100 * round + 41);
-            // A rolled-back CREATE EXTENSION leaves nothing behind, in the same session either.
+            // A CREATE EXTENSION that is rolled back leaves nothing behind, not even in the session
+            // that executed it.
             call(
                 &mut admin,
                 "BEGIN; CREATE EXTENSION lead_audit; INSERT INTO leads (id) VALUES ('gone'); ROLLBACK",
@@ -80,7 +83,7 @@ fn the_worker_follows_a_new_log() {
     for round in 0..2 {
         write(&mut app, 100 * round + 1);
         let begin = Instant::now();
-        // The worker seals.
+        // Waits until the worker has sealed all entries.
         while value::<i64>(
             &mut admin,
             "SELECT coalesce(max(tree_size), 0) FROM lead_audit.checkpoint",
@@ -103,7 +106,7 @@ fn schemas_and_tables_in_any_order() {
         call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
         cluster.admin(name)
     };
-    // The extension's schema is fixed and cannot be changed.
+    // The schema of the extension is fixed and cannot be changed.
     let mut admin = database("elsewhere");
     call(&mut admin, "CREATE SCHEMA other");
     for statement in
@@ -120,7 +123,7 @@ fn schemas_and_tables_in_any_order() {
         );
     }
 
-    // An existing schema of a superuser is used, and its content stays.
+    // If a superuser has created the schema before, it is used, and its content stays.
     let mut admin = database("schema_first");
     call(
         &mut admin,
@@ -142,8 +145,8 @@ fn schemas_and_tables_in_any_order() {
         "leads is not on this search_path: nothing is watched"
     );
 
-    // A schema in which a name is taken is refused, and nothing is left half made. An existing
-    // internal schema is never used, whoever created it.
+    // If the schema already contains an object of a needed name, CREATE EXTENSION fails and leaves
+    // nothing behind. An existing internal schema is never used, no matter which role created it.
     for taken in [
         "CREATE SCHEMA lead_audit_internal",
         "DROP SCHEMA lead_audit; CREATE SCHEMA lead_audit_internal AUTHORIZATION pg_database_owner",
@@ -159,7 +162,7 @@ fn schemas_and_tables_in_any_order() {
         assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'lead_audit')"), 0);
     }
 
-    // With any search_path, and with lead_audit anywhere in it.
+    // Runs with several values of search_path, some of which contain lead_audit.
     for (number, path) in [
         "lead_audit, crm, public",
         "crm, lead_audit",

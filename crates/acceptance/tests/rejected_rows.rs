@@ -1,5 +1,5 @@
-//! The recorded rejected row is the row that failed, or none. It is never a row that the statement
-//! wrote or skipped earlier.
+//! The recorded rejected row must be the row at which the statement failed, or there must be none.
+//! It must never be a row that the statement wrote or skipped before.
 
 use acceptance::{Cluster, call, try_call, value, wait_until};
 use std::time::Duration;
@@ -35,10 +35,10 @@ const SCHEMA: &str = "
     INSERT INTO guarded VALUES (20, 1), (21, 1);
     INSERT INTO mails VALUES (1, 'a', 1), (2, 'b', 99)";
 
-/// Statements, with the key of the row at which they fail. None if that row cannot be determined
-/// reliably.
+/// Statements, each with the key of the row at which the statement fails. None if this row cannot
+/// be determined reliably.
 const STATEMENTS: [(&str, Option<&str>); 39] = [
-    // The executor uses the plan's rows directly, copies them, or both.
+    // The executor uses the rows of the plan directly, or copies them, or does both.
     ("INSERT INTO leads SELECT * FROM same_shape", Some("bad")),
     ("INSERT INTO leads TABLE same_shape LIMIT 1", Some("bad")),
     ("INSERT INTO leads SELECT 'good', 1 UNION ALL SELECT * FROM same_shape", Some("bad")),
@@ -60,20 +60,20 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
         "WITH w AS (INSERT INTO leads SELECT id, n FROM two RETURNING id) SELECT * FROM w",
         Some("two"),
     ),
-    // The error occurs while the next row is fetched, when the previous one is still in its slot.
+    // The error occurs while the next row is fetched. The row before it is then still in the slot.
     ("INSERT INTO leads SELECT id, n::small FROM two", None),
     ("INSERT INTO leads SELECT id, 100 / (n - 200) FROM two", None),
     (
         "WITH w AS (INSERT INTO leads SELECT id, 1 / (200 - n) FROM two RETURNING id) SELECT * FROM w",
         None,
     ),
-    // The previous row was skipped.
+    // The row before the one that fails was skipped.
     ("INSERT INTO leads VALUES ('here', 2), ('new', 200) ON CONFLICT DO NOTHING", Some("new")),
     (
         "INSERT INTO leads SELECT id, 1 / n FROM (VALUES ('here', 1), ('new', 0)) v(id, n) ON CONFLICT DO NOTHING",
         None,
     ),
-    // The statement fails at the existing row, but never at one that it has already updated.
+    // The statement fails at the existing row, but never at a row that it has already updated.
     ("INSERT INTO mails VALUES (9, 'a', 1) ON CONFLICT (mail) DO UPDATE SET n = 1000", Some("1")),
     (
         "INSERT INTO mails VALUES (9, 'a', 1), (8, 'b', 1) ON CONFLICT (mail) DO UPDATE SET n = mails.n + 1",
@@ -95,18 +95,18 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
     ("UPDATE guarded SET n = 7", Some("20")),
     ("UPDATE guarded SET n = CASE WHEN id = 20 THEN 0 ELSE 1 / (id - 21) END", None),
     ("UPDATE leads SET n = n + 99", Some("here")),
-    // Partitions with the table's column order and with another one.
+    // Some partitions have the column order of the table, and some have another order.
     ("INSERT INTO parts VALUES (1, 1000, 'x')", Some("1")),
     ("INSERT INTO parts VALUES (2, 2, 'x'), (11, 1000, 'y')", Some("11")),
     ("INSERT INTO parts VALUES (12, 2, 'x'), (3, 1000, 'y')", Some("3")),
     ("INSERT INTO parts SELECT 5, 7, 'a' UNION ALL SELECT 6, n, id FROM same_shape", Some("6")),
     ("INSERT INTO parts VALUES (55, 1, 'nowhere')", None),
     ("UPDATE parts SET n = n * 10", Some("14")),
-    // A partition that already accepted an earlier row refuses this one.
+    // The partition that refuses this row has accepted an earlier row.
     ("UPDATE parts SET id = CASE id WHEN 15 THEN 5 ELSE id END, n = n + 10", Some("15")),
     ("DELETE FROM parts WHERE 1 / (id - 14) IS NOT NULL", None),
     ("UPDATE parts SET id = id + 10, n = n + 96 WHERE id = 4", Some("4")),
-    // AFTER triggers, per statement and per row.
+    // AFTER triggers for each statement and for each row.
     ("INSERT INTO summed VALUES (1), (2)", None),
     ("INSERT INTO summed VALUES (1, NULL), (2, 'nobody'), (3, NULL)", Some("2")),
     ("INSERT INTO followed VALUES (1, 1), (2, 2), (3, 3)", Some("2")),

@@ -1,8 +1,8 @@
-//! Tests the library of version 1.0 as released, and the update to this version. With SQL objects
-//! of the other version, each library records writes or refuses them. upgrade.rs tests the update
-//! with this version's library.
+//! Tests the library of version 1.0 as it was released, and the update to this version. If a
+//! library meets the SQL objects of the other version, it must record writes or refuse them.
+//! upgrade.rs tests the update with only the library of this version.
 //!
-//! Needs the released package, and a copy of the installation in which the test may replace the
+//! The test needs the released package, and a copy of the installation in which it may replace the
 //! library: `scripts/test.sh released`.
 
 use acceptance::{
@@ -26,7 +26,7 @@ fn ask(pg_config: &Path, option: &str) -> PathBuf {
     String::from_utf8(output.stdout).expect("UTF-8").trim().into()
 }
 
-/// The library and the extension's files in an installation.
+/// The directories of an installation that contain the library and the extension's files.
 struct Package {
     library: PathBuf,
     files: PathBuf,
@@ -51,8 +51,8 @@ impl Package {
         all.into_iter().filter(|(_, name)| name.starts_with("lead_audit")).collect()
     }
 
-    /// Installs the package over another one as a package manager does: a session that has loaded
-    /// the old library keeps its file.
+    /// Installs this package over another one, as a package manager does. The old files are removed
+    /// and not overwritten, so a session that has loaded the old library keeps it.
     fn install_over(&self, other: &Package) {
         for (directory, name) in other.names() {
             fs::remove_file(directory.join(name)).expect("the file can be removed");
@@ -64,7 +64,7 @@ impl Package {
     }
 }
 
-/// SQLSTATE and message of the error.
+/// Returns the SQLSTATE and the message of the error of a statement that must fail.
 fn refused(session: &mut Session, sql: &str) -> String {
     let error = session.batch_execute(sql).expect_err(sql);
     let error = error.as_db_error().expect("an error of the server's");
@@ -94,7 +94,8 @@ fn update(preloaded: bool) {
         format!("55000 the library lead_audit 1.0 cannot work with SQL objects of version {THIS}");
 
     new.install_over(&installed);
-    // A session with the library of 1.0 loaded continues. It cannot run the update.
+    // A session that has loaded the library of 1.0 can continue to write, but cannot run the
+    // update.
     call(&mut app, "UPDATE leads SET source = 'a' WHERE created_by = 'user-1'");
     assert_eq!(refused(&mut admin, "ALTER EXTENSION lead_audit UPDATE"), refusal);
     assert_eq!(version(&mut admin), "1.0");
@@ -107,7 +108,8 @@ fn update(preloaded: bool) {
         app = cluster.session("app", "db");
     }
 
-    // A session with the new library works with the SQL objects of 1.0. It can run the update.
+    // A session that loads the new library can work with the SQL objects of 1.0, and can run the
+    // update.
     let mut admin = cluster.admin("db");
     call(&mut admin, "UPDATE leads SET source = 'b' WHERE created_by = 'user-2'");
     assert!(seal(&mut admin) > sealed);
@@ -115,8 +117,8 @@ fn update(preloaded: bool) {
     call(&mut admin, "ALTER EXTENSION lead_audit UPDATE");
     assert_eq!(version(&mut admin), THIS);
 
-    // After the update, the session with the library of 1.0 still records writes, and does nothing
-    // else.
+    // After the update, a session with the library of 1.0 still records writes, and refuses
+    // everything else.
     call(
         &mut app,
         "INSERT INTO leads (id) VALUES ('c'); UPDATE leads SET source = 'c' WHERE id = 'c'; DELETE FROM leads WHERE id = 'c'",
@@ -143,7 +145,8 @@ fn update(preloaded: bool) {
 #[test]
 #[ignore = "needs the released package: scripts/test.sh released"]
 fn the_update_from_the_released_library() {
-    // Not in parallel: both rounds replace the files of one installation.
+    // The two rounds do not run in parallel, because both replace the files of the same
+    // installation.
     for preloaded in [false, true] {
         update(preloaded);
     }

@@ -1,5 +1,6 @@
-//! DROP EXTENSION leaves nothing behind. The test compares pg_dump's output and the row counts of
-//! all PostgreSQL catalogs before and after.
+//! DROP EXTENSION must leave nothing behind. The test compares the output of pg_dump and the number
+//! of rows in all of PostgreSQL's catalogs before the extension was created and after it was
+//! dropped.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value,
@@ -25,8 +26,8 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The number of rows in each catalog, shared ones included. Leaves out statistics, which
-/// autovacuum writes. Uses a new session, which has nothing cached.
+/// Returns the number of rows in each catalog, including shared catalogs. Statistics are left out,
+/// because autovacuum writes them. Uses a new session, in which nothing is cached.
 fn catalogs(cluster: &Cluster, database: &str) -> BTreeMap<String, i64> {
     let mut admin = cluster.admin(database);
     let names =
@@ -44,7 +45,7 @@ fn catalogs(cluster: &Cluster, database: &str) -> BTreeMap<String, i64> {
         .collect()
 }
 
-/// The output of pg_dump, without its random parts.
+/// Returns the output of pg_dump without its random parts.
 fn dump(cluster: &Cluster, database: &str) -> String {
     let text = cluster.run("pg_dump", &["-U", "postgres", database]);
     text.lines()
@@ -53,7 +54,7 @@ fn dump(cluster: &Cluster, database: &str) -> String {
         .join("\n")
 }
 
-/// Files below a directory whose name contains the extension's name.
+/// Returns the files below a directory whose names contain the name of the extension.
 fn files_of_it(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("the data directory can be read").flatten() {
@@ -67,7 +68,8 @@ fn files_of_it(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Creates a database that never had the extension: the table `leads`, two other tables, a role.
+/// Creates a database in which the extension was never created. It has the table `leads`, two other
+/// tables and a role.
 fn bare(cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(&mut admin, "DROP EXTENSION lead_audit CASCADE; DROP SCHEMA lead_audit");
@@ -76,7 +78,7 @@ fn bare(cluster: &Cluster, name: &str) -> Session {
 }
 
 /// Uses each feature of the extension once: entries, a failure, a rolled-back transaction, DDL, a
-/// checkpoint, rights, settings.
+/// checkpoint, rights and settings.
 fn use_it(admin: &mut Session, app: &mut Session, preloaded: bool) {
     call(
         admin,
@@ -120,8 +122,8 @@ fn nothing_is_left_in_the_database() {
                 assert_eq!(value::<i64>(&mut admin, WORKERS), 1);
             }
             if round == 0 {
-                // The documented way: DROP EXTENSION without CASCADE, when no table is watched any
-                // more.
+                // First round, as documented: when no table is watched any more, DROP EXTENSION
+                // works without CASCADE.
                 for table in ["leads", "crm.accounts", "crm.parted"] {
                     assert!(
                         value::<bool>(&mut admin, &format!("SELECT lead_audit.disable('{table}')")),
@@ -134,8 +136,8 @@ fn nothing_is_left_in_the_database() {
             }
             call(&mut admin, "DROP SCHEMA lead_audit");
 
-            // Sessions from before the drop continue, also the one with a context. Their writes
-            // create no entries.
+            // Sessions that were opened before the drop can continue, even the one that has set a
+            // context. Their writes create no entries.
             call(
                 &mut app,
                 "INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true",
@@ -171,7 +173,8 @@ fn nothing_is_left_in_the_database() {
     }
 }
 
-/// Drops the extension during each of the worker's tasks. The two never deadlock.
+/// Drops the extension while the worker is busy with each of its tasks. The drop and the worker
+/// must never deadlock.
 #[test]
 fn never_a_deadlock_with_the_worker() {
     let cluster = Cluster::builder()

@@ -1,10 +1,10 @@
-//! The same writes produce the same bytes, and so the same checksums, on each major version of
+//! The same writes must produce the same bytes, and so the same checksums, on each major version of
 //! PostgreSQL.
 //!
-//! Some columns differ between runs: id, transaction, time, process, oid, and the watch id. The
-//! test sets them to fixed values, computes the checksum with them, and compares it and the other
-//! columns with the lines of `same_checksums.txt`. `LEAD_AUDIT_ACCEPTANCE_WRITE=1` writes that file
-//! after a change of `many_types.sql`.
+//! Some columns differ between two runs: id, transaction, time, process, oid and watch id. The test
+//! replaces their values with fixed ones, computes the checksum of the result, and compares this
+//! checksum and the other columns with the lines of `same_checksums.txt`. After a change of
+//! `many_types.sql`, a run with `LEAD_AUDIT_ACCEPTANCE_WRITE=1` writes that file.
 
 use acceptance::{Cluster, assert_intact, call, value, verify_with_python};
 use ledger::{Entry, key_hash};
@@ -13,7 +13,7 @@ use std::path::Path;
 const WRITES: &str = include_str!("../sql/many_types.sql");
 const EXPECTED: &str = include_str!("same_checksums.txt");
 
-/// Replaces the table's random watch id.
+/// The fixed value that replaces the random watch id of the table.
 const WATCH_ID: [u8; 16] = *b"a watched table!";
 
 #[test]
@@ -22,12 +22,13 @@ fn the_same_writes_have_the_same_checksums_on_each_version() {
     call(&mut cluster.admin("postgres"), "CREATE DATABASE same");
     let mut admin = cluster.admin("same");
     call(&mut admin, "CREATE EXTENSION lead_audit");
-    // One statement at a time, because a DDL entry contains the text of the whole query.
+    // The statements are sent one by one, because a DDL entry contains the text of the whole query.
     for statement in WRITES.split_inclusive(";\n") {
         call(&mut admin, statement);
     }
     assert_eq!(admin.warnings(), [""; 0]);
-    // Two verifiers check the stored checksums first, so that the values below are the stored ones.
+    // Two verifiers check the stored checksums first. So the values that are compared below are the
+    // values that the checksums cover.
     assert_intact(&mut admin);
     let verdict = verify_with_python(&cluster, "same");
     assert!(verdict.satisfied && verdict.entries > 0, "{verdict:?}");

@@ -1,6 +1,7 @@
-//! Sessions and table owners can cause ordinary errors at most in the library, which runs in their
-//! server process and in the worker. A session that stays connected throughout the test proves that
-//! no process has crashed, because the postmaster then ends all sessions.
+//! The library runs in the server processes of sessions and in the worker. Sessions and table
+//! owners must be able to cause at most ordinary errors in it. One session stays connected during
+//! each test. That session proves that no process has crashed, because the postmaster ends all
+//! sessions after a crash.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -23,7 +24,7 @@ fn cluster() -> (Cluster, Session) {
     (cluster, admin)
 }
 
-/// The record names a relation that its own transaction has created and dropped.
+/// The record names a relation that the same transaction has created and dropped.
 #[test]
 fn a_failure_in_a_table_that_is_dropped_at_once() {
     let (_cluster, mut admin) = cluster();
@@ -45,8 +46,8 @@ fn a_failure_in_a_table_that_is_dropped_at_once() {
     assert_intact(&mut admin);
 }
 
-/// A message of control characters is six times as long in JSON, which exceeds the limits of a
-/// record, a log line and a buffer.
+/// An error with a message of control characters. In JSON the message is six times as long, which
+/// exceeds the limits of a record, of a log line and of a buffer.
 const HUGE_MESSAGE: &str = "RAISE EXCEPTION '%', repeat(E'\\x01', 180000000)";
 
 #[test]
@@ -61,7 +62,7 @@ fn a_rollback_after_an_error_with_a_huge_message() {
         );
         call(&mut app, "ROLLBACK");
     }
-    // The session still records its failures.
+    // The session must still record its failures.
     assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
     wait_until(&mut admin, SOON, ALL_WRITTEN);
     let rolled_back: i64 =
@@ -103,7 +104,8 @@ fn a_commit_after_a_gap_with_a_huge_message() {
     assert_intact(&mut admin);
 }
 
-/// Code of a table owner. It runs as that owner in the owner's session, and nowhere else.
+/// Code that belongs to a table owner. It must run only in sessions of the owner, and with the
+/// owner's rights.
 const FOREIGN_CODE: &str = "
     CREATE TABLE spy (who text);
     CREATE FUNCTION hang(why text) RETURNS void LANGUAGE plpgsql AS $$
@@ -137,7 +139,8 @@ fn the_worker_runs_no_code_of_a_table_owner() {
             .replace("DOMAIN name", "DOMAIN public.name")
             .replace("id name", "id public.name"),
     );
-    // Without a baseline, which would run the code as the owner in this session.
+    // The table has no baseline, because a baseline would run the code as the owner in this
+    // session.
     call(&mut admin, "SELECT lead_audit.enable('moods')");
     assert_eq!(
         sqlstate(&mut app, "INSERT INTO moods VALUES ('b', 'sad', ROW(1, '{glad}'), -1)"),
@@ -159,7 +162,7 @@ fn the_worker_runs_no_code_of_a_table_owner() {
     assert!(!cluster.log_text().contains("has no audit entry"));
 }
 
-/// Attempts count only if their transaction is committed.
+/// Entries that could not be written are counted only if their transaction is committed.
 #[test]
 fn entries_that_are_not_written_are_counted_at_commit() {
     let (cluster, mut admin) = cluster();
@@ -194,8 +197,8 @@ fn entries_that_are_not_written_are_counted_at_commit() {
     );
 }
 
-/// Each statement reaches hooks, callbacks or functions of the library, in a session that has
-/// nothing cached.
+/// Statements that reach hooks, callbacks or functions of the library, in a session in which
+/// nothing is cached.
 const STATEMENTS: &[&str] = &[
     "INSERT INTO leads (id) VALUES (gen_random_uuid())",
     "INSERT INTO leads (id) VALUES ('taken')",
@@ -261,8 +264,8 @@ enum Interruption {
     Terminate,
 }
 
-/// For each catalog and table: while it is locked, sessions that run the statements wait for it and
-/// are interrupted.
+/// Locks each catalog and each table in turn. Sessions that run the statements then wait for the
+/// lock and are interrupted.
 #[test]
 fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
     let (cluster, mut admin) = cluster();
@@ -275,7 +278,8 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
          SELECT lead_audit.enable('parts')",
     );
     let mut holder = cluster.admin("up");
-    // Caches the functions that the holder calls while it holds its lock.
+    // The holder of the lock calls these functions later. They must be in its caches before it
+    // takes the lock.
     call(&mut holder, "SELECT pg_cancel_backend(0), pg_terminate_backend(0), pg_sleep(0)");
     for (number, table) in LOCKED.iter().enumerate() {
         for interruption in [
@@ -284,8 +288,8 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
             Interruption::Cancel,
             Interruption::Terminate,
         ] {
-            // Each kind of interruption meets each statement and each table, but not every
-            // combination of the three.
+            // Each kind of interruption occurs with each statement and with each table, but not
+            // every combination of the three occurs.
             let some = STATEMENTS
                 .iter()
                 .enumerate()
@@ -346,7 +350,7 @@ fn interrupt<'a>(
         };
         if let Some(function) = signal {
             std::thread::sleep(Duration::from_millis(150));
-            // Signals repeatedly, because a statement may catch the error and continue.
+            // The signal is sent repeatedly, because a statement may catch the error and continue.
             while threads.iter().any(|thread| !thread.is_finished()) {
                 for pid in &pids {
                     call(holder, &format!("SELECT {function}({pid})"));
@@ -371,7 +375,8 @@ fn interrupt<'a>(
     }
 }
 
-/// A database without the extension has no catalog to wait for.
+/// A database in which the extension was not created has none of its tables, so no session in it
+/// may wait for one.
 #[test]
 fn a_database_without_the_extension_does_not_wait_for_its_catalog() {
     let (cluster, _admin) = cluster();

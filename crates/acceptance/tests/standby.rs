@@ -1,4 +1,4 @@
-//! A hot standby: the trail can be read and verified on it. After a promotion the trail continues.
+//! On a hot standby, the trail can be read and verified. After a promotion the trail continues.
 
 use acceptance::populated_database::{self, Trail, assert_watched_as_before};
 use acceptance::{
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const DATABASE: &str = "app_db";
 
-/// Waits until a query on the standby returns true.
+/// Waits until a query returns true on the standby.
 fn wait_until(cluster: &Cluster, database: &str, query: &str) {
     let begin = Instant::now();
     while !value::<bool>(&mut cluster.admin(database), query) {
@@ -19,7 +19,7 @@ fn wait_until(cluster: &Cluster, database: &str, query: &str) {
     }
 }
 
-/// Waits until the standby has replayed everything that the primary has written.
+/// Waits until the standby has replayed everything that the primary has written so far.
 fn wait_for_replay(primary: &Cluster, standby: &Cluster) {
     let written: String =
         value(&mut primary.admin("postgres"), "SELECT pg_current_wal_lsn()::text");
@@ -37,7 +37,7 @@ fn a_standby_shows_and_verifies_the_trail() {
     assert_eq!(Trail::of(&mut reader), before);
     assert_intact(&mut reader);
 
-    // Open sessions on the standby see new writes.
+    // Sessions that are open on the standby see new writes of the primary.
     let key = format!("{:0>32}", "2a");
     call(
         &mut primary.session("app", DATABASE),
@@ -67,7 +67,7 @@ fn a_standby_shows_and_verifies_the_trail() {
     }
     assert_intact(&mut reader);
 
-    // Checkpoints are replicated with the entries, and proofs work on both servers.
+    // Checkpoints are replicated together with the entries, so proofs work on both servers.
     let size: i64 = value(&mut primary.admin(DATABASE), "SELECT lead_audit.seal()");
     wait_for_replay(&primary, &standby);
     assert_eq!(value::<i64>(&mut reader, "SELECT tree_size FROM lead_audit.stats"), size);
@@ -85,7 +85,7 @@ fn a_standby_shows_and_verifies_the_trail() {
     }
     assert_intact(&mut reader);
 
-    // Functions that write are refused as on every standby.
+    // A standby refuses functions that write.
     for statement in [
         "SELECT lead_audit.seal()",
         "SELECT lead_audit.enable('leads')",
@@ -117,7 +117,8 @@ fn a_promoted_standby_continues_the_trail() {
     call(&mut admin, "ALTER ROLE app SET synchronous_commit = remote_apply");
     let past_ids: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
 
-    // The primary dies during writes. Acknowledged writes are on the standby with their entries.
+    // The primary dies while sessions write. Acknowledged writes must be on the standby, with their
+    // entries.
     let acknowledged = AtomicBool::new(false);
     let committed: Vec<(String, i64)> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -178,10 +179,10 @@ fn a_promoted_standby_continues_the_trail() {
         value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE request_id IS NULL"),
         value(&mut admin, &format!("SELECT min(id) FROM lead_audit.entry WHERE id > {taken_over}")),
     );
-    // As many as in populated_database.rs: a row that moves to another partition is one UPDATE.
+    // The number is that of populated_database.rs: a row that moves to another partition is one
+    // UPDATE.
     assert_eq!(new - again, 6);
-    // The WAL records a sequence 32 values ahead, and the promoted standby does not use those
-    // values.
+    // The WAL logs a sequence 32 values ahead, and the promoted standby skips those values.
     assert!(lowest <= taken_over + 33, "{taken_over} is followed by {lowest}");
     assert_eq!(
         value::<i64>(&mut admin, "SELECT count(*) - count(DISTINCT id) FROM lead_audit.entry"),

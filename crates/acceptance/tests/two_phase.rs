@@ -1,4 +1,5 @@
-//! Two-phase commit: entries belong to the transaction, whoever ends it and whenever.
+//! With two-phase commit, entries belong to the transaction, no matter which session ends it and
+//! when.
 
 use acceptance::{
     Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value,
@@ -35,7 +36,8 @@ fn entries_belong_to_the_prepared_transaction() {
         "nothing of a prepared transaction is visible"
     );
 
-    // Another session ends the transaction. Its context does not appear in the entries.
+    // Another session ends the transaction. The context of that session does not appear in the
+    // entries.
     call(&mut admin, "SET lead_audit.user_id = 'somebody else'");
     call(&mut admin, "COMMIT PREPARED 'committed'");
     expected += 102;

@@ -1,6 +1,6 @@
-//! The log cannot be written. With on_error = warn the application continues, each lost entry is
-//! warned of and counted, and no other entry is lost. With abort the statement fails with the
-//! cause. A cancel is neither.
+//! Entries cannot be written to the log. With on_error = warn, the application continues, each lost
+//! entry causes a warning and is counted, and no other entry is lost. With on_error = abort, the
+//! statement fails with the error of the log. A cancelled statement fails with neither of these.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, faults, sqlstate, value,
@@ -19,7 +19,7 @@ fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
         &format!("ALTER DATABASE {database} SET lead_audit.on_error = 'abort'"),
     );
     let mut app = cluster.session("app", database);
-    // The first write must fail even if it loads the library.
+    // The first write must fail even if this same write loads the library.
     assert_eq!(value::<i64>(&mut app, "SELECT count(*) FROM leads WHERE false"), 0);
     call(
         &mut cluster.admin(database),
@@ -28,7 +28,7 @@ fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
     app
 }
 
-/// Writes until the log is full, and then continues, with small and large statements.
+/// Writes until the log is full, and then writes more, with small and large statements.
 fn fill(cluster: &Cluster, database: &str, cause: &str, sqlstate_of_cause: &str) {
     let mut admin = cluster.admin(database);
     let mut app = cluster.session("app", database);
@@ -90,7 +90,7 @@ fn a_full_disk() {
     call(&mut admin, &format!("CREATE TABLESPACE tiny LOCATION '{}'", disk.0.display()));
     call(&mut admin, "ALTER TABLE lead_audit.entry SET TABLESPACE tiny");
     fill(&cluster, "full_disk", "No space left on device", "53100");
-    // There is space again.
+    // The log can grow again.
     call(&mut admin, "ALTER TABLE lead_audit.entry SET TABLESPACE pg_default");
     let before: i64 = value(&mut admin, ENTRIES);
     let mut app = cluster.session("app", "full_disk");
@@ -102,7 +102,7 @@ fn a_full_disk() {
     cluster.stop("immediate");
 }
 
-/// A file system of a few megabytes, mounted as long as this value exists.
+/// A file system of a few megabytes. It is mounted for as long as this value exists.
 struct TinyDisk(PathBuf);
 
 impl TinyDisk {
@@ -131,13 +131,13 @@ impl TinyDisk {
 
 impl Drop for TinyDisk {
     fn drop(&mut self) {
-        // A lazy unmount, because the server may still be ending.
+        // The unmount is lazy, because the server may not have ended yet.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// The disk is full, simulated without the right to mount: the server's files cannot grow beyond 17
-/// MB (a WAL segment has 16).
+/// Simulates a full disk without the right to mount: no file of the server can grow beyond 17 MB (a
+/// WAL segment has 16 MB).
 #[test]
 fn a_file_size_limit() {
     let cluster = Cluster::builder().file_size_limit(17 * 1024).start();
@@ -155,7 +155,8 @@ fn a_constraint_on_the_log() {
                                       ADD CONSTRAINT no_poison CHECK (row_key->>'id' NOT LIKE 'poison%')",
     );
     let mut app = cluster.session("app", "checked");
-    // One entry that cannot be written does not affect the others of its statement.
+    // If one entry of a statement cannot be written, the statement's other entries are not
+    // affected.
     call(
         &mut app,
         "INSERT INTO leads (id) SELECT CASE WHEN g = 700 THEN 'poison' ELSE 'good ' || g END FROM generate_series(1, 2000) g",
@@ -171,7 +172,7 @@ fn a_constraint_on_the_log() {
     assert_eq!(value::<i64>(&mut admin, LEADS), 2_000);
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
 
-    // A row that was rolled back needs no entry and is not counted.
+    // A row that was rolled back needs no entry, so it is not counted.
     call(
         &mut app,
         "BEGIN; UPDATE leads SET source = 'x' WHERE id IN ('poison', 'good 1'); ROLLBACK",
@@ -182,8 +183,8 @@ fn a_constraint_on_the_log() {
         (1_999, 1)
     );
 
-    // All writes of one user, in savepoints, a function with an exception handler, COPY's batches,
-    // a TRUNCATE.
+    // All entries of one user are refused: in savepoints, in a function with an exception handler,
+    // in batches of COPY, and in a TRUNCATE.
     call(&mut app, "SET lead_audit.user_id = 'mallory'");
     call(
         &mut app,
@@ -216,7 +217,7 @@ fn a_constraint_on_the_log() {
             "{state}: {statement}"
         );
     }
-    // A failed statement does not affect later statements in the same transaction.
+    // A statement that fails does not affect later statements in the same transaction.
     call(&mut strict, "BEGIN; INSERT INTO leads (id) VALUES ('before'); SAVEPOINT s");
     assert_eq!(
         sqlstate(&mut strict, "INSERT INTO leads (id) VALUES ('lost'), ('poison 3')"),
@@ -252,7 +253,7 @@ fn the_log_is_locked() {
         "{warnings:?}"
     );
 
-    // A session that waits longer than the lock is held loses nothing.
+    // A session that waits until the lock is released loses no entry.
     call(&mut app, "SET lock_timeout = '10s'");
     let waiting = std::thread::spawn(move || {
         call(&mut app, "INSERT INTO leads (id) VALUES ('patient')");
@@ -287,7 +288,8 @@ fn the_log_has_been_changed() {
     assert_eq!(app.warnings(), [""; 0]);
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2);
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
-    // A column that somebody added stays NULL. The checksum does not cover a value in it.
+    // A column that somebody has added to the log stays NULL. The checksum does not cover a value
+    // in it.
     call(&mut admin, "ALTER TABLE lead_audit.entry ADD COLUMN extra text");
     call(&mut app, "INSERT INTO leads (id) VALUES ('with a column more')");
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 3);
@@ -306,7 +308,8 @@ fn a_cancel_is_not_an_unwritten_entry() {
     let full_time = begin.elapsed();
     println!("the UPDATE takes {full_time:?}");
     let mut sessions = [cluster.session("app", "cancelled"), abort_on_error(&cluster, "cancelled")];
-    // Early and late in the statement: in its own work, in its triggers, while entries are written.
+    // The statement is stopped early or late, so that it is in its own work, in its triggers or
+    // writing entries.
     for tenth in [3, 5, 7, 8] {
         for session in &mut sessions {
             stopped(full_time.mul_f64(f64::from(tenth) / 10.0), |after| {
@@ -344,8 +347,8 @@ fn a_cancel_is_not_an_unwritten_entry() {
     assert!(faults(&mut admin).is_empty());
 }
 
-/// A statement that is stopped after some time must end with that error soon after. If it ends
-/// earlier, the attempt is repeated with less time.
+/// Executes a statement that is stopped after some time. It must then soon end with that error. If
+/// it ends before it is stopped, the attempt is repeated with less time.
 fn stopped(
     mut after: Duration,
     mut attempt: impl FnMut(Duration) -> (Result<(), postgres::Error>, Duration),

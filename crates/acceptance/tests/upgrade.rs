@@ -1,7 +1,7 @@
-//! ALTER EXTENSION lead_audit UPDATE from every released version. An upgraded database equals a new
-//! one and keeps its trail, and sessions write during the update. Before the update, the new
-//! library works with the old SQL objects. A dump of a released version can be restored into this
-//! version.
+//! Runs ALTER EXTENSION lead_audit UPDATE from every released version. An upgraded database must
+//! equal a new one, must keep its trail, and must let sessions write during the update. Before the
+//! update, the new library must work with the old SQL objects. It must be possible to restore a
+//! dump of a released version into this version.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, unsealed, value,
@@ -11,11 +11,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The version that an update without TO leads to, from the control file.
+/// The version to which an update without TO leads, as in the control file.
 const THIS: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 const CATALOG: &str = include_str!("../sql/catalog.sql");
 
-/// The number of audit triggers that do not fire for the writes of a subscription.
+/// Returns the number of audit triggers that do not fire for the writes of a subscription.
 const OLD_TRIGGERS: &str =
     "SELECT count(*) FROM lead_audit.audit_trigger WHERE is_on AND NOT is_current";
 
@@ -32,7 +32,8 @@ fn catalog(admin: &mut Session) -> BTreeSet<String> {
     facts.into_iter().collect()
 }
 
-/// The versions before this one, oldest first: sql/released has their install scripts.
+/// Returns the versions before this one, from the oldest on. Their install scripts are in
+/// sql/released.
 fn released() -> Vec<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/released");
     let files = directory
@@ -54,8 +55,8 @@ fn released() -> Vec<String> {
     versions
 }
 
-/// The update paths from a version to this one: one statement, and, if there are versions between,
-/// one statement for each step.
+/// Returns the ways to update from a version to this one. One way is a single statement. If there
+/// are versions between the two, the other way has one statement for each step.
 fn ways(from: &str) -> Vec<Vec<String>> {
     let straight = vec!["ALTER EXTENSION lead_audit UPDATE".to_owned()];
     let later = released()
@@ -68,7 +69,7 @@ fn ways(from: &str) -> Vec<Vec<String>> {
     if steps.len() > 1 { vec![straight, steps] } else { vec![straight] }
 }
 
-/// Creates the application's database at an earlier version.
+/// Creates the application's database, with the extension at an earlier version.
 fn database_of(version_then: &str, cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(
@@ -85,7 +86,7 @@ fn version(admin: &mut Session) -> String {
     value(admin, "SELECT extversion FROM pg_extension WHERE extname = 'lead_audit'")
 }
 
-/// A digest of the entries up to an id.
+/// Returns a digest of the entries up to an id.
 fn digest(admin: &mut Session, last: i64) -> String {
     value(
         admin,
@@ -96,7 +97,7 @@ fn digest(admin: &mut Session, last: i64) -> String {
     )
 }
 
-/// Runs statements in a new database and returns a description of its catalog.
+/// Executes statements in a new database, and returns a description of the database's catalog.
 fn catalog_after(cluster: &Cluster, name: &str, statements: &[String]) -> BTreeSet<String> {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
     let mut admin = cluster.admin(name);
@@ -157,7 +158,8 @@ fn the_trail_continues_after_the_update() {
     }
 }
 
-/// A failed statement has an entry, at once or later, if the library is preloaded.
+/// Checks that a failed statement has an entry if the library is preloaded. The entry may be
+/// written at once or later.
 fn fails_and_is_kept(app: &mut Session, admin: &mut Session, number: i64) {
     assert_eq!(sqlstate(app, "INSERT INTO leads (id) VALUES (NULL)"), "23502");
     let begin = Instant::now();
@@ -177,7 +179,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     let mut app = cluster.session("app", name);
     add_leads(&mut app, 1, 500);
 
-    // All features work with the old objects.
+    // All features of the old version work with the old SQL objects.
     call(
         &mut app,
         "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2'",
@@ -214,7 +216,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     let watching = "SELECT md5(string_agg(concat_ws(' ', watch_id, table_schema, table_name, soft_delete_column, state, enabled_at, ended_at, baseline_at), ' ' ORDER BY watch_id)) FROM lead_audit.watch";
     let watching_before: String = value(&mut admin, watching);
 
-    // Sessions write before, during and after the update. Some stay open throughout.
+    // Sessions write before, during and after the update. Some of them stay open all the time.
     let (stop, written) = (AtomicBool::new(false), AtomicBool::new(false));
     let changes: i64 = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -277,7 +279,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     assert_intact(&mut admin);
     call(&mut admin, "DELETE FROM another; INSERT INTO leads SELECT * FROM leads LIMIT 0");
 
-    // Granted rights survive.
+    // The granted rights must still exist.
     call(
             &mut admin,
             "SET ROLE auditor; SELECT * FROM lead_audit.log LIMIT 1; SELECT * FROM lead_audit.history('leads', 'at last'); SELECT * FROM lead_audit.verify();
@@ -286,7 +288,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     assert!(admin.batch_execute("SET ROLE auditor; SELECT lead_audit.disable('leads')").is_err());
 }
 
-/// Before the update, any role that may create schemas can create one with the name of the
+/// Before the update, any role that may create schemas can create a schema that has the name of the
 /// extension's second schema.
 #[test]
 fn an_existing_internal_schema_is_refused() {

@@ -1,5 +1,5 @@
-//! Cases that were once reported wrongly or not at all. Each case is verified with the log's key by
-//! verify(), by the command on the database and on an export, and by Python.
+//! Cases that verifiers once reported wrongly or not at all. Each case is verified with the log's
+//! key: by verify(), by the command on the database and on an export, and by Python.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
@@ -21,7 +21,8 @@ struct Signed {
 }
 
 impl Signed {
-    /// A signed log of 40 leaves in two checkpoints, with the guards disabled.
+    /// Creates a signed log of 40 leaves in two checkpoints, and disables the triggers that protect
+    /// it.
     fn start() -> Self {
         let cluster = Cluster::start();
         let tool = LeadAudit::new();
@@ -64,8 +65,8 @@ impl Signed {
         path
     }
 
-    /// The kinds and ids from verify(), the common exit status of the command and Python, and their
-    /// whole output.
+    /// Returns the kinds and ids of the faults from verify(), the exit status, and the whole
+    /// output. The command and Python must end with the same exit status.
     #[track_caller]
     fn answers(&mut self) -> (Vec<(Option<i64>, String)>, i32, String) {
         let rows = self.admin.query("SELECT id, fault FROM lead_audit.verify()", &[]).unwrap();
@@ -104,7 +105,7 @@ fn the_newest_note_of_a_signed_log_under_another_name() {
     let (server, status, said) = log.answers();
     assert!(server.iter().any(|(_, fault)| fault == "signature"), "{server:?}");
     assert_eq!(status, 1, "{said}");
-    // A proof and a witness.
+    // The same case for a proof and for a witness.
     let (proof, entry) = (log.directory.path().join("proof"), log.directory.path().join("entry"));
     let url = log.url();
     log.tool.expect(
@@ -165,7 +166,8 @@ fn an_entry_ahead_of_the_sequence() {
         "{}",
         before.2
     );
-    // Later writes pass the forged id, in separate transactions and in one, and lose nothing.
+    // Later writes reach the forged id, first in separate transactions and then in one transaction.
+    // They lose no entry.
     for lead in 41..44 {
         add_leads(&mut log.cluster.session("app", "cases"), lead, lead);
     }
@@ -209,7 +211,8 @@ fn exports_that_fail_or_are_empty() {
     let mut log = Signed::start();
     let url = log.url();
     let path = |name: &str| log.directory.path().join(name);
-    // Without rights or without the extension, no file is left, not even with --resume.
+    // If the role lacks rights or there is no extension, no file is left behind, not even with
+    // --resume.
     call(&mut log.admin, "CREATE ROLE nobody_special LOGIN");
     let poor = log.cluster.connection_string("nobody_special", "cases");
     let plain = log.cluster.connection_string("postgres", "postgres");
@@ -223,7 +226,7 @@ fn exports_that_fail_or_are_empty() {
             assert!(!file.exists(), "{answer:?}");
         }
     }
-    // An empty selection.
+    // An export of a selection that has no entries.
     let nothing = path("nothing.ndjson");
     log.tool.expect(
         0,
@@ -231,13 +234,13 @@ fn exports_that_fail_or_are_empty() {
     );
     log.tool.expect(2, &["verify", text_of(&nothing), "--key", &log.key]);
     assert_eq!(python(&["--key", &log.key, text_of(&nothing)]).status, 2);
-    // An unknown version.
+    // An export of an unknown version.
     let later = path("later.ndjson");
     let text = fs::read_to_string(&nothing).unwrap().replace("\"version\":1", "\"version\":2");
     fs::write(&later, text).unwrap();
     log.tool.expect(2, &["verify", text_of(&later), "--key", &log.key]);
     assert_eq!(python(&["--key", &log.key, text_of(&later)]).status, 2);
-    // An entry that is unsealed in one part and sealed in the next counts once.
+    // If an entry is unsealed in one part of an export and sealed in the next part, it counts once.
     let parts = path("parts.ndjson");
     for leads in [(41, 45), (46, 47)] {
         add_leads(&mut log.cluster.session("app", "cases"), leads.0, leads.1);
@@ -250,7 +253,7 @@ fn exports_that_fail_or_are_empty() {
             .expect(0, &["verify", text_of(&parts), "--key", &log.key])
             .contains("2 not sealed yet")
     );
-    // The export writes to a device and does not replace it.
+    // The export is written into a device, and does not replace the device.
     log.tool.expect(
         0,
         &["prove", "--database", &url, "--id", "3", "-o", "/dev/null", "--entry", "/dev/null"],

@@ -1,11 +1,11 @@
-//! A role that may create databases or owns one cannot keep the database's worker away: the worker
-//! seals and writes records.
+//! A role that may create databases, or that owns a database, cannot keep the worker away from a
+//! database: the worker continues to seal and to write records.
 
 use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Each failing command blocks the database for five seconds.
+/// The timeout is long, because each command that fails blocks the database for five seconds.
 const LONG: Duration = Duration::from_secs(300);
 const WORKER: &str = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'kept'";
 
@@ -21,7 +21,7 @@ fn cluster() -> (Cluster, Session) {
     (cluster, admin)
 }
 
-/// Checks that a new entry is sealed and that a failure is recorded.
+/// Checks that the worker seals a new entry and records a failure.
 fn works(admin: &mut Session, key: &str) {
     let before: i64 = value(admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'");
     call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
@@ -56,7 +56,7 @@ fn a_command_that_is_refused_does_not_keep_the_worker_away() {
     }
 }
 
-/// Ends the loops, even if the test fails.
+/// Ends the loops when it is dropped, even if the test fails.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -87,7 +87,7 @@ fn commands_in_a_loop_do_not_keep_the_worker_away() {
             works(&mut admin, key);
         }
     });
-    // The commands succeed if no other session is connected.
+    // If no other session is connected, these commands succeed.
     drop(admin);
     call(&mut cluster.session("app", "postgres"), "SELECT pg_sleep(0.2)");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE kept RENAME TO moved");
@@ -109,22 +109,23 @@ fn settings_of_the_database_do_not_change_the_worker() {
     for setting in settings {
         call(&mut owner, &format!("ALTER DATABASE kept SET {setting}"));
     }
-    // Minor versions before 15.8, 16.4 and 17 do not have this setting.
+    // This setting does not exist in minor versions before 15.8, 16.4 and 17.
     _ = owner.batch_execute("ALTER DATABASE kept SET restrict_nonsystem_relation_kind = 'view'");
     let before: i32 = value(&mut admin, WORKER);
-    // Starts a new worker.
+    // Ends the worker, so that the launcher starts a new one.
     call(&mut admin, &format!("SELECT pg_terminate_backend({before})"));
     wait_until(&mut admin, LONG, &format!("SELECT EXISTS ({WORKER} AND pid <> {before})"));
     works(&mut admin, "whatever");
     let log = cluster.log_text();
-    // The termination cancels what the former worker is doing.
+    // The termination also cancels the current task of the former worker.
     let failed = log.lines().find(|line| {
         line.contains("could not check the watched tables") && !line.contains("canceling statement")
     });
     assert_eq!(failed, None);
 }
 
-/// Sessions in a database continue when its owner closes it to new ones, and so does the worker.
+/// If the owner of a database refuses new sessions to it, existing sessions continue, and so does
+/// the worker.
 #[test]
 fn a_database_that_is_closed_to_new_sessions() {
     let (cluster, mut admin) = cluster();
@@ -138,8 +139,8 @@ fn a_database_that_is_closed_to_new_sessions() {
     call(&mut owner, "ALTER DATABASE kept ALLOW_CONNECTIONS true");
 }
 
-/// A role that may create databases can copy one. The copy does not continue under the log's name
-/// with the server's key.
+/// A role that may create databases can copy a database. The copy must not continue to seal under
+/// the log's name and with the server's key.
 #[test]
 fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     let (cluster, mut admin) = cluster();
@@ -154,7 +155,7 @@ fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     let checkpoints: i64 = value(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint"), checkpoints);
-    // The original continues, and so does the copy under its own name.
+    // The original continues to seal. So does the copy, once it has a name of its own.
     works(&mut cluster.admin("kept"), "afterwards");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE copy SET lead_audit.origin = 'another'");
     wait_until(&mut copy, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");

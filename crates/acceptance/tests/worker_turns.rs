@@ -1,5 +1,5 @@
-//! With fewer background processes than databases, every database has its turn: a role that may
-//! create databases cannot keep the worker of another database away by copies.
+//! If there are fewer background processes than databases, every database gets its turn. A role
+//! that may create databases cannot keep the worker away from another database by making copies.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until,
@@ -10,14 +10,14 @@ const LONG: Duration = Duration::from_secs(120);
 const WORKERS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'lead_audit worker'";
 
-/// A cluster with `processes` background processes for workers, and the database `kept`. The role
-/// `creator` owns it and may create databases.
+/// Creates a cluster with `processes` background processes for workers, and the database `kept`.
+/// The role `creator` owns this database and may create databases.
 fn cluster(processes: u32) -> Cluster {
     let cluster = Cluster::builder()
         .preloaded()
         .setting("lead_audit.seal_interval = '100ms'")
         .setting("max_logical_replication_workers = 0")
-        // The launcher has one.
+        // The launcher needs one more background process.
         .setting(&format!("max_worker_processes = {}", processes + 1))
         .start();
     drop(database(&cluster, "kept"));
@@ -34,13 +34,13 @@ fn database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Inserts a row. If the database is sealed, waits until the entry is sealed.
+/// Inserts a row. If the database can be sealed, waits until the row's entry is sealed.
 fn seals(admin: &mut Session, key: &str) {
     call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
     wait_until(admin, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");
 }
 
-/// Runs statements that fail, all at the same time, and waits for their entries.
+/// Runs statements that fail in all of these databases at once, and waits for their entries.
 fn all_record_failures(cluster: &Cluster, databases: &[&str]) {
     let count = "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'";
     let before: Vec<i64> =
@@ -54,7 +54,7 @@ fn all_record_failures(cluster: &Cluster, databases: &[&str]) {
     }
 }
 
-/// Copies `kept` as the role that may create databases.
+/// Creates copies of `kept` as the role that may create databases.
 fn copy(cluster: &Cluster, names: &[&str]) {
     let mut creator = cluster.session("creator", "postgres");
     for name in names {
@@ -69,20 +69,20 @@ fn copies_do_not_keep_the_worker_away() {
     let copies = ["copy1", "copy2", "copy3"];
     copy(&cluster, &copies);
     let mut postgres = cluster.admin("postgres");
-    // While the database is held, others use all processes.
+    // While `kept` is locked, the other databases use all processes.
     let mut holder = cluster.session("creator", "postgres");
     call(&mut holder, "BEGIN; ALTER DATABASE kept RENAME TO held");
     wait_until(&mut postgres, LONG, &format!("SELECT ({WORKERS} AND datname LIKE 'copy%') = 2"));
     call(&mut holder, "ROLLBACK");
     let begin = Instant::now();
     seals(&mut cluster.admin("kept"), "held");
-    // Three others have a turn of five seconds each, two at a time.
+    // Three other databases have a turn of five seconds each, and two turns run at a time.
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     seals(&mut cluster.admin("other"), "other");
     let all = ["kept", "other", "copy1", "copy2", "copy3"];
     all_record_failures(&cluster, &all);
 
-    // The worker is ended again and again.
+    // The worker of `kept` is terminated again and again.
     for key in ["1", "2", "3"] {
         call(
             &mut postgres,
@@ -102,15 +102,15 @@ fn copies_do_not_keep_the_worker_away() {
         assert_intact(&mut cluster.admin(name));
     }
 
-    // The launcher is started again, and continues with workers that it did not start.
+    // The launcher is restarted. It continues with workers that it has not started itself.
     call(
         &mut cluster.admin("postgres"),
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'lead_audit launcher'",
     );
     all_record_failures(&cluster, all);
 
-    // A turn adds no line to the log: not about the shortage, nor about a copy, which cannot be
-    // sealed.
+    // A turn adds no line to the server's log: neither about the lack of processes, nor about a
+    // copy, which cannot be sealed.
     let before = cluster.log_text().len();
     std::thread::sleep(Duration::from_secs(40));
     let log = cluster.log_text();
@@ -119,7 +119,7 @@ fn copies_do_not_keep_the_worker_away() {
     assert!(lines("is a copy of") <= 6, "{log}");
     assert!(!log.contains("has no audit entry"), "{log}");
 
-    // With enough processes each database keeps its worker.
+    // If there are enough processes, each database keeps its worker.
     let mut creator = cluster.session("creator", "postgres");
     for name in ["copy1", "copy2"] {
         call(&mut creator, &format!("DROP DATABASE {name}"));
@@ -134,14 +134,15 @@ fn copies_do_not_keep_the_worker_away() {
     assert!(cluster.log_text().contains("background processes are available again"));
 }
 
-/// A database whose owner has locked it cannot be connected to. Its worker does not keep the
-/// process.
+/// Nobody can connect to a database that its owner has locked. The worker of such a database must
+/// not keep its process.
 #[test]
 fn locked_databases_do_not_keep_the_worker_away() {
     let cluster = cluster(1);
     let copies = ["copy1", "copy2", "copy3"];
     copy(&cluster, &copies);
-    // A transaction holds one database only. The others get a worker, which cannot connect.
+    // One transaction can lock only one database. The other databases get a worker, which cannot
+    // connect.
     let mut holder = cluster.session("creator", "postgres");
     call(&mut holder, "BEGIN");
     for name in copies {
@@ -167,7 +168,7 @@ fn locked_databases_do_not_keep_the_worker_away() {
     assert_intact(&mut cluster.admin("kept"));
 }
 
-/// A command that needs a waiting database for itself does not wait for its turn.
+/// A command that needs exclusive use of a waiting database does not wait for that database's turn.
 #[test]
 fn a_waiting_database_can_be_dropped() {
     let cluster = cluster(1);

@@ -1,5 +1,5 @@
-//! Several sessions with unusual settings run a large workload. The Python script, which was
-//! written from docs/FORMAT.md, verifies the export outside the database.
+//! Several sessions with unusual settings run a large workload. The Python verifier, which was
+//! written from docs/FORMAT.md, then verifies an export outside of the database.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
@@ -7,7 +7,7 @@ use acceptance::{
 };
 use std::io::Write;
 
-/// The number of changes by kind.
+/// The number of changes of each kind.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Done {
     inserts: i64,
@@ -23,7 +23,7 @@ const SETTINGS: [&str; 5] = [
     "SET client_encoding = 'UTF8'; SET search_path = pg_catalog; SET quote_all_identifiers = on",
 ];
 
-/// Texts that break careless code.
+/// Texts that careless code handles wrongly.
 const TEXTS: [&str; 8] = [
     "O''Reilly & Söhne",
     "quote \" backslash \\\\ slash /",
@@ -119,7 +119,7 @@ fn python_computes_each_checksum_of_a_large_workload() {
     assert_trail_gives_table(&mut admin, "leads");
 }
 
-/// Inserts 60,000 rows in one statement, then changes many rows at a time.
+/// Inserts 60,000 rows in one statement, and then changes many rows at a time.
 fn bulk(session: &mut Session, done: &mut Done) {
     add_leads(session, 1, 60_000);
     done.inserts += 60_000;
@@ -143,7 +143,7 @@ fn bulk(session: &mut Session, done: &mut Done) {
     );
     update(session, "is_deleted = false, deleted_at = NULL", "13001, 14000", 1_000);
     done.updates += 15_000;
-    // Changes nothing, so it has no entry.
+    // This statement changes no value, so it has no entry.
     update(session, "email = email, is_manual = NOT NOT is_manual", "20001, 25000", 5_000);
     let deleted = session
         .execute("DELETE FROM leads WHERE id IN (SELECT lpad(to_hex(g), 32, '0') FROM generate_series(30001, 35000) g)", &[])
@@ -152,7 +152,8 @@ fn bulk(session: &mut Session, done: &mut Done) {
     done.deletes += 5_000;
 }
 
-/// Inserts 30,000 rows by COPY in three parts, one of them in a transaction with other statements.
+/// Inserts 30,000 rows by COPY in three parts. One of the parts is in a transaction with other
+/// statements.
 fn copy(session: &mut Session, done: &mut Done) {
     for piece in 0..3 {
         if piece == 1 {
@@ -183,7 +184,7 @@ fn copy(session: &mut Session, done: &mut Done) {
     }
 }
 
-/// Inserts and changes 4,000 rows one by one, some in transactions that are rolled back.
+/// Inserts and changes 4,000 rows one by one. Some of the transactions are rolled back.
 fn singles(session: &mut Session, done: &mut Done) {
     let insert = session
         .prepare("INSERT INTO leads (id, company_name, contact_name) VALUES ($1, $2, $3)")
@@ -212,7 +213,7 @@ fn singles(session: &mut Session, done: &mut Done) {
     }
 }
 
-/// Inserts 8,000 rows by INSERT … VALUES with 200 rows each.
+/// Inserts 8,000 rows by INSERT … VALUES, 200 rows at a time.
 fn many_values(session: &mut Session, done: &mut Done) {
     for piece in 0..40 {
         let rows: Vec<String> = (0..200)
@@ -228,14 +229,14 @@ fn many_values(session: &mut Session, done: &mut Done) {
     }
 }
 
-/// Statements that change rows in unusual ways.
+/// Executes statements that change rows in unusual ways.
 fn odd_statements(session: &mut Session, done: &mut Done) {
     call(
         session,
         "INSERT INTO public.leads (id) SELECT 'odd-' || g FROM generate_series(1, 1000) g",
     );
     done.inserts += 1_000;
-    // 500 rows exist, 500 are new.
+    // 500 of the rows exist already, and 500 are new.
     call(
         session,
         "INSERT INTO public.leads (id, source) SELECT 'odd-' || g, 'upsert' FROM generate_series(501, 1500) g
@@ -262,8 +263,8 @@ fn odd_statements(session: &mut Session, done: &mut Done) {
         "UPDATE public.leads SET id = 'moved-' || id WHERE id BETWEEN 'odd-1551' AND 'odd-1600' AND id LIKE 'odd-1___'",
     );
     done.updates += 50;
-    // A cursor, a function that catches an exception, and a statement that changes rows in its
-    // WITH.
+    // Changes rows through a cursor, in a function that catches an exception, and in the WITH of a
+    // statement.
     call(
         session,
         "DO $$ DECLARE c CURSOR FOR SELECT * FROM public.leads WHERE id LIKE 'odd-10_' FOR UPDATE; r record; BEGIN

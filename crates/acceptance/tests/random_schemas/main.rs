@@ -1,7 +1,7 @@
 //! Several sessions run a long random workload on random tables. A model predicts the entries, and
-//! the test compares the trail with it. The model shares nothing with the extension: it reads the
-//! rows of each statement before and after it with PostgreSQL's own `to_jsonb`, and drops the
-//! events of a rollback.
+//! the test compares the trail with the prediction. The model shares no code with the extension. It
+//! reads the rows of each statement before and after the statement, with PostgreSQL's own
+//! `to_jsonb`, and drops the events that were rolled back.
 
 mod model;
 mod statements;
@@ -41,7 +41,7 @@ fn entries_match_the_model() {
                 scope.spawn(move || {
                     let mut writer = Writer::new(cluster.admin("random"), tables, refusals, number);
                     writer.opening(tables.nth(number as usize));
-                    // A minimum number of transactions for a busy machine.
+                    // Even on a busy machine, each writer runs a minimum number of transactions.
                     for transaction in 0.. {
                         if transaction >= 40 && Instant::now() >= until {
                             break;

@@ -1,5 +1,5 @@
-//! Predicts the entries: one event for each row that a statement changed, kept if its transaction
-//! was committed.
+//! Predicts the entries: there is one event for each row that a statement changed. An event is kept
+//! if its transaction was committed.
 
 use acceptance::{Session, call};
 use std::collections::BTreeMap;
@@ -8,8 +8,8 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `picture` is the oracle: it returns a row and its key as JSON, under the settings that
-/// docs/FORMAT.md prescribes. `watching` lists the watched tables. It changes in the transaction
-/// that begins or ends watching.
+/// docs/FORMAT.md prescribes. `watching` lists which tables are watched. The transaction that
+/// begins or ends watching also updates `watching`.
 pub const SCHEMA: &str = "
     CREATE SCHEMA model;
     CREATE FUNCTION model.picture(r anyelement, keys text[], OUT whole text, OUT key text) LANGUAGE plpgsql
@@ -24,7 +24,8 @@ pub const SCHEMA: &str = "
     CREATE TABLE model.expected (rid bigint, n bigint, operation text, was text, now text, key text, request text);
     CREATE TABLE model.truncated (request text, rows bigint)";
 
-/// Orders the events of all sessions. A session takes a number while it holds the row's lock.
+/// Numbers the events of all sessions. A session takes the number of an event while it holds the
+/// lock of the row.
 static CLOCK: AtomicU64 = AtomicU64::new(0);
 
 /// An expected entry.
@@ -39,17 +40,17 @@ pub struct Event {
     request: String,
 }
 
-/// A row as the oracle returns it.
+/// A row in the form that the oracle returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     pub whole: String,
     pub key: Option<String>,
 }
 
-/// Rows by the identity that the workload assigns.
+/// Rows by `rid`, the identity that the workload gives each row.
 pub type Pictures = BTreeMap<i64, Picture>;
 
-/// The expected entries of a statement, from the rows before and after it.
+/// Returns the expected entries of a statement, computed from the rows before and after it.
 pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec<Event> {
     let mut events = Vec::new();
     let mut add = |rid: i64, operation, was: Option<&Picture>, now: Option<&Picture>| {
@@ -66,7 +67,7 @@ pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec
     for (&rid, was) in before {
         match after.get(&rid) {
             None => add(rid, "DELETE", Some(was), None),
-            // A row that moved to another partition is the same row.
+            // A row that has moved to another partition is still the same row.
             Some(now) if now.whole != was.whole => add(rid, "UPDATE", Some(was), Some(now)),
             Some(_) => {}
         }
@@ -77,18 +78,18 @@ pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec
     events
 }
 
-/// The expected entries of a baseline.
+/// Returns the expected entries of a baseline.
 pub fn baseline(rows: &Pictures, request: &str) -> Vec<Event> {
     let mut events = events_between(&Pictures::new(), rows, request);
     events.iter_mut().for_each(|event| event.operation = "SNAPSHOT");
     events
 }
 
-/// The expected entries of committed and open transactions.
+/// The expected entries of transactions that were committed or are still open.
 #[derive(Debug, Default, Clone)]
 pub struct Book {
     pub events: Vec<Event>,
-    /// The number of rows that TRUNCATEs removed, by request.
+    /// The number of rows that TRUNCATE commands removed, by request.
     pub truncated: Vec<(String, i64)>,
     pub committed: u64,
     pub rolled_back: u64,
@@ -111,7 +112,7 @@ impl Book {
         self.rolled_back += other.rolled_back;
     }
 
-    /// The comparison proves something only if the workload was varied.
+    /// Checks that the workload was varied, because only then the comparison proves something.
     pub fn assert_varied(&self) {
         let count =
             |operation| self.events.iter().filter(|event| event.operation == operation).count();
@@ -141,8 +142,8 @@ impl Display for Book {
     }
 }
 
-/// Compares the trail with the book: every event has its entry, in order, and there are no other
-/// entries.
+/// Compares the trail with the book: every event must have its entry, in order, and there must be
+/// no other entries.
 pub fn compare(admin: &mut Session, book: &Book) {
     let mut copy = admin.copy_in("COPY model.expected FROM STDIN").expect("COPY begins");
     let (mut rid, mut n) = (i64::MIN, 0);
@@ -170,7 +171,8 @@ pub fn compare(admin: &mut Session, book: &Book) {
          FROM (SELECT * FROM lead_audit.log WHERE operation NOT IN ('DDL', 'TRUNCATE')
                  AND NOT (operation = 'UPDATE' AND old_values::text = new_values::text) OFFSET 0) l",
     );
-    // The book knows rows as JSON. An UPDATE can change the bytes of a column and not its JSON.
+    // The book contains rows as JSON. An UPDATE can change the bytes of a column without changing
+    // its JSON.
     none(
         admin,
         "entries of an UPDATE that changed nothing",
@@ -189,8 +191,8 @@ pub fn compare(admin: &mut Session, book: &Book) {
     none(
         admin,
         "diffs that are not the difference",
-        // The diff contains a column whose bytes changed even if its JSON did not, for example from
-        // NULL to a JSON null.
+        // The diff also contains a column whose bytes changed and whose JSON did not, for example
+        // from NULL to a JSON null.
         "SELECT a.id || ' ' || a.diff FROM model.actual a WHERE operation = 'UPDATE' AND
            (SELECT coalesce(jsonb_object_agg(d.key, d.value), '{}') FROM jsonb_each(a.diff) d
             WHERE (d.value->'old')::text <> (d.value->'new')::text)::text IS DISTINCT FROM
@@ -215,7 +217,7 @@ fn none(admin: &mut Session, what: &str, query: &str) {
     assert!(rows.is_empty(), "{what}:\n{}", rows.join("\n"));
 }
 
-/// A field in COPY's text format.
+/// Returns a field in the text format of COPY.
 fn field(text: Option<&str>) -> String {
     match text {
         None => "\\N".to_owned(),

@@ -1,5 +1,5 @@
-//! A session that runs random statements like an application, and keeps a book of the expected
-//! entries.
+//! A session that runs random statements as an application would. It keeps a book of the entries
+//! that it expects.
 
 use crate::model::{self, Book, Picture, Pictures, events_between};
 use crate::tables::{Column, Table, Tables, VALUES, expression, literal, next_number, quoted};
@@ -21,18 +21,18 @@ pub struct Writer<'a> {
     tables: &'a Tables,
     refusals: &'a Refusals,
     random: Random,
-    /// The number of this writer, and of its transactions so far.
+    /// The number of this writer. `transactions` is how many transactions it has begun.
     number: u64,
     transactions: u64,
     /// The current value of lead_audit.request_id.
     request: String,
 }
 
-/// Why a statement had no effect.
+/// The reasons why a statement had no effect.
 enum Failure {
-    /// The server raised an error, and the statement was rolled back.
+    /// The server raised an error, and the effects of the statement were rolled back.
     Refused(Error),
-    /// The statement is impossible for this table.
+    /// The statement is not possible for this table.
     NotHere,
 }
 
@@ -57,8 +57,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Runs the cases that chance might leave out: rows that exist when watching begins, and a
-    /// TRUNCATE of existing rows.
+    /// Runs cases that might not occur by chance: rows that exist when watching begins, and a
+    /// TRUNCATE of a table with rows.
     pub fn opening(&mut self, oid: u32) {
         self.request = format!("{}-0", self.number);
         let mut written = Book { committed: 1, ..Book::default() };
@@ -86,10 +86,10 @@ impl<'a> Writer<'a> {
         self.book.take(written);
     }
 
-    /// Runs one transaction and commits it or rolls it back.
+    /// Runs one transaction, and commits it or rolls it back.
     pub fn transaction(&mut self) {
         self.transactions += 1;
-        // Identifies the transaction's entries, whatever its end.
+        // The request id identifies the entries of this transaction, however the transaction ends.
         self.request = format!("{}-{}", self.number, self.transactions);
         let mut written = Book::default();
         let committed = match self.statements(&mut written) {
@@ -139,14 +139,14 @@ impl<'a> Writer<'a> {
         commits
     }
 
-    /// Counts refused statements. An error that no user should ever see fails the test.
+    /// Counts a refused statement. Fails the test if no user should ever see the error.
     fn refused(&self, failure: Failure) {
         let Failure::Refused(error) = failure else { return };
         let Some(refusal) = error.as_db_error() else { panic!("{error}") };
         let code = refusal.code().code();
-        // Deadlocks, lock timeouts and serialization failures; violated constraints; values that do
-        // not fit after a change of type; and names that another session's DDL changed after they
-        // were looked up.
+        // Expected are deadlocks, lock timeouts and serialization failures, violated constraints,
+        // and values that do not fit after a change of type. Names may also be unknown, because DDL
+        // of another session changed them after they were looked up.
         let expected = [
             "40P01", "55P03", "40001", "23", "22", "42P01", "42703", "42710", "42701", "42P07",
             "42P16", "42P10", "42702", "55006", "3F000",
@@ -162,8 +162,8 @@ impl<'a> Writer<'a> {
 
     fn statements(&mut self, written: &mut Book) -> Result<(), Failure> {
         let changes_tables = self.random.one_in(8);
-        // The locks come first. With a snapshot from before another session's change of a table,
-        // the model would be wrong.
+        // A transaction that changes tables takes its locks before its snapshot. With an older
+        // snapshot, the model would not see the change that another session made to the table.
         let isolation = match (changes_tables, self.random.below(6)) {
             (false, 0) => "REPEATABLE READ",
             (false, 1) => "SERIALIZABLE",
@@ -197,7 +197,7 @@ impl<'a> Writer<'a> {
         self.block(written, oids, count, changes_tables, 0)
     }
 
-    /// Runs some statements, some of them in savepoints that are released or rolled back.
+    /// Runs some statements. Some of them are in savepoints, which are released or rolled back.
     fn block(
         &mut self,
         written: &mut Book,
@@ -222,7 +222,7 @@ impl<'a> Writer<'a> {
                 let result = self.block(&mut inside, oids, count, changes_tables, depth + 1);
                 let stays = match result {
                     Ok(()) => !self.random.one_in(3),
-                    // After these errors the whole transaction must be rolled back.
+                    // After one of these errors, the whole transaction must be rolled back.
                     Err(Failure::Refused(error))
                         if error.code().is_some_and(|code| code.code().starts_with("40")) =>
                     {
@@ -237,7 +237,7 @@ impl<'a> Writer<'a> {
                     self.session.batch_execute("RELEASE SAVEPOINT s")?;
                     written.take(inside);
                 } else {
-                    // The rollback to the savepoint also resets the setting.
+                    // The rollback to the savepoint also resets the setting of the request id.
                     self.request = request;
                     self.session.batch_execute("ROLLBACK TO SAVEPOINT s; RELEASE SAVEPOINT s")?;
                 }
@@ -257,7 +257,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Runs DDL or TRUNCATE, or begins or ends watching, under an exclusive lock.
+    /// Runs DDL or TRUNCATE, or begins or ends watching. The table is locked exclusively.
     fn change_of_table(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         match self.random.below(8) {
             0 if table.children.is_empty() => self.truncate(written, table),
@@ -308,8 +308,8 @@ impl<'a> Writer<'a> {
         ))?)
     }
 
-    /// Runs a statement that writes rows. Locks the rows that it may change, and reads them before
-    /// and after it.
+    /// Runs a statement that writes rows. Locks the rows that the statement may change, and reads
+    /// them before and after the statement.
     fn change_of_rows(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         let size = if self.random.one_in(8) { 60 } else { 1 + self.random.below(6) };
         let chosen = self.session.query(
@@ -322,8 +322,8 @@ impl<'a> Writer<'a> {
         self.write(written, table, &chosen, &made, &statement)
     }
 
-    /// Runs a statement that writes to the rows `chosen` of a table, and inserts rows with the
-    /// numbers `made`.
+    /// Runs a statement that writes to the rows `chosen` of a table, and inserts rows whose `rid`
+    /// are in `made`.
     fn write(
         &mut self,
         written: &mut Book,
@@ -401,7 +401,7 @@ impl<'a> Writer<'a> {
             0..=2 => self.insert(table, made),
             3..=5 => format!("UPDATE {name} SET {} WHERE {these}", self.assignments(&free)),
             6 => format!("DELETE FROM {name} WHERE {these}"),
-            // The new partition may be the current one.
+            // The new partition may be the one in which the row already is.
             7 => format!("UPDATE {name} SET part = {} WHERE {these}", self.random.below(6)),
             8 if table.has("k1") => {
                 let one = chosen[0];
@@ -431,7 +431,7 @@ impl<'a> Writer<'a> {
                 self.insert(table, made),
                 self.assignments(&free)
             ),
-            // The block with EXCEPTION rolls back its writes when it catches the error.
+            // The writes in the block with EXCEPTION are rolled back when the error is caught.
             12 => format!(
                 "DO $do$ BEGIN
                    BEGIN DELETE FROM {name} WHERE {these}; RAISE 'on purpose'; EXCEPTION WHEN OTHERS THEN NULL; END;
@@ -447,7 +447,7 @@ impl<'a> Writer<'a> {
                    END LOOP; CLOSE c; END $do$",
                 self.assignments(&free)
             ),
-            // Fails at the last row.
+            // This statement fails at the last row.
             13 => format!("UPDATE {name} SET {}, part = 1 / (rid - {})::int WHERE {these}", self.assignments(&free), chosen[chosen.len() - 1]),
             _ => return Err(Failure::NotHere),
         })
@@ -457,7 +457,7 @@ impl<'a> Writer<'a> {
         self.insert_with(table, &[], made)
     }
 
-    /// INSERT of new rows, and of rows whose key already exists.
+    /// Returns an INSERT of new rows, and of rows whose key already exists.
     fn insert_with(&mut self, table: &Table, same_key_as: &[i64], made: &[i64]) -> String {
         let free: Vec<Column> = table.free_columns().cloned().collect();
         let names: String =
@@ -499,7 +499,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The assignments of a SET clause, for one to three columns.
+    /// Returns the assignments of a SET clause, for one to three columns.
     fn assignments(&mut self, free: &[&Column]) -> String {
         let mut set = BTreeMap::new();
         for _ in 0..1 + self.random.below(3) {
@@ -522,7 +522,7 @@ fn array(numbers: &[i64]) -> String {
     format!("{{{}}}", numbers.join(","))
 }
 
-/// The columns of the key without `part`, as a list.
+/// Returns a list of the key's columns, without `part`.
 fn key_columns(table: &Table) -> String {
     ["k1", "k2"]
         .iter()
@@ -539,7 +539,7 @@ fn key_values(table: &Table, number: i64) -> String {
         .collect()
 }
 
-/// A value that no other row has.
+/// Returns a value that no other row has in this column.
 fn key_value(table: &Table, column: &str, number: i64) -> String {
     match table.type_of(column) {
         Some("text") => format!("'k \"ü\" ' || {number}"),

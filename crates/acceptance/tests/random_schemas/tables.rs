@@ -13,8 +13,8 @@ pub const TYPES: &str = "
     ALTER TYPE address DROP ATTRIBUTE gone;
     CREATE TYPE span AS RANGE (subtype = timestamptz)";
 
-/// Types with expressions for their values, where {} stands for a random number. The type names are
-/// those of format_type().
+/// Types, each with expressions for its values. {} stands for a random number. The names of the
+/// types are those of format_type().
 pub const VALUES: [(&str, &[&str]); 41] = [
     ("boolean", &["true", "false"]),
     ("smallint", &["-32768", "32767", "({} % 100)::int2"]),
@@ -140,7 +140,7 @@ pub const VALUES: [(&str, &[&str]); 41] = [
     ("ltree", &["'Top.Science'::ltree", "('n' || {})::ltree"]),
 ];
 
-/// Names of columns and tables that are easy to get wrong.
+/// Names of columns and tables that careless code handles wrongly.
 const NAMES: [&str; 20] = [
     "plain",
     "\"",
@@ -164,7 +164,7 @@ const NAMES: [&str; 20] = [
     "new\nline",
 ];
 
-/// A number for a row, or for anything else that must be unique.
+/// Returns a number for a row, or for anything else that must be unique.
 pub fn next_number() -> i64 {
     static NEXT: AtomicI64 = AtomicI64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -174,7 +174,7 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The oids of the tables that all sessions write to. Names change.
+/// The oids of the tables to which all sessions write. The names of the tables change.
 pub struct Tables(Mutex<Vec<u32>>);
 
 impl Tables {
@@ -182,7 +182,7 @@ impl Tables {
         let mut made = Vec::new();
         for number in 0..count {
             let name = format!("table {number} {}", NAMES[number % NAMES.len()]);
-            // The first three tables are of the three kinds.
+            // The first three tables are one of each kind.
             let kind = if number < 3 { number as u64 } else { random.below(3) };
             let without_key = number == 0 || number > 2 && random.one_in(3);
             let sql = definition(random, &name, kind, without_key);
@@ -200,8 +200,8 @@ impl Tables {
             );
             made.push(oid);
         }
-        // A table whose rows are deleted with their parents in the second table, or lose their
-        // reference.
+        // The rows of this table refer to rows of the second table. When a referenced row is
+        // deleted, the row is deleted too or loses its reference.
         let (parent, action) = (made[1], random.pick(&["CASCADE", "SET NULL"]));
         let parent: String = value(admin, &format!("SELECT {parent}::regclass::text"));
         call(
@@ -231,8 +231,8 @@ impl Tables {
     }
 }
 
-/// CREATE TABLE of a random table: kinds 0 and 1 are plain, kind 2 is partitioned. Each has `rid`,
-/// the row's identity for the model, and `part`.
+/// Returns a CREATE TABLE for a random table. Kinds 0 and 1 are plain tables, and kind 2 is
+/// partitioned. Each table has the columns `rid`, which identifies a row for the model, and `part`.
 fn definition(random: &mut Random, name: &str, kind: u64, without_key: bool) -> String {
     let mut columns =
         vec!["rid bigint NOT NULL".to_owned(), "part int NOT NULL DEFAULT 0".to_owned()];
@@ -314,19 +314,19 @@ pub struct Column {
     pub generated: bool,
 }
 
-/// A table, as the catalog currently describes it.
+/// A table, as the catalog describes it at this moment.
 #[derive(Debug, Clone)]
 pub struct Table {
     pub oid: u32,
-    /// The quoted name, with the schema where needed.
+    /// The quoted name, with the schema where necessary.
     pub name: String,
     pub partitioned: bool,
     pub columns: Vec<Column>,
     pub key: Vec<String>,
     pub watched: bool,
-    /// Tables with a column `parent` that refers to this one's `rid`.
+    /// The tables whose column `parent` refers to the `rid` of this table.
     pub children: Vec<u32>,
-    /// The table that this one's column `parent` refers to.
+    /// The table to which the column `parent` of this table refers.
     pub parent: Option<String>,
 }
 
@@ -366,7 +366,7 @@ impl Table {
         })
     }
 
-    /// Columns that accept any value of their type.
+    /// Returns the columns that accept any value of their type.
     pub fn free_columns(&self) -> impl Iterator<Item = &Column> {
         const FIXED: [&str; 5] = ["rid", "part", "k1", "k2", "parent"];
         self.columns
@@ -382,8 +382,8 @@ impl Table {
         self.columns.iter().find(|c| c.name == column).map(|c| c.type_name.as_str())
     }
 
-    /// A change of the definition that leaves the rows unchanged, and so creates no entries of
-    /// rows.
+    /// Returns a statement that changes the definition of the table without changing rows, so that
+    /// it creates no entries of rows.
     pub fn random_change(&self, random: &mut Random) -> String {
         let name = &self.name;
         let used: Vec<String> = self.columns.iter().map(|column| column.name.clone()).collect();
@@ -451,11 +451,11 @@ impl Table {
     }
 }
 
-/// A random expression with a random number inserted.
+/// Returns a random expression, with a random number in the place of {}.
 pub fn expression(random: &mut Random, choices: &[&str]) -> String {
     let number = random.below(1_000_000_000_000).to_string();
     let choice = random.pick(choices);
-    // Some expressions contain braces of their own.
+    // Some expressions contain braces that are part of their value.
     if choice.contains("'{") {
         choice.to_owned()
     } else {

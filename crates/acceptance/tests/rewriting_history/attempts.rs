@@ -1,54 +1,54 @@
-//! The attempts, as data.
+//! Defines the attempts to tamper as data.
 
 use crate::Facts;
 
 /// One attempt to tamper.
 pub struct Attempt {
     pub name: String,
-    /// The row of the result table in which the attempt counts.
+    /// The row of the result table in which this attempt is counted.
     pub kind: &'static str,
     pub from: From,
-    /// Whether the guards are disabled first.
+    /// Whether the triggers that protect the log are disabled before the first step.
     pub unguarded: bool,
     pub steps: Vec<Step>,
     pub expected: Expected,
-    /// The entries that the attempt changes, if it changes single entries. No other entry may be
-    /// named.
+    /// The entries that the attempt changes, if it changes single entries. Verification must name
+    /// no other entry.
     pub about: Vec<i64>,
-    /// Whether offline verification has to name all of these entries.
+    /// Whether offline verification must name all of these entries.
     pub named: bool,
 }
 
-/// The database that the attempt starts from.
+/// The database with which the attempt starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum From {
     Honest,
-    /// The state after the fourth checkpoint.
+    /// The state of the database after the fourth checkpoint.
     Older,
 }
 
 /// One step of an attempt.
 pub enum Step {
-    /// SQL in one transaction of the superuser.
+    /// SQL that the superuser executes in one transaction.
     Sql(String),
-    /// SQL that the guards must refuse.
+    /// SQL of the superuser that the triggers must refuse.
     Refused(String),
-    /// SQL of the application.
+    /// SQL that the application executes.
     App(String),
-    /// The superuser reconnects with the current settings.
+    /// The superuser connects again, so that the current settings take effect.
     Reconnect,
-    /// Signs the checkpoints that meet the condition with a key of the log's name.
+    /// Signs the checkpoints that match the condition, with a foreign key that has the log's name.
     ForgeNotes(&'static str),
 }
 
-/// Who has to find the attempt.
+/// Which verifier must find the attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// Offline verification or the witness.
+    /// Offline verification or the witness must find it.
     Found,
-    /// `lead_audit.verify()` alone. All sealed data is unchanged.
+    /// Only `lead_audit.verify()` must find it, because all sealed data is unchanged.
     ByServer,
-    /// Nobody, as docs/security-model.md says.
+    /// No verifier can find it, as docs/security-model.md explains.
     Nobody,
 }
 
@@ -97,7 +97,8 @@ fn sql(text: impl Into<String>) -> Step {
     Step::Sql(text.into())
 }
 
-/// How many of the values that depend on an entry the tamperer repairs.
+/// Depths of repair. A value at a deeper level depends on the changed entry only through the values
+/// before it. A tamperer repairs all values up to one depth.
 const DEPTHS: [&str; 7] = [
     "checksum",
     "checksum, leaf",
@@ -108,7 +109,7 @@ const DEPTHS: [&str; 7] = [
     "checksum, leaf, nodes, roots, notes signed with a key of the same name",
 ];
 
-/// The steps that repair to that depth.
+/// Returns the steps that repair all values up to this depth.
 fn repaired(depth: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     if depth > 0 {
@@ -122,12 +123,12 @@ fn repaired(depth: usize) -> Vec<Step> {
     steps
 }
 
-/// The server seals everything again with the log's own key.
+/// Returns the steps that make the server seal everything again, with the log's own key.
 fn sealed_anew() -> Vec<Step> {
     vec![sql("SELECT kit.unseal()"), sql("SELECT lead_audit.seal()")]
 }
 
-/// Each column, with its new value.
+/// Each column that an attempt changes, with an SQL expression for its new value.
 const COLUMNS: [(&str, &str); 29] = [
     ("format", "2"),
     ("txid", "(txid::text::numeric + 1)::text::xid8"),
@@ -160,7 +161,7 @@ const COLUMNS: [(&str, &str); 29] = [
     ("statement", "'DELETE FROM leads'"),
 ];
 
-/// All attempts.
+/// Returns all attempts.
 pub fn attempts(facts: &Facts) -> Vec<Attempt> {
     let mut all = Vec::new();
     changed(facts, &mut all);
@@ -189,7 +190,8 @@ fn changed(facts: &Facts, all: &mut Vec<Attempt>) {
             format!("{column} of {id} ({})", DEPTHS[depth]),
             steps,
         );
-        // If the roots in the notes are changed too, nothing identifies the changed entry any more.
+        // If the attempt repairs the roots in the notes as well, nothing identifies the changed
+        // entry.
         all.push(if depth < 4 { attempt.named([id]) } else { attempt });
     };
     let ids = &facts.inserts;
@@ -326,7 +328,8 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         "after one was inserted between two",
         between,
     ));
-    // The tampered state of sealing claims that the gap is open, or not looked at yet.
+    // The tamperer changes the state of sealing, so that it claims that sealing has not examined
+    // the gap yet, or that the gap is still open.
     all.push(
         Attempt::new(
             kind,

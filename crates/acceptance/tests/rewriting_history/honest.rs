@@ -1,4 +1,4 @@
-//! Honest operations on a database that must not be mistaken for tampering.
+//! Honest operations on a database. Verifiers must not mistake them for tampering.
 
 use crate::{ORIGIN, Stage};
 use acceptance::{call, seal, text_of};
@@ -27,7 +27,7 @@ fn what_is_done_honestly_is_not_found() {
         cluster.start_again();
     }
     stage.findings("honest").assert_nothing("restart and crash");
-    // The watched table gets other columns while writers continue.
+    // The watched table gets new columns while writers continue.
     let mut admin = cluster.admin("honest");
     call(
         &mut admin,
@@ -37,7 +37,7 @@ fn what_is_done_honestly_is_not_found() {
     seal(&mut admin);
     drop(admin);
     stage.findings("honest").assert_nothing("columns added and dropped");
-    // A new key of the same name. The auditor and the witness know both keys.
+    // The log gets a new key of the same name. The auditor and the witness know both keys.
     let file = &stage.facts.other_keys[0];
     let both = [&stage.key, &stage.same_name];
     call(
@@ -50,7 +50,7 @@ fn what_is_done_honestly_is_not_found() {
     drop(admin);
     stage.findings_with("honest", &both.map(String::as_str)).assert_nothing("another key");
     assert!(stage.same_name.starts_with(ORIGIN));
-    // The whole database moves to another one.
+    // The whole database is moved to another one by a dump and a restore.
     let dump = cluster.directory().join("dump");
     cluster.run("pg_dump", &["-Fc", "-d", "honest", "-f", text_of(&dump)]);
     call(&mut cluster.admin("postgres"), "CREATE DATABASE moved");

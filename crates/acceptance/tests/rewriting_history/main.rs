@@ -1,11 +1,12 @@
-//! The tamperer has all rights in the database and knows the format, but has neither the log's key
-//! nor the witness's state. For each way to rewrite history, `lead-audit verify` on an export or
-//! `lead-audit witness` ends with exit status 1, the changed entry is named if it can be
-//! determined, and the Python verifier reaches the same verdict. The test also covers attempts that
-//! nobody can find, and honest operations that nobody may report.
+//! The tamperer has all rights in the database and knows the format, but does not have the log's
+//! key or the state of the witness. For each way to rewrite history, `lead-audit verify` on an
+//! export or `lead-audit witness` must end with exit status 1. The changed entry must be named if
+//! it can be determined, and the Python verifier must reach the same verdict. The test also covers
+//! attempts that nobody can find, and honest operations that nobody may report.
 //!
 //! `sql/rewriting_history.sql` recomputes checksums, leaves, nodes and roots. It was written from
-//! docs/FORMAT.md. `LEAD_AUDIT_ACCEPTANCE_ONLY` runs only attempts whose name contains its text.
+//! docs/FORMAT.md. If `LEAD_AUDIT_ACCEPTANCE_ONLY` is set, only attempts run whose name contains
+//! its value.
 
 mod attempts;
 mod honest;
@@ -32,38 +33,39 @@ const ORIGIN: &str = "example.com/leads";
 /// Number of databases in which attempts run in parallel.
 const AT_ONCE: usize = 2;
 
-/// The honest trail, with the auditor's checkpoint and the witness's state.
+/// The honest trail, the auditor's checkpoint and the witness's state.
 struct Stage {
     cluster: Cluster,
     tool: LeadAudit,
     directory: tempfile::TempDir,
     key: String,
-    /// The public key of the other key with the log's name.
+    /// The public key of a foreign key that has the log's name.
     same_name: String,
     kept: PathBuf,
     witness: PathBuf,
     facts: Facts,
 }
 
-/// Facts about the trail that attempts need.
+/// Facts about the trail that the attempts need.
 pub struct Facts {
     /// Tree sizes of the checkpoints.
     pub sizes: Vec<i64>,
     /// Sealed entries of INSERTs, several from each checkpoint.
     pub inserts: Vec<i64>,
-    /// Ids of rolled-back transactions.
+    /// Ids that rolled-back transactions took.
     pub gaps: Vec<i64>,
     /// The first and the last sealed id.
     pub sealed: (i64, i64),
-    /// An unsealed entry.
+    /// The id of an unsealed entry.
     pub unsealed: i64,
     /// The ids of a transaction with several entries.
     pub transaction: Vec<i64>,
     /// The ids of one table's entries.
     pub table: Vec<i64>,
-    /// The ids of the last checkpoint.
+    /// The ids in the last checkpoint.
     pub newest: Vec<i64>,
-    /// Two key files that the server can read: one with the log's name, and one with another name.
+    /// The files of two foreign keys, which the server can read. One key has the log's name, and
+    /// one has another name.
     pub other_keys: [PathBuf; 2],
 }
 
@@ -90,8 +92,8 @@ impl Stage {
         );
         call(&mut cluster.admin("postgres"), "SELECT pg_reload_conf()");
         write_failures(&cluster);
-        // A background worker would prevent the copying of databases, so the server now runs
-        // without one. This is also an honest restart.
+        // A background worker would prevent that the databases are copied, so the server now runs
+        // without one. The restart also tests an honest operation.
         cluster.stop("fast");
         cluster.configure(&["shared_preload_libraries = ''".to_owned()]);
         cluster.start_again();
@@ -141,8 +143,8 @@ impl Stage {
         self.tool.run(&arguments).status
     }
 
-    /// Writes six checkpoints. The auditor keeps the second, and the witness sees some, including
-    /// the last. Copies the database after the fourth.
+    /// Writes six checkpoints. The auditor keeps the second one. The witness sees some of them,
+    /// including the last one. The database is copied after the fourth.
     fn write_history(&mut self) {
         let mut admin = self.cluster.admin("honest");
         let mut app = self.cluster.session("app", "honest");
@@ -153,7 +155,7 @@ impl Stage {
         add_leads(&mut app, 1, 40);
         seal(&mut admin);
         assert_eq!(self.look("honest", &self.witness), 0);
-        // Several sessions, savepoints, rollbacks.
+        // Writes with several sessions, savepoints and rollbacks.
         let mut other = self.cluster.session("app", "honest");
         call(&mut other, "BEGIN");
         add_leads(&mut other, 41, 45);
@@ -167,7 +169,7 @@ impl Stage {
         seal(&mut admin);
         fs::write(&self.kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()"))
             .unwrap();
-        // A transaction that stays prepared while others are sealed.
+        // This transaction stays prepared while entries of other transactions are sealed.
         call(
             &mut other,
             "BEGIN; UPDATE leads SET source = 'late' WHERE created_by = 'user-6'; PREPARE TRANSACTION 'late'",
@@ -209,7 +211,8 @@ impl Stage {
         for database in ["older", "honest"] {
             let mut admin = self.cluster.admin(database);
             call(&mut admin, KIT);
-            // The repair kit is correct: recomputing untouched values changes nothing.
+            // Checks that the repair kit is correct: recomputing untouched values must change
+            // nothing.
             let differing: i64 = value(
                 &mut admin,
                 "SELECT (SELECT count(*) FROM lead_audit.entry e WHERE checksum <> kit.checksum(e) OR key_hash <> kit.key_hash(e))
@@ -259,7 +262,7 @@ impl Stage {
     }
 }
 
-/// Writes entries of failed statements, through the background worker.
+/// Makes the background worker write entries of failed statements.
 fn write_failures(cluster: &Cluster) {
     let mut app = cluster.session("app", "honest");
     call(&mut app, "INSERT INTO leads (id) VALUES ('there')");
@@ -277,24 +280,25 @@ fn write_failures(cluster: &Cluster) {
     }
 }
 
-/// The findings of all verifiers. Status 0: intact, 1: tampered, 2: could not tell.
+/// The findings of all verifiers. Each status is 0 for intact, 1 for tampered, or 2 for could not
+/// tell.
 #[derive(Debug, Clone, Default)]
 struct Findings {
-    /// The faults of `lead_audit.verify()`, or its error.
+    /// The faults that `lead_audit.verify()` returns, or its error.
     sql: Vec<(Option<i64>, String)>,
     database: i32,
     offline: i32,
     python: i32,
     witness: i32,
-    /// The faults that offline verification printed: first id, last id, the line.
+    /// The faults that offline verification printed: the first id, the last id and the line.
     named: Vec<(Option<(i64, i64)>, String)>,
     text: String,
-    /// Why the attempt could not be made.
+    /// The reason why the attempt could not be made.
     failed: Option<String>,
 }
 
 impl Stage {
-    /// Runs all verifiers.
+    /// Runs all verifiers with the log's key.
     fn findings(&self, database: &str) -> Findings {
         self.findings_with(database, &[&self.key])
     }
@@ -358,7 +362,7 @@ impl Stage {
         (answer.status.code().unwrap_or(2), text)
     }
 
-    /// Makes an attempt in its own database.
+    /// Makes an attempt in a database of its own.
     fn make(&self, attempt: &Attempt, database: &str) -> Result<(), String> {
         let mut postgres = self.cluster.admin("postgres");
         call(&mut postgres, &format!("DROP DATABASE IF EXISTS {database}"));
@@ -386,7 +390,7 @@ impl Stage {
     }
 }
 
-/// Signs the checkpoints again with a key of the log's name.
+/// Signs the matching checkpoints again, with a foreign key that has the log's name.
 fn forge_notes(admin: &mut Session, condition: &str) {
     let key = SigningKey::from_seed(ORIGIN, &[7; 32]).expect("a name");
     let rows = admin
@@ -432,7 +436,8 @@ impl Findings {
     }
 }
 
-/// Compares the findings of an attempt with the expected ones, and returns the differences.
+/// Compares the findings of an attempt with the expected ones. Returns a description of each
+/// difference.
 fn complaints(attempt: &Attempt, found: &Findings) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut expect = |holds: bool, what: &str| {
@@ -528,7 +533,7 @@ fn each_rewriting_of_history_is_found() {
     assert!(wrong.is_empty(), "{} of {} attempts:\n{}", wrong.len(), all.len(), wrong.join("\n"));
 }
 
-/// Prints the table of attempts and their finders.
+/// Prints a table of the attempts, with the verifiers that found them.
 fn show(results: &[(&Attempt, Findings)]) {
     let mut kinds: BTreeMap<&str, [usize; 6]> = BTreeMap::new();
     for (attempt, found) in results {
