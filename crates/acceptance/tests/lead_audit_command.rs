@@ -1,6 +1,6 @@
-//! Runs the `lead-audit` command against a real database: exports (whole, in pieces, interrupted,
-//! selected) are intact, and proofs verify. The command needs no more rights than
-//! docs/privileges.md lists.
+//! Runs the `lead-audit` command against a real database. Exports must be intact, whether they are
+//! whole, in pieces, interrupted or selected, and proofs must verify. The command must need no more
+//! rights than docs/privileges.md lists.
 
 use acceptance::{
     Cluster, LeadAudit, Session, add_leads, app_database, call, python_verifier, seal, text_of,
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const ORIGIN: &str = "example.com/leads";
 
-/// A database with a signed trail, and the auditor's key, files and connection.
+/// A cluster with a signed trail, and the key, the files and the connection of an auditor.
 struct Audited {
     cluster: Cluster,
     admin: Session,
@@ -81,7 +81,7 @@ impl Audited {
     fn kept(&mut self, name: &str) -> PathBuf {
         let note: String = value(&mut self.admin, "SELECT lead_audit.latest_checkpoint()");
         let path = self.path(name);
-        // `psql -c` writes this additional newline.
+        // `psql -c` writes a second newline at the end.
         fs::write(&path, note + "\n").unwrap();
         path
     }
@@ -114,7 +114,7 @@ fn honest_exports_are_intact_to_both_verifiers() {
     let compressed = audited.export("trail.ndjson.zst", &[]);
     audited.assert_intact(&[&compressed]);
     assert!(fs::metadata(&compressed).unwrap().len() * 3 < fs::metadata(&plain).unwrap().len());
-    // Through the connection, and with an earlier checkpoint instead of the key.
+    // Verifies through the connection, and then with an earlier checkpoint instead of the key.
     let kept = audited.kept("kept");
     let live =
         audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
@@ -126,17 +126,18 @@ fn honest_exports_are_intact_to_both_verifiers() {
         nothing.contains("COULD NOT TELL") && nothing.contains("nothing from outside vouches"),
         "{nothing}"
     );
-    // JSON output.
+    // Prints the result as JSON.
     let json =
         audited.tool.expect(0, &["--json", "verify", "--key", &audited.key, text_of(&plain)]);
     assert!(json.contains(r#""verdict":"intact""#) && json.lines().count() == 1, "{json}");
-    // An export never overwrites anything.
+    // An export never overwrites a file.
     let again = audited.tool.run(&["export", "--database", &audited.url, "-o", text_of(&plain)]);
     assert_eq!(again.status, 2);
     assert!(again.errors.contains("--resume"), "{}", again.errors);
 }
 
-/// Numbers that are short in the table and long in the trail make the longest entries.
+/// JSON numbers with a large exponent are short in the table and long in the trail. They make the
+/// longest entries.
 #[test]
 fn verify_and_the_command_agree_on_the_largest_entries() {
     let mut audited = Audited::new();
@@ -153,7 +154,8 @@ fn verify_and_the_command_agree_on_the_largest_entries() {
     audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
     let export = audited.export("large.ndjson.zst", &[]);
     audited.assert_intact(&[&export]);
-    // A lower limit may be set for hostile input. A longer line makes the result "could not tell".
+    // A user may set a lower limit for hostile input. If a line is longer than the limit, the
+    // result is "could not tell".
     let answer =
         audited.tool.run(&["verify", "--key", &audited.key, "--max-line", "256", text_of(&export)]);
     assert_eq!(answer.status, 2);
@@ -189,7 +191,7 @@ fn an_export_resumes_where_it_stopped() {
     audited.export("first.ndjson", &["--resume"]);
     let said = audited.assert_intact(&[&first]);
     assert!(said.contains(&format!("tree size 0 to {size}")), "{said}");
-    // A range from one checkpoint to another.
+    // An export can be a range from one checkpoint to another.
     let range = audited.export(
         "range.ndjson",
         &["--from-size", &before.to_string(), "--to-size", &size.to_string()],
@@ -226,7 +228,7 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     let table =
         audited.export("table", &["--table", "public.leads", "--from-id", "10", "--to-id", "50"]);
     assert!(audited.assert_intact(&[&table]).contains("41 sealed entries"));
-    // Verified against an older checkpoint by a proof.
+    // Verifies against an older checkpoint: the export contains a consistency proof for it.
     let oldest: i64 = value(&mut audited.admin, "SELECT min(tree_size) FROM lead_audit.checkpoint");
     let note: String = value(
         &mut audited.admin,
@@ -285,8 +287,8 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     assert!(audited.tool.expect(0, &["inspect", &audited.key]).contains("public key"));
 }
 
-/// The statements in docs/privileges.md that create a role for export, verification and witnessing:
-/// the CREATE ROLE, and the grants.
+/// Returns the statements in docs/privileges.md that create a role for export, verification and
+/// witnessing: first the CREATE ROLE, then the grants.
 fn documented_grants() -> (String, String) {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/privileges.md"))
@@ -352,7 +354,7 @@ fn a_trail_that_is_not_sealed_or_not_signed() {
     fs::write(&kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()")).unwrap();
     tool.expect(2, &["verify", "--database", &url]);
     tool.expect(0, &["verify", "--database", &url, "--checkpoint", text_of(&kept)]);
-    // A key was given, but nothing is signed with it.
+    // The given key has signed no checkpoint.
     let secret = directory.path().join("key");
     let key = tool.expect(0, &["keygen", "--name", "x", "-o", text_of(&secret)]);
     let unsigned = tool.expect(1, &["verify", "--database", &url, "--key", key.trim()]);

@@ -145,7 +145,7 @@ fn a_wake_up_while_sealing_waits_is_not_lost() {
     let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND wait_event_type = 'Lock')";
     wait_until(&mut admin, LONG, waits);
     duplicate(&mut admin);
-    std::thread::sleep(Duration::from_secs(2)); // by then the deadlock detector has run and the wakeup is consumed
+    std::thread::sleep(Duration::from_secs(2)); // until the wakeup is consumed
     call(&mut holder, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }

@@ -375,8 +375,8 @@ fn interrupt<'a>(
     }
 }
 
-/// A database in which the extension was not created has none of its tables, so no session in it
-/// may wait for one.
+/// In a database in which the extension was not created, no write may wait for a lock on
+/// pg_extension.
 #[test]
 fn a_database_without_the_extension_does_not_wait_for_its_catalog() {
     let (cluster, _admin) = cluster();

@@ -1,5 +1,5 @@
-//! Logical replication by roles that are not trusted. The subscriber does not know what their
-//! server sends, so all of it is recorded. Each test expects exact entries.
+//! Roles that are not trusted use logical replication. The subscriber cannot know what their server
+//! sends, so everything that it sends must be recorded. Each test expects an exact list of entries.
 
 use acceptance::{Cluster, Session, assert_all_on, assert_intact, call, value, wait_until};
 use std::fs;
@@ -7,26 +7,27 @@ use std::time::Duration;
 
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A table, a child table, and a partitioned table.
+/// A plain table with a child table, and a partitioned table.
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text);
      CREATE TABLE c (PRIMARY KEY (id)) INHERITS (t);
      CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
      CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
      CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (10000)";
 
-/// One of the server's major versions, such as 150000.
+/// Returns the version number of the server, for example 150004.
 fn version(session: &mut Session) -> i32 {
     value(session, "SELECT current_setting('server_version_num')::int")
 }
 
-/// The server of somebody else, with the tables and some rows in database `source`. Streams
-/// transactions of more than 64 kB before they end.
+/// Creates the server of another organisation, with the tables and some rows in the database
+/// `source`. It streams a transaction before the transaction ends, if the transaction has more than
+/// 64 kB.
 fn publisher() -> (Cluster, Session) {
     let cluster = Cluster::builder()
         .setting("wal_level = logical")
         .setting("logical_decoding_work_mem = '64kB'")
         .create();
-    // A role that is not a superuser must connect with a password.
+    // PostgreSQL requires a password for connections of roles that are not superusers.
     fs::write(
         cluster.data().join("pg_hba.conf"),
         "local all reader scram-sha-256\nlocal all all trust\n",
@@ -45,7 +46,8 @@ fn publisher() -> (Cluster, Session) {
     (cluster, source)
 }
 
-/// A database with the extension and the tables, which belong to `app` and are not watched yet.
+/// Creates a database with the extension and the tables. The tables belong to `app` and are not
+/// watched yet.
 fn subscriber(cluster: &Cluster, name: &str) -> Session {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
     let mut admin = cluster.admin(name);
@@ -61,7 +63,7 @@ fn subscriber(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Subscribes as `app`, which is not a superuser.
+/// Subscribes as `app`. This role is not a superuser.
 fn subscribe_as_app(
     cluster: &Cluster,
     admin: &mut Session,
@@ -78,7 +80,8 @@ fn subscribe_as_app(
         call(admin, "GRANT pg_create_subscription TO app");
         call(&mut cluster.session("app", &database), &create);
     } else {
-        // Only a superuser can subscribe. The subscription remains if its owner is none any more.
+        // On this version only a superuser can subscribe. The subscription continues to exist when
+        // its owner is no superuser any more.
         call(admin, "ALTER ROLE app SUPERUSER");
         call(
             &mut cluster.session("app", &database),
@@ -109,7 +112,7 @@ fn unsubscribe(admin: &mut Session, name: &str) {
     call(admin, &format!("DROP SUBSCRIPTION {name}"));
 }
 
-/// The number of entries above an id, by operation and table.
+/// Returns the number of entries above an id, by operation and table.
 fn counted(admin: &mut Session, above: i64) -> Vec<String> {
     let rows = admin.query(
         &format!(
@@ -120,7 +123,7 @@ fn counted(admin: &mut Session, above: i64) -> Vec<String> {
     rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
 }
 
-/// Entries above an id, in order.
+/// Returns these columns of the entries above an id, in the order of the ids.
 fn entries(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
     let rows = admin.query(
         &format!(
@@ -137,8 +140,8 @@ fn last(admin: &mut Session) -> i64 {
 
 const EVENT: &str = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
 
-/// The apply worker runs with session_replication_role = replica, in which ordinary triggers do not
-/// fire.
+/// The apply worker runs with session_replication_role = replica. Ordinary triggers do not fire in
+/// this mode.
 #[test]
 fn a_subscription_of_a_role_that_is_no_superuser() {
     for preloaded in [false, true] {
@@ -169,7 +172,8 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
         let changes = [
             "UPDATE | t | 1",
             "DELETE | c | 2",
-            // The subscriber receives an UPDATE and carries out the move itself.
+            // The subscriber receives one UPDATE, and carries out the move to another partition
+            // itself.
             "DELETE | p1 | 1",
             "INSERT | p2 | 12",
             "DELETE | p2 | 11",
@@ -189,15 +193,15 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
         );
         unsubscribe(&mut admin, "by_root");
 
-        // By partitions, with transactions that arrive before they end, in a worker of their own
-        // or through a file.
+        // The publication now sends the changes of single partitions. Transactions arrive before
+        // they end. They are applied by a separate worker or through a file.
         call(&mut source, "CREATE PUBLICATION by_leaf FOR TABLE t, p");
         let modes: &[&str] =
             if version(&mut admin) >= 160_000 { &["on", "parallel"] } else { &["on"] };
         for mode in modes {
             let above = last(&mut admin);
             call(&mut source, "TRUNCATE t, p");
-            // A superuser's own session in the replica role has no entries.
+            // The writes that a superuser makes in the replica role in a session have no entries.
             call(
                 &mut admin,
                 "SET session_replication_role = replica; TRUNCATE t, c, p; RESET session_replication_role",
@@ -233,8 +237,8 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
     }
 }
 
-/// The writes of a superuser's subscription were recorded at their source. Those of code at the
-/// subscriber were not.
+/// The writes of a superuser's subscription were recorded at their source. The writes of code that
+/// runs at the subscriber were not, so they must be recorded here.
 #[test]
 fn code_of_others_in_a_subscription_of_a_superuser() {
     for preloaded in [false, true] {
@@ -262,8 +266,8 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
              CREATE TRIGGER nest AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION nest_trigger();
              ALTER TABLE plain ENABLE REPLICA TRIGGER nest",
         );
-        // Only the initial copy fires triggers of statements. On 15, their conditions have the rights
-        // of a superuser.
+        // Only the initial copy fires triggers of statements. On version 15, the conditions of
+        // these triggers run with the rights of a superuser.
         let mut by_condition = Vec::new();
         if version(&mut admin) >= 160_000 {
             call(
