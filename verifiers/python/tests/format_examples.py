@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Prints the examples of docs/FORMAT.md, section 10: the blocks of each entry.
+"""Prints the examples of docs/FORMAT.md, section 10: the fenced blocks of each entry.
 
-crates/ledger/tests/format_examples.rs and test_format_page.py look for each block in the page.
+Checked by crates/ledger/tests/format_examples.rs and test_format_page.py: the page has each block.
 """
 
 import hashlib
@@ -114,7 +114,7 @@ EXAMPLES = [
 
 
 def row_of(columns):
-    """The whole row of an example."""
+    """Returns all columns of an example, including those that the examples share."""
     columns = {**SHARED, **columns}
     previous = columns.pop("previous_key", None)
     for name in verifier.JSONS & columns.keys():

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Prints the examples of docs/FORMAT.md, sections 11 to 18: the blocks.
+"""Prints the examples of docs/FORMAT.md, sections 11 to 18: the fenced blocks.
 
-crates/ledger/tests/format_tree_examples.rs and test_format_page.py look for each block in the page.
-It computes roots and proofs by the recursive definitions of RFC 6962, section 2.1, and compares the
-results with transparency.py, which uses another algorithm.
+crates/ledger/tests/format_tree_examples.rs and test_format_page.py check that the page has each
+block. This script computes roots and proofs by the recursive definitions of RFC 6962, section 2.1.
+It compares the results with those of transparency.py, which uses another algorithm.
 """
 
 import base64
@@ -29,13 +29,13 @@ def b64(data):
 
 
 class Tree:
-    """RFC 6962, section 2.1, word for word. Ranges and indexes count from the first leaf."""
+    """A literal implementation of RFC 6962, section 2.1. Indexes count from the first leaf."""
 
     def __init__(self, leaf):
         self.leaf, self.root = leaf, functools.cache(self.root)
 
     def root(self, start, end):
-        """MTH(D[start:end])"""
+        """Returns MTH(D[start:end])."""
         if start == end:
             return hashlib.sha256().digest()
         if end - start == 1:
@@ -47,7 +47,7 @@ class Tree:
         return start + (1 << (end - start - 1).bit_length() - 1)
 
     def path(self, m, start, end):
-        """PATH(m, D[start:end])"""
+        """Returns PATH(m, D[start:end])."""
         if end - start == 1:
             return []
         k = self.middle(start, end)
@@ -56,7 +56,7 @@ class Tree:
         return self.path(m, k, end) + [self.root(start, k)]
 
     def subproof(self, m, start, end, whole=True):
-        """SUBPROOF(m, D[start:end], whole)"""
+        """Returns SUBPROOF(m, D[start:end], whole)."""
         if m == end:
             return [] if whole else [self.root(start, end)]
         k = self.middle(start, end)
@@ -73,7 +73,7 @@ def edge(leaves):
 
 
 def number(i):
-    """Leaf i of the tree of numbers."""
+    """Returns leaf i of the page's tree of numbers."""
     return t.leaf_hash(t.sha256(str(i).encode()))
 
 
@@ -108,7 +108,7 @@ def tiles():
             for index in range((nodes + 255) // 256):
                 width = min(256, nodes - 256 * index)
                 if width == 256 and 0 < index < nodes // 256 - 1:
-                    continue  # the first and the last full tile of a level are enough
+                    continue  # of the full tiles of a level, the first and the last are enough
                 hashes = [
                     numbers.root(n << 8 * level, (n + 1) << 8 * level)
                     for n in range(256 * index, 256 * index + width)
@@ -133,7 +133,7 @@ def proofs():
 
 
 class SigningKey:
-    """RFC 8032, section 5.1.5 and 5.1.6"""
+    """A signing key with the computations of RFC 8032, sections 5.1.5 and 5.1.6."""
 
     def __init__(self, name, algorithm, seed):
         digest = hashlib.sha512(seed).digest()
@@ -174,7 +174,7 @@ def signed():
                 f"verifier  {key.verifier}",
             ],
         )
-    # The entries of section 10 in the order of their ids. The tree leaves out the last entry.
+    # The entries of section 10, in the order of their ids. All except the last are in the tree.
     preimages = sorted(
         (int(columns["id"]), format_examples.preimage_of(columns))
         for columns in format_examples.EXAMPLES
@@ -208,7 +208,7 @@ def signed():
     )
     assert t.Proof(proof).proves(leaves[2]) and not t.Proof(proof).proves(leaves[3])
     block("text proof", proof.split("\n")[:-1])
-    # Notes that a verifier must refuse, as JSON strings.
+    # Notes that a verifier must refuse, written as JSON strings.
     line = log.line(log.ed25519(text.encode()))
     refuse(
         "json not notes",
@@ -254,7 +254,8 @@ def signed():
 
 
 def exports(preimages, log_tree, signed_note, keys):
-    """Section 18: a checkpoint with three entries, one with two, and an unsealed entry."""
+    """Prints section 18: a checkpoint of three entries, one of two entries, and an unsealed
+    entry."""
     when = "2026-01-01T00:00:00.000000Z"
 
     def line(**members):

@@ -1,8 +1,8 @@
-"""The client of lead_audit, the audit trail in PostgreSQL. It tells the database who writes.
+"""The client of lead_audit, the audit trail in PostgreSQL. It tells the database who is writing.
 
-`AuditContext` holds the user of the application. Modules for libraries send the context to the
-database (`sqlalchemy`, `django`), set it for each request (`asgi`, `starlette`, `django`), watch
-tables (`alembic`) and read the trail (`trail`).
+`AuditContext` holds the user of the application. The other modules serve libraries. `sqlalchemy`
+and `django` send the context to the database. `asgi`, `starlette` and `django` set it for each
+request. `alembic` watches tables, and `trail` reads the trail.
 """
 
 from .client_address import TrustedProxies

@@ -8,8 +8,8 @@
     def downgrade():
         op.disable_audit("leads")
 
-The role of the migration needs EXECUTE on lead_audit.enable() and disable(). Both leave an entry
-in the trail.
+The role that runs the migration needs EXECUTE on lead_audit.enable() and lead_audit.disable(). Each
+call of these functions leaves an entry in the trail.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class EnableAuditOp(MigrateOperation):
     ) -> Any:
         """Starts watching a table.
 
-        soft_delete_column: by default is_deleted, if there is a boolean column of that name.
-        baseline: first writes one SNAPSHOT entry for each existing row.
+        soft_delete_column: the default is is_deleted, if the table has a boolean column of that
+        name. baseline: whether one SNAPSHOT entry is written for each existing row first.
         """
         return operations.invoke(cls(table_name, schema, soft_delete_column, baseline))
 
@@ -73,7 +73,7 @@ class EnableAuditOp(MigrateOperation):
 class DisableAuditOp(MigrateOperation):
     """Stops watching a table.
 
-    Its trail stays. The arguments of EnableAuditOp are kept for reverse().
+    The trail of the table stays. The arguments are those of EnableAuditOp, for reverse().
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class DisableAuditOp(MigrateOperation):
     def disable_audit(
         cls, operations: Operations, table_name: str, *, schema: Optional[str] = None
     ) -> Any:
-        """Stops watching a table. Its trail stays."""
+        """Stops watching a table. The trail of the table stays."""
         return operations.invoke(cls(table_name, schema))
 
     def reverse(self) -> EnableAuditOp:

@@ -1,8 +1,8 @@
 """The middleware for ASGI applications. It sets the context of each request and websocket.
 
-It is plain ASGI, without the helper class of a framework. Such a class may run the application in
-another task than the one that is cancelled, or miss the end of the request. For Starlette and
-FastAPI, see starlette.py.
+The middleware is plain ASGI and does not use the helper class of a framework. Such a class may run
+the application in another task than the one that the server cancels, or may miss the end of the
+request. For Starlette and FastAPI, see starlette.py.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ User = Callable[[Any], Union[object, Awaitable[object]]]
 
 
 class AuditMiddleware:
-    """Sets the context of each request: user, client address, user agent, request id.
+    """Sets the context of each request: user, client address, user agent and request id.
 
-    user: a function or coroutine function that returns the user's id or None. It is called with
-    the scope when the request begins. An application that learns the user later calls
-    `lead_audit.identify(user_id=…)`. If `user` fails, the middleware logs the error and leaves
-    the user empty, because it never refuses a request.
+    user: a function or coroutine function that returns the user's id or None. The middleware calls
+    it with the scope when the request begins. If the application learns the user later, it calls
+    `lead_audit.identify(user_id=…)`. If the function `user` raises an error, the middleware logs
+    the error and leaves the user empty, because the middleware never refuses a request.
 
     trusted_proxies, proxy_header: see `TrustedProxies`. By default no proxy is trusted.
     request_id_header: see `RequestReader`.
@@ -73,5 +73,5 @@ class AuditMiddleware:
             return None
 
     def _seen_by_user(self, scope: Scope) -> Any:
-        """The argument of `user`."""
+        """Returns the argument with which `user` is called."""
         return scope

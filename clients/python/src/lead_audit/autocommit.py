@@ -1,17 +1,18 @@
-"""Sends a statement together with its context in autocommit, as one transaction.
+"""Sends a statement together with its context as one transaction, for connections in autocommit.
 
 `combining_cursor()` returns a stand-in for the driver's cursor. execution.py executes the statement
-with the stand-in, which needs no further round trip:
+with this stand-in, which sends the context without a further round trip:
 
-- psycopg 3: a pipeline of BEGIN, set_config, the statement and COMMIT. If the statement fails,
-  ROLLBACK takes one round trip.
-- psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own. The
-  server runs it as one transaction. The driver quotes the values.
+- psycopg 3: the stand-in sends a pipeline of BEGIN, set_config, the statement and COMMIT. If the
+  statement fails, a ROLLBACK takes one more round trip.
+- psycopg2: the stand-in sends one query string with `SELECT set_config(…);` on the first line and
+  the statement after it. The server runs the string as one transaction. The driver quotes the
+  values.
 
-Other statements get no stand-in. The client sends BEGIN before them and COMMIT after them. DDL with
-psycopg2 gets no stand-in, because its entry has the text of the whole query.
+For other statements there is no stand-in: the client sends BEGIN before them and COMMIT after them.
+DDL with psycopg2 is one of them, because the entry of DDL has the text of the whole query string.
 
-`inserting_cursor()` returns a stand-in that sets the context within a string of several statements.
+`inserting_cursor()` returns a stand-in that inserts set_config into a string of several statements.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 def combining_cursor(
     cursor: Any, analysis: Analysis, many: bool, context: AuditContext
 ) -> Optional[Any]:
-    """A stand-in for a cursor outside of a transaction. None if the statement gets no stand-in."""
+    """Returns a stand-in for a cursor outside of a transaction. None if there is no stand-in."""
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
     if getattr(cursor, "name", None) is not None or analysis.is_copy:
-        return None  # a server-side cursor or COPY sends more than the statement
+        return None  # such a cursor, or COPY, sends more than the statement
     psycopg: Any = sys.modules.get("psycopg")
     if psycopg is not None and isinstance(
         connection, (psycopg.Connection, psycopg.AsyncConnection)
@@ -56,9 +57,9 @@ def combining_cursor(
 def inserting_cursor(
     cursor: Any, context: AuditContext, is_set: bool, is_empty: bool
 ) -> Optional[Any]:
-    """A stand-in that sets the context within its next string (see `Analysis.places`).
+    """Returns a stand-in that sets the context within its next string (see `Analysis.places`).
 
-    None if the driver does not accept several statements in one string.
+    None if the driver accepts only one statement in a string.
     """
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
@@ -73,19 +74,19 @@ def inserting_cursor(
 
 
 def _driven(cursor: Any) -> Any:
-    """The driver's cursor. A listener may execute its own statement with a stand-in."""
+    """Returns the driver's cursor. (A listener may execute its own statement with a stand-in.)"""
     while isinstance(cursor, _StandIn):
         cursor = cursor._cursor
     return cursor
 
 
 def _has_pipelines(psycopg: Any) -> bool:
-    pipeline = getattr(psycopg, "Pipeline", None)  # since psycopg 3.1
-    return pipeline is not None and bool(pipeline.is_supported())  # not with a libpq before 14
+    pipeline = getattr(psycopg, "Pipeline", None)  # exists since psycopg 3.1
+    return pipeline is not None and bool(pipeline.is_supported())  # libpq before 14 has none
 
 
 class _StandIn:
-    """Passes everything on to the cursor, except for the execution of statements."""
+    """Stands in for a cursor. Only the execution of statements differs."""
 
     def __init__(self, cursor: Any, values: tuple[str, ...]) -> None:
         self._cursor = cursor
@@ -96,12 +97,13 @@ class _StandIn:
 
 
 class _Pipelined(_StandIn):
-    """For psycopg 3.
+    """Sends a pipeline with psycopg 3.
 
-    It disables prepared statements in psycopg (except for executemany, which uses a pipeline
-    anyway). If a statement in the pipeline fails, psycopg believes that it is prepared, and each
-    later execution fails. COMMIT is a separate command, because neither libpq nor psycopg recovers
-    from an error at a Sync, for example the error of a deferred constraint.
+    The stand-in turns off psycopg's prepared statements, except for executemany, which always uses
+    a pipeline. Otherwise, if a statement in the pipeline fails, psycopg would believe that the
+    statement is prepared, and each later execution would fail. COMMIT is a separate command,
+    because neither libpq nor psycopg can recover from an error at a Sync, for example that of a
+    deferred constraint.
     """
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
@@ -125,11 +127,11 @@ class _Pipelined(_StandIn):
                     own.execute("BEGIN", **_UNPREPARED)
                     try:
                         own.execute(_SET_CONFIG, self._values, **_UNPREPARED)
-                    except UnicodeEncodeError:  # nothing has been sent
+                    except UnicodeEncodeError:  # raised before anything was sent
                         own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = execute()
                     own.execute("COMMIT", **_UNPREPARED)
-                except Exception as error:  # else psycopg logs the pipeline's errors
+                except Exception as error:  # otherwise psycopg logs errors of the pipeline
                     first = error
             if first is not None:
                 raise first
@@ -146,23 +148,23 @@ class _Pipelined(_StandIn):
     def _roll_back(self) -> None:
         connection = self._cursor.connection
         try:
-            if is_pipelined(connection):  # the pipeline could not end
+            if is_pipelined(connection):  # the pipeline could not be ended
                 connection.close()
             elif not connection.closed:
                 connection.rollback()
-        except Exception:  # The connection is lost. The application gets the first error.
+        except Exception:  # the connection is lost, and the application gets the first error
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
 
 
 def _own_cursor(kind: Any, connection: Any) -> Any:
-    """A plain cursor, whatever cursor and row factories the application has set."""
+    """Returns a plain cursor, even if the application has set cursor or row factories."""
     return kind(connection, row_factory=sys.modules["psycopg"].rows.tuple_row)
 
 
 def _hidden_interruption(connection: Any, error: BaseException) -> Optional[BaseException]:
-    """The cancellation or Ctrl-C behind the error of an unfinished pipeline.
+    """Returns the cancellation or Ctrl-C that caused the error of an unfinished pipeline, if any.
 
-    Older versions of psycopg (3.1.7) raise this error instead of the interruption.
+    Older versions of psycopg (3.1.7) raise such an error instead of the interruption itself.
     """
     hidden: Optional[BaseException] = error if is_pipelined(connection) else None
     while isinstance(hidden, Exception):
@@ -171,7 +173,7 @@ def _hidden_interruption(connection: Any, error: BaseException) -> Optional[Base
 
 
 class _PipelinedAsync(_StandIn):
-    """The same for async cursors."""
+    """Does the same as `_Pipelined` for async cursors."""
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection = self._cursor.connection
@@ -224,26 +226,33 @@ class _PipelinedAsync(_StandIn):
 
 
 class _Prefixed(_StandIn):
-    """For psycopg2, which reports the result, row count and status of the last statement."""
+    """Puts set_config before the statement, for psycopg2.
+
+    psycopg2 reports the result, the row count and the status of the last statement of a string.
+    """
 
     def execute(self, query: Any, vars: Any = None) -> Any:
         codec = _encoding(self._cursor.connection)
         statement = (
             query.decode(codec) if isinstance(query, bytes) else as_text(query, self._cursor)
         )
-        # The driver alone handles the parameters of the statement, and the errors in them.
+        # The driver inserts the parameters of the statement itself, so their errors are the
+        # driver's.
         try:
             prefix = self._cursor.mogrify(_SET_CONFIG, self._values)
         except UnicodeEncodeError:
             prefix = self._cursor.mogrify(_SET_CONFIG, ascii_only(self._values))
         prefix = prefix.decode(codec)
-        if vars is not None:  # without parameters a percent sign is literal
+        if vars is not None:  # without parameters, psycopg2 does not interpret a percent sign
             prefix = prefix.replace("%", "%%")
         return self._cursor.execute(f"{prefix};\n{statement}", vars)
 
 
 class _Inserted(_StandIn):
-    """For psycopg 3 and psycopg2. The text contains the values as hexadecimal digits."""
+    """Inserts set_config into a string of statements, with the values as hexadecimal digits.
+
+    For psycopg 3 and psycopg2.
+    """
 
     def __init__(self, cursor: Any, values: tuple[str, ...], is_set: bool, is_empty: bool) -> None:
         super().__init__(cursor, values)
@@ -266,13 +275,16 @@ class _Inserted(_StandIn):
         return result
 
     def _show_first_of_application(self) -> None:
-        """Psycopg 3 shows the result of the first statement, psycopg2 of the last statement."""
+        """Moves to the application's first result, if the first statement is set_config.
+
+        psycopg 3 shows the first result of a string. psycopg2 shows the last one.
+        """
         if self._is_first and not is_psycopg2(self._cursor.connection):
             self._cursor.nextset()
 
 
 class _InsertedAsync(_Inserted):
-    """The same for async cursors of psycopg 3."""
+    """Does the same as `_Inserted` for async cursors of psycopg 3."""
 
     async def execute(self, query: Any, vars: Any = None, **options: Any) -> Any:
         result = await self._cursor.execute(self._text(query), vars, **options)
@@ -281,7 +293,7 @@ class _InsertedAsync(_Inserted):
 
 
 def as_text(query: Any, cursor: Any) -> str:
-    """The text of a query. The drivers also accept bytes and their own SQL objects."""
+    """Returns the text of a query. The drivers also accept bytes and SQL objects of their own."""
     if isinstance(query, str):
         return query
     if isinstance(query, bytes):

@@ -1,9 +1,10 @@
-"""Reads from the catalogue which functions and relations only read, once for all connections.
+"""Reads from PostgreSQL's catalog which functions and relations do not write.
 
-The text of a SELECT does not show whether it writes. PostgreSQL's own functions do not write,
-except for a few that run a text as SQL. A function that was created in the database may write. A
-view may write if one of its functions may. A table may write if a function of one of its policies
-may. An unknown name may write. Operators and casts of the application are ignored.
+All connections to a database share the result. The text of a SELECT does not show whether the
+SELECT writes. PostgreSQL's own functions do not write, except for a few that execute a text as SQL.
+A function that was created in the database may write. A view may write if it uses a function that
+may write. A table may write if one of its policies uses such a function. A relation or function
+with an unknown name may write. Operators and casts of the application are ignored.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from .statements import Statement
 logger = logging.getLogger("lead_audit")
 
 _SECONDS: Final = 300.0
-# After the names expire, this many statements get the context without need, until the client reads
-# the catalogue again.
+# After the names have expired, this many statements get the context even if they do not need it.
+# Then the client reads the catalog again.
 _MISSES: Final = 50
 
 _FIRST_OWN_OID: Final = 16384
@@ -80,7 +81,7 @@ _NONE: Final[FrozenSet[str]] = frozenset()
 
 
 class Catalog:
-    """The names of one database. They expire after some minutes, and after DDL of this engine."""
+    """The names in one database. They expire after some minutes, and after DDL of this engine."""
 
     def __init__(self) -> None:
         self._functions = self._relations = self._writers = _NONE
@@ -89,20 +90,20 @@ class Catalog:
         self._loading = threading.Lock()
 
     def forget(self) -> None:
-        """Forgets the names, because the schema changes."""
+        """Discards the names, because DDL may change them."""
         self._until = 0.0
 
     def load(self, ask: Callable[[], Iterable[Sequence[str]]]) -> None:
-        """Reads the catalogue if the names have expired. ask: runs QUERY.
+        """Reads the catalog if the names have expired. ask: runs QUERY and returns its rows.
 
-        Call it for a new connection, where the query costs little in comparison.
+        Call this function for a new connection: opening it costs more than the query.
         """
         if time.monotonic() < self._until or not self._loading.acquire(blocking=False):
             return
         try:
             self._until = (
                 time.monotonic() + _SECONDS
-            )  # set first, so that a concurrent forget() stays effective
+            )  # set before the query, so that a concurrent forget() is not undone
             found: dict[str, set[str]] = {_FUNCTION: set(), _RELATION: set(), _WRITER: set()}
             for kind, name in ask():
                 found[kind].add(name)
@@ -120,9 +121,9 @@ class Catalog:
             self._loading.release()
 
     def may_write(self, statement: Statement, ask: Callable[[], Iterable[Sequence[str]]]) -> bool:
-        """Whether a reading statement may write through its functions and relations.
+        """Returns whether a reading statement may write through its functions and relations.
 
-        The connection is in autocommit, outside of a transaction.
+        The connection must be in autocommit, outside of a transaction.
         """
         if not statement.calls and not statement.relations:
             return False
@@ -137,7 +138,7 @@ class Catalog:
         return not (statement.calls <= self._functions and statement.relations <= self._relations)
 
     def is_known_to_write(self, statement: Statement) -> bool:
-        """Whether one of its functions or relations is known to write."""
+        """Returns whether the statement uses a function or relation that is known to write."""
         return not (
             self._writers.isdisjoint(statement.calls)
             and self._writers.isdisjoint(statement.relations)

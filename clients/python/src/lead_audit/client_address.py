@@ -1,8 +1,9 @@
 """The address of the client behind proxies.
 
-A proxy appends the address that sent the request to a header. The earlier part of the header comes
-from the sender, who can write anything. So the client reads the header from its end, while the
-addresses are trusted proxies. The first other address is the client's.
+A proxy appends the address from which it got the request to a header. The earlier part of the
+header comes from the sender, who can write anything there. So the client reads the header from its
+end, for as long as the addresses are those of trusted proxies. The first address that is not a
+trusted proxy's is the address of the client.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ TEST_CLIENT: Final = "testclient"
 X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"
 
-_LONGEST_HEADER = 8192  # bytes; only the end of a longer header is read
+_LONGEST_HEADER = 8192  # in bytes; of a longer header, only the end is read
 _BLANKS: Final = " \t"
-_PORT: Final = re.compile(r"[A-Za-z0-9._-]+")  # a number, or a name that hides it (RFC 7239)
+_PORT: Final = re.compile(r"[A-Za-z0-9._-]+")  # a number, or a name for it (RFC 7239)
 
 
 class TrustedProxies:
-    """The trusted proxies, and the header in which they write the client's address.
+    """The trusted proxies, and the header into which they write the client's address.
 
-    addresses: addresses or networks ("10.0.0.0/8") of the proxies, or "unix" or "testclient"
-    (above). If it is empty, no proxy is trusted. header: "x-forwarded-for", "forwarded" (RFC
-    7239), or one with a single address, such as "x-real-ip". The proxies have to write this
-    header. If they only pass it on, the client writes it.
+    addresses: the addresses or networks ("10.0.0.0/8") of the proxies, or "unix" or "testclient"
+    (above). If the list is empty, no proxy is trusted. header: "x-forwarded-for", "forwarded" (RFC
+    7239), or a header with a single address, such as "x-real-ip". The proxies must write this
+    header themselves. If a proxy only passes the header on, the client can forge its address.
     """
 
     def __init__(self, addresses: Iterable[str] = (), header: str = X_FORWARDED_FOR) -> None:
@@ -49,22 +50,22 @@ class TrustedProxies:
         self.header = header.lower()
 
     def trusts(self, address: Address) -> bool:
-        """Whether this is the address of a trusted proxy."""
+        """Returns whether this is the address of a trusted proxy."""
         return any(
             address.version == network.version and address in network for network in self._networks
         )
 
     def client_address(self, peer: Optional[str], header: Iterable[bytes]) -> Optional[str]:
-        """The address of the client; None if it is not known.
+        """Returns the address of the client. None if the address is not known.
 
-        peer: the address of the connection; None or "" for a Unix socket. header: the values of the
-        header, in order.
+        peer: the address from which the connection comes. None or "" for a Unix socket. header: the
+        values of the header, in the order of the request.
         """
         found = sanitize.parse_address(peer)
         if (peer or UNIX) in self._names if found is None else self.trusts(found):
             for hop in _hops_from_the_right(self.header, header):
                 if hop is None:
-                    break  # not an address: the part before it cannot be trusted
+                    break  # not an address, so nothing before it can be trusted
                 found = hop
                 if not self.trusts(found):
                     break
@@ -72,7 +73,7 @@ class TrustedProxies:
 
 
 def _hops_from_the_right(name: str, header: Iterable[bytes]) -> Iterator[Optional[Address]]:
-    """The addresses in the header, the last first; None for anything else."""
+    """Yields the addresses in the header, from the last to the first. None for other content."""
     for value in reversed(list(header)):
         shortened = len(value) > _LONGEST_HEADER
         text = value[-_LONGEST_HEADER:].decode("latin-1")
@@ -81,16 +82,17 @@ def _hops_from_the_right(name: str, header: Iterable[bytes]) -> Iterator[Optiona
             continue
         hops = text.split(",")
         if shortened:
-            hops[0] = ""  # its beginning may be cut off
+            hops[0] = ""  # the header was shortened, so the first part may be incomplete
         for hop in reversed(hops):
             yield _address_of_hop(hop)
 
 
 def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[Address]]:
-    """The addresses in a header Forwarded, the last first. None means that it is not well-formed.
+    """Yields the addresses in a Forwarded header, from the last to the first. None for bad syntax.
 
-    A trusted proxy has written the end of the header. So it is read from the end, including quoted
-    strings. If it were read from the beginning, a quote that the client opens could hide the end.
+    A trusted proxy has written the end of the header. So the header, including its quoted strings,
+    is read from the end. If it were read from the beginning, a quote that the client opens could
+    hide the part of the proxy.
     """
     position = len(text)
     pairs: dict[str, str] = {}
@@ -102,7 +104,7 @@ def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[A
         name, value, position = pair
         pairs[name] = value
         if shortened if position == 0 else text[position - 1] not in ";,":
-            yield None  # its beginning may be cut off, or it is not well-formed
+            yield None  # the header may be cut off here, or its syntax is bad
             return
         if position == 0 or text[position - 1] == ",":
             yield _address_of_hop(pairs["for"]) if "for" in pairs else None
@@ -113,9 +115,9 @@ def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[A
 
 
 def _pair_before(text: str, end: int) -> Optional[tuple[str, str, int]]:
-    """The pair that ends at `end`: its name in lower case, its value, its position.
+    """Returns the pair that ends at `end`: its name in lower case, its value and its position.
 
-    None if no pair ends there.
+    None if no pair ends at this position.
     """
     end = _without_blanks_before(text, end)
     if end > 0 and text[end - 1] == '"':
@@ -154,7 +156,7 @@ def _is_escaped(text: str, place: int) -> bool:
 
 
 def _unescaped(text: str) -> str:
-    """The content of a quoted string. A backslash stands before a literal character."""
+    """Returns the content of a quoted string. A backslash makes the next character literal."""
     made: list[str] = []
     characters = iter(text)
     for character in characters:
@@ -165,12 +167,12 @@ def _unescaped(text: str) -> str:
 def _address_of_hop(hop: str) -> Optional[Address]:
     hop = hop.strip()
     port = ""
-    if hop.startswith("["):  # [2001:db8::1]:4711
+    if hop.startswith("["):  # for example [2001:db8::1]:4711
         hop, closed, port = hop[1:].partition("]")
         if not closed or (port and not port.startswith(":")):
             return None
         port = port[1:] if len(port) > 1 else port
-    elif hop.count(":") == 1:  # 192.0.2.1:4711
+    elif hop.count(":") == 1:  # for example 192.0.2.1:4711
         hop, _, port = hop.partition(":")
         if not port:
             return None

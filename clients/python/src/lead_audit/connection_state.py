@@ -1,7 +1,8 @@
-"""The state of one connection: which context is set in its current transaction.
+"""The state of one connection: the context that is set in its current transaction.
 
-The settings are local to the transaction (see set_config.py). The client tracks them to avoid
-sending a context twice, and to know which context a rollback to a savepoint restores.
+The settings are local to the transaction (see set_config.py). The client tracks them, so that it
+does not send the same context twice, and so that it knows which context a rollback to a savepoint
+restores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .statements import Kind, Statement
 
 
 class ConnectionState:
-    """The state of one connection. A context of None is unknown and must be set again."""
+    """The state of one connection. If `context` is None, it is unknown and must be set again."""
 
     __slots__ = ("driver", "context", "activity", "_savepoints")
 
@@ -26,26 +27,29 @@ class ConnectionState:
         self._savepoints: list[tuple[Optional[str], Optional[AuditContext]]] = []
 
     def transaction_over(self) -> None:
-        """Notes that no transaction is open, so no settings are in effect."""
+        """Records that no transaction is open, so no settings are in effect."""
         self.context = EMPTY
         if self._savepoints:
             self._savepoints.clear()
 
     def unknown(self) -> None:
-        """Notes that an unseen statement may have rolled back to a savepoint."""
+        """Records that an unseen statement may have rolled back to a savepoint."""
         self.context = None
         if self._savepoints:
             self._savepoints.clear()
 
     def follow(self, statement: Statement) -> None:
-        """Notes the only statement of a string, if it makes or ends savepoints or transactions."""
+        """Records a statement that makes or ends a savepoint or transaction.
+
+        The statement must be the only one in its string.
+        """
         kind, savepoint = statement.kind, statement.savepoint
         if kind is Kind.SAVEPOINT:
             self._savepoints.append((savepoint, self.context))
         elif kind is Kind.ROLLBACK_TO:
             found = self._cut_off(savepoint)
             if found is None:
-                self.unknown()  # the client has not seen the SAVEPOINT
+                self.unknown()  # the client did not see the SAVEPOINT command
             else:
                 self._savepoints.append(found)
                 self.context = found[1]
@@ -58,7 +62,7 @@ class ConnectionState:
     def _cut_off(
         self, savepoint: Optional[str]
     ) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
-        """Forgets the newest savepoint of that name and all later savepoints. Returns it."""
+        """Removes the newest savepoint of this name and all later ones. Returns the former."""
         if savepoint is None:
             return None
         for i in range(len(self._savepoints) - 1, -1, -1):

@@ -1,13 +1,13 @@
-"""The context: for whom the application works. Each entry of the audit trail records it.
+"""The context: for which user the application is working. Each entry of the trail records it.
 
-The context lives in a context variable. It follows `await`, and new tasks inherit it. No other
-request, task or thread sees it. The database hooks (sqlalchemy.py, django/) read it before each
-statement.
+The context is stored in a context variable. `await` keeps it, and new tasks inherit it. Other
+requests, tasks and threads do not see it. The database hooks (sqlalchemy.py, django/) read the
+context before each statement.
 
-The variable holds the innermost scope. A scope is a block or a request. `with AuditContext(…)` is
-a block that sets all fields. `audit_context(…)` is a block that sets the given fields.
-`identify()` changes the fields of a request. The scopes, from the outermost to the innermost, make
-up the current context.
+The variable holds the innermost scope. A scope is either a block or a request. `with
+AuditContext(…)` is a block that sets all fields. `audit_context(…)` is a block that sets only the
+given fields. `identify()` changes the fields of a request. The current context results from all
+scopes: an inner scope overrides fields of the outer ones.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ KEEP: Any = object()
 
 
 class AuditContext:
-    """User id, IP address, user agent and request id; immutable.
+    """User id, IP address, user agent and request id. Immutable.
 
-    As a context manager, it is the current context of its block:
+    Used as a context manager, it is the current context within its block:
 
         with AuditContext(user_id="u-17", user_ip="203.0.113.7"):
             ...
 
-    Unfit values are changed (see `sanitize`): texts are cleaned and cut off, and `user_ip` is None
-    unless it is an address.
+    Values that do not fit are changed (see `sanitize`): texts are cleaned and shortened, and
+    `user_ip` becomes None unless it is an address.
     """
 
     __slots__ = ("user_id", "user_ip", "user_agent", "request_id")
@@ -55,19 +55,19 @@ class AuditContext:
 
     @staticmethod
     def current() -> AuditContext:
-        """The current context, or an empty context.
+        """Returns the current context. The context is empty if none was set.
 
-        In a request of Django, outside of the event loop, this finds the user.
+        In a request of Django, outside of an event loop, this call also finds the user.
         """
         return _context_of(_scope.get(), not _in_event_loop())
 
     @staticmethod
     def set(context: AuditContext) -> None:
-        """Makes this the current context for the rest of the block, task or thread."""
+        """Makes `context` the current context for the rest of the block, task or thread."""
         present = _scope.get()
         if (
             present.request is not None
-        ):  # a separate scope: other parts of the request keep their context
+        ):  # a separate scope, because other parts of the request keep their context
             _scope.set(_Scope(context, around=present))
         else:
             _scope.set(
@@ -92,7 +92,7 @@ class AuditContext:
         user_agent: object = KEEP,
         request_id: object = KEEP,
     ) -> AuditContext:
-        """A copy of this context, with the given fields changed."""
+        """Returns a copy of this context in which the given fields are changed."""
         return self._with(_cleaned(user_id, user_ip, user_agent, request_id))
 
     def _with(self, cleaned: Mapping[str, Optional[str]]) -> AuditContext:
@@ -104,7 +104,7 @@ class AuditContext:
         return made
 
     def settings(self) -> tuple[str, str, str, str]:
-        """The values of lead_audit.user_id, user_ip, user_agent and request_id; "" if unknown."""
+        """Returns the values of the four settings in the order of the fields; "" if unknown."""
         return self.user_id or "", self.user_ip or "", self.user_agent or "", self.request_id or ""
 
     def __enter__(self) -> AuditContext:
@@ -148,7 +148,7 @@ class AuditContext:
 def _cleaned(
     user_id: object, user_ip: object, user_agent: object, request_id: object
 ) -> dict[str, Optional[str]]:
-    """The given fields, with cleaned values."""
+    """Returns the given fields with cleaned values."""
     made: dict[str, Optional[str]] = {}
     if user_id is not KEEP:
         made["user_id"] = sanitize.user(user_id)
@@ -169,11 +169,12 @@ EMPTY: Final = AuditContext()
 
 
 class Request:
-    """One request, for middleware. `identify()` changes its context from any task or thread of it.
+    """One request, for middleware. `identify()` changes its context from each of its tasks or
+    threads.
 
-    find_user: finds the user when a statement needs it. It returns the user's id, None, or KEEP if
-    nothing has changed since its last call. is_authoritative: its result overrides
-    `identify()`. By default `identify()` overrides its result.
+    find_user: a function that finds the user when a statement needs it. It returns the user's id,
+    None, or KEEP if nothing has changed since its last call. is_authoritative: whether the result
+    of find_user overrides `identify()`. By default `identify()` overrides the result.
     """
 
     __slots__ = ("context", "is_over", "_find_user", "_is_authoritative", "_found", "_identified")
@@ -193,7 +194,7 @@ class Request:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """A block that is a part of the request. A streamed response has a block for each piece."""
+        """A block that is a part of the request. A streamed response has one for each piece."""
         block = object()
         _scope.set(_Scope(self.context, around=_scope.get(), block=block, request=self))
         try:
@@ -204,19 +205,20 @@ class Request:
     def end(self) -> None:
         """Ends the request.
 
-        A task that outlives the request keeps its context. If it writes, the client logs this.
+        A task that outlives the request keeps its context. If such a task writes, the client logs a
+        message.
         """
         self.is_over = True
         self._find_user = None
 
     def identify(self, cleaned: Mapping[str, Optional[str]]) -> None:
-        """Sets fields of the request."""
+        """Sets these fields of the request."""
         if "user_id" in cleaned:
             self._identified = cleaned["user_id"]
         self.context = self.context._with({**cleaned, "user_id": self._user(self.context.user_id)})
 
     def find_user(self) -> None:
-        """Finds the user. Does nothing if the search for the user itself calls it."""
+        """Finds the user. Does nothing if the search for the user itself calls this function."""
         find_user = self._find_user
         if find_user is None or _is_finding_user.get():
             return
@@ -245,12 +247,12 @@ _is_finding_user: ContextVar[bool] = ContextVar("lead_audit_is_finding_user", de
 
 
 def is_finding_user() -> bool:
-    """Whether the current code runs inside the search for the user of the request."""
+    """Returns whether the current code is a part of the search for the request's user."""
     return _is_finding_user.get()
 
 
 class _Scope:
-    """A block or a request, and the scope around it."""
+    """A block or a request, with a reference to the scope around it."""
 
     __slots__ = ("context", "overrides", "around", "block", "request", "is_detached", "_base")
 
@@ -265,11 +267,11 @@ class _Scope:
     ) -> None:
         self.context = context
         self.around = around
-        self.block = block  # identifies the block at its end
+        self.block = block  # tells which scope to remove when the block ends
         self.request = request
-        self.overrides = overrides  # None: the block sets all fields
-        self.is_detached = is_detached  # from the request around it
-        self._base: Optional[AuditContext] = None  # `context` is this context with the overrides
+        self.overrides = overrides  # the fields that the block sets; None if it sets all fields
+        self.is_detached = is_detached  # whether the block belongs to no request
+        self._base: Optional[AuditContext] = None  # `context` was computed from it
 
 
 _NO_SCOPE: Final = _Scope(EMPTY, None)
@@ -294,17 +296,17 @@ def _in_event_loop() -> bool:
 
 
 def known() -> AuditContext:
-    """The current context, without a search for the user."""
+    """Returns the current context without searching for the user."""
     return _context_of(_scope.get(), False)
 
 
 def current_for_write() -> AuditContext:
-    """The current context for a statement. In a request, this finds the user."""
+    """Returns the current context for a statement. In a request, this call finds the user."""
     return _context_of(_scope.get(), True)
 
 
 def outlived() -> bool:
-    """Whether the current user comes from a request that is over. This task has outlived it."""
+    """Returns whether this task has outlived the request from which its user comes."""
     scope: Optional[_Scope] = _scope.get()
     while scope is not None:
         if scope.request is not None:
@@ -316,7 +318,7 @@ def outlived() -> bool:
 
 
 def _leave(block: object) -> None:
-    """Makes the scope around a block the current one."""
+    """Makes the scope around this block the current scope again."""
     scope: Optional[_Scope] = _scope.get()
     while scope is not None:
         if scope.block is block and scope.around is not None:
@@ -333,7 +335,7 @@ def audit_context(
     user_agent: object = KEEP,
     request_id: object = KEEP,
 ) -> Iterator[AuditContext]:
-    """A block that overrides the given fields. The others follow the context around the block.
+    """A block that overrides the given fields. The other fields are those around the block.
 
     with audit_context(user_id="nightly-import"):
         ...
@@ -350,7 +352,7 @@ def audit_context(
 
 @contextmanager
 def detached() -> Iterator[None]:
-    """A block with an empty context that belongs to no request. Start workers and schedulers in it.
+    """A block with an empty context that belongs to no request, for workers and schedulers.
 
     with detached():
         asyncio.create_task(worker())
@@ -370,11 +372,11 @@ def identify(
     user_agent: object = KEEP,
     request_id: object = KEEP,
 ) -> None:
-    """Sets fields of the current request, for all its tasks and threads.
+    """Sets fields of the current request, for all of its tasks and threads.
 
-    Call it where the application learns the user: in a dependency or in a view. A block inside the
-    request keeps the fields that it overrides. Outside of a request, this changes the context of
-    the current task or thread.
+    Call this function where the application learns the user, for example in a dependency or in a
+    view. A block within the request keeps the fields that the block overrides. Outside of a
+    request, this function changes the context of the current task or thread.
     """
     cleaned = _cleaned(user_id, user_ip, user_agent, request_id)
     scope: Optional[_Scope] = _scope.get()
@@ -388,7 +390,7 @@ def identify(
 
 @contextmanager
 def request_context(context: AuditContext) -> Iterator[None]:
-    """A block that is one request with this context, for middleware."""
+    """A block that is one request with this context. For middleware."""
     request = Request(context)
     try:
         with request.entered():

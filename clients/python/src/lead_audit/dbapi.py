@@ -1,12 +1,13 @@
-"""Knows the drivers: the transaction of a connection, its activity, and how to send the context.
+"""Knows the drivers: the state of a transaction, unseen statements, and how to send the context.
 
-`driver_for()` returns the `Driver` of a connection: psycopg 3, psycopg2, asyncpg, or an unknown
-driver. SQLAlchemy wraps async connections. `dbapi` is its wrapper, `connection` the driver's own
-connection. execution.py decides which context to send. This module sends it.
+`driver_for()` returns the `Driver` of a connection. There are classes for psycopg 3, psycopg2,
+asyncpg and unknown drivers. `connection` is the driver's own connection. `dbapi` is SQLAlchemy's
+wrapper around an async connection, otherwise the same object. execution.py decides which context to
+send, and this module sends it.
 
 `Driver.activity()` shows whether a statement was executed that the client has not seen, for example
-with a cursor of the driver. Such a statement may have rolled back to a savepoint, which also rolls
-back the context.
+with a cursor of the driver. Such a statement may have rolled back to a savepoint. That rollback
+would also have restored an earlier context.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ _NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))
 
 
 def driver_for(dbapi: Any) -> Driver:
-    """The driver of a connection of SQLAlchemy or Django.
+    """Returns the driver of a connection of SQLAlchemy or Django.
 
-    The driver counts the activity from now on.
+    From this call on, the driver counts the executed statements of the connection.
     """
     connection = getattr(dbapi, "driver_connection", dbapi)
     psycopg: Any = sys.modules.get("psycopg")
@@ -50,7 +51,7 @@ def driver_for(dbapi: Any) -> Driver:
     if is_psycopg2(connection):
         return _Psycopg2(dbapi, connection)
     if hasattr(connection, "is_in_transaction"):
-        # SQLAlchemy's wrapper has the attributes that _run() needs, from 1.4 to 2.1.
+        # SQLAlchemy's wrapper has these attributes, which _run() needs, from version 1.4 to 2.1.
         needed = ("_execute_mutex", "_transaction", "_start_transaction", "_handle_exception")
         return (_Asyncpg if all(hasattr(dbapi, name) for name in needed) else _AsyncpgUnwrapped)(
             dbapi, connection
@@ -64,12 +65,12 @@ def is_psycopg2(connection: Any) -> bool:
 
 
 def is_pipelined(connection: Any) -> bool:
-    """Whether the connection is in a pipeline of psycopg 3. A Sync ends its transaction."""
+    """Returns whether the connection is in a pipeline of psycopg 3. A Sync ends its transaction."""
     return bool(getattr(getattr(connection, "pgconn", None), "pipeline_status", 0))
 
 
 class Driver:
-    """A connection of an unknown driver, which does not report its transaction status."""
+    """A connection of an unknown driver, which does not report the state of its transaction."""
 
     __slots__ = ("dbapi", "connection")
 
@@ -78,50 +79,50 @@ class Driver:
         self.connection = connection
 
     def status(self) -> Optional[int]:
-        """The status of the transaction, or None if it is unknown. Sends nothing."""
+        """Returns the state of the transaction, or None if unknown. Sends nothing."""
         return None
 
     def commits_by_itself(self) -> bool:
-        """Whether the driver begins no transaction before a statement.
+        """Returns whether the driver begins no transaction before a statement.
 
-        This is true in autocommit, and after a COMMIT that the driver did not see.
+        That is so in autocommit, and after a COMMIT that the driver did not see.
         """
         return bool(getattr(self.dbapi, "autocommit", False))
 
     def activity(self) -> Any:
-        """A value that changes with each executed statement.
+        """Returns a value that changes with each executed statement.
 
-        If the client cannot count statements, each call returns a new value. None if the driver is
+        If statements cannot be counted, each call returns a new value. None if the driver is
         unknown.
         """
         return None
 
     def in_pipeline(self) -> bool:
-        """Whether the connection is in a pipeline of psycopg 3."""
+        """Returns whether the connection is in a pipeline of psycopg 3."""
         return False
 
     def ask(self) -> Sequence[Sequence[str]]:
-        """The rows of `catalog.QUERY`. No transaction is open, before and after."""
+        """Returns the rows of `catalog.QUERY`. No transaction is open before or after the call."""
         raise NotImplementedError("a driver that is not known")
 
     def send(self, values: tuple[str, ...]) -> None:
-        """Sets the context for the transaction, which the driver begins if none is open.
+        """Sets the context for the transaction. The driver begins one if none is open.
 
-        It takes one round trip, in addition to BEGIN.
+        Takes one round trip. BEGIN may take another one.
         """
-        # psycopg and psycopg2 accept only %s. SQLAlchemy's wrappers have a parameter style.
+        # psycopg and psycopg2 accept only %s. SQLAlchemy's wrappers state their parameter style.
         numbered = (
             getattr(getattr(self.dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
         )
         self._execute_with(_NUMBERED if numbered else _FORMAT, values)
 
     def begin(self, values: tuple[str, ...]) -> None:
-        """In autocommit: begins a transaction that has this context."""
+        """Begins a transaction with this context, on a connection in autocommit."""
         self._execute("BEGIN")
         self.send(values)
 
     def end(self, command: str) -> None:
-        """Sends COMMIT or ROLLBACK for the transaction of begin()."""
+        """Ends the transaction of begin() with this command, COMMIT or ROLLBACK."""
         self._execute(command)
 
     def _execute_with(self, statement: str, values: tuple[str, ...]) -> None:
@@ -143,10 +144,10 @@ class Driver:
 def own_transaction(
     driver: Driver, values: tuple[str, ...], translated: AbstractContextManager[Any] = nullcontext()
 ) -> Iterator[None]:
-    """A block with a transaction that has this context, on a connection in autocommit.
+    """A block with its own transaction, which has this context. For connections in autocommit.
 
-    translated: a context manager around BEGIN and COMMIT, which turns the driver's errors into the
-    caller's own.
+    translated: a context manager around BEGIN and COMMIT that turns the driver's errors into those
+    of the caller.
     """
     try:
         with translated:
@@ -155,7 +156,7 @@ def own_transaction(
     except BaseException:
         try:
             driver.end("ROLLBACK")
-        except Exception:  # The connection is lost. The first error reports this.
+        except Exception:  # the connection is lost, and the first error reports this
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
         raise
     with translated:
@@ -211,7 +212,7 @@ class _PsycopgAsync(_Psycopg):
         found: Sequence[Sequence[str]] = self.dbapi.run_async(ask)
         return found
 
-    send = Driver.send  # SQLAlchemy's wrapper has a parameter style
+    send = Driver.send  # with the parameter style of SQLAlchemy's wrapper
 
 
 class _Counter:
@@ -221,8 +222,8 @@ class _Counter:
         self.count = 0
 
 
-# psycopg waits for the server with generators. These generators execute nothing: they fetch rows or
-# close a cursor.
+# psycopg waits for the server by means of generators. These generators execute no statement: they
+# fetch rows or close a cursor.
 _FETCHING: Final = frozenset({"_fetch_gen", "_scroll_gen", "_close_gen", "_stream_fetchone_gen"})
 
 
@@ -232,7 +233,7 @@ def _count_waits(connection: Any) -> _Counter:
     if counter is not None:
         return counter
     counter = connection._lead_audit_counter = counted = _Counter()
-    # A strong reference from the connection to itself would keep it open.
+    # A strong reference from the connection to itself would prevent that it is closed when unused.
     wait, reference = type(connection).wait, weakref.ref(connection)
 
     def counting(generator: Any, *arguments: Any, **named: Any) -> Any:
@@ -256,7 +257,7 @@ def _ask(connection: Any, cursor: Any) -> Sequence[Sequence[str]]:
 
 # ---- psycopg2 -----------------------------------------------------------------------------------
 
-_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 believes that it is in a transaction
+_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 considers itself in a transaction
 
 
 class _Psycopg2(Driver):
@@ -279,7 +280,7 @@ class _Psycopg2(Driver):
     def activity(self) -> Any:
         cursors = self._cursors
         if cursors is None or self.connection.cursor_factory is not cursors:
-            # The application has changed the factory, or the connection has none.
+            # The application has changed the factory, or the connection has none yet.
             self._cursors = _count_executions(self.connection)
             return object()
         return cursors.count
@@ -293,7 +294,7 @@ class _Psycopg2(Driver):
 
 
 class _CountingCursors:
-    """Makes the cursors of one connection, which count their statements."""
+    """The factory of one connection's cursors, which count their statements."""
 
     __slots__ = ("count", "_kind")
 
@@ -308,10 +309,11 @@ class _CountingCursors:
 
 
 def _count_executions(connection: Any) -> Optional[_CountingCursors]:
-    """Lets the cursors of a connection count their statements.
+    """Makes the cursors of a connection count their statements. Returns the factory of the cursors.
 
-    None if the class of the connection overrides how it makes cursors. Cursors from
-    `cursor(cursor_factory=…)` are not counted, because psycopg2, written in C, offers no hook.
+    None if the class of the connection overrides how cursors are made. Cursors that the application
+    makes with `cursor(cursor_factory=…)` are not counted: psycopg2 is written in C and has no hook
+    for them.
     """
     extensions = sys.modules["psycopg2"].extensions
     present = connection.cursor_factory
@@ -326,7 +328,7 @@ def _count_executions(connection: Any) -> Optional[_CountingCursors]:
 
 @lru_cache(maxsize=50)
 def _counting(kind: Any) -> Any:
-    """A subclass of this cursor class that counts its statements."""
+    """Returns a subclass of this cursor class that counts its statements."""
 
     def counted(name: str) -> Any:
         method = getattr(kind, name)
@@ -351,7 +353,7 @@ def _counting(kind: Any) -> Any:
 
 
 class _AsyncpgUnwrapped(Driver):
-    """asyncpg without a known wrapper of SQLAlchemy's."""
+    """asyncpg without a wrapper of SQLAlchemy that the client knows."""
 
     __slots__ = ()
 
@@ -373,7 +375,8 @@ class _Asyncpg(_AsyncpgUnwrapped):
 
     def ask(self) -> Sequence[Sequence[str]]:
         async def ask(connection: Any) -> Any:
-            # asyncpg prepares the query. Between transactions a pooler changes the connection.
+            # asyncpg prepares the query. Without BEGIN, a pooler could execute it on another server
+            # connection.
             await connection.execute("BEGIN")
             try:
                 return await connection.fetch(catalog.QUERY)
@@ -395,15 +398,15 @@ class _Asyncpg(_AsyncpgUnwrapped):
     def _run(self, statement: str) -> None:
         """Runs a statement without preparing it.
 
-        Preparing takes one more round trip, and a pooler may prepare on another connection.
+        Preparing would take one more round trip, and a pooler could do it on another connection.
         """
         logger.debug("lead_audit: %s", statement)
         dbapi = self.dbapi
 
         async def run(asyncpg: Any) -> None:
             async with dbapi._execute_mutex:
-                if dbapi._transaction is None:  # SQLAlchemy's cursors do the same
-                    await dbapi._start_transaction()  # it does nothing in autocommit
+                if dbapi._transaction is None:  # as SQLAlchemy's cursors do
+                    await dbapi._start_transaction()  # has no effect in autocommit
                 try:
                     await asyncpg.execute(statement)
                 except Exception as error:

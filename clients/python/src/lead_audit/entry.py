@@ -9,7 +9,7 @@ from typing import Any, Mapping, Optional
 
 @dataclass(frozen=True)
 class Change:
-    """The old and the new value of a column in an UPDATE."""
+    """The old and the new value of a column that an UPDATE changed."""
 
     column: str
     old: Any
@@ -18,7 +18,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Entry:
-    """An event of a watched table: a row of the view lead_audit.log."""
+    """An entry of the trail: a row of the view lead_audit.log."""
 
     id: int
     occurred_at: datetime
@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """The diff of an UPDATE, by column. Empty for other operations."""
+        """Returns the diff of an UPDATE, one Change for each column. Empty for other operations."""
         return tuple(
             Change(column, both.get("old"), both.get("new"))
             for column, both in sorted((self.diff or {}).items())
@@ -59,9 +59,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures about the entries of a row.
+    """Figures about all entries of a row.
 
-    verified: whether no entry was changed since it was written. None without entries.
+    verified: whether no entry was changed since it was written. None if there are no entries.
     """
 
     total: int

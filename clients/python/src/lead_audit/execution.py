@@ -1,9 +1,10 @@
-"""Runs a statement with the current context, for sqlalchemy.py and django/connection.py.
+"""Runs a statement with the current context. sqlalchemy.py and django/connection.py use it.
 
-In a transaction the client sets the context before the statement, unless it is set already. In
-autocommit such a setting would end before the statement. So each statement that can write shares a
-transaction with the setting. In a string of several statements, the client sets the context so that
-each writing statement has it, even if the string ends a transaction or rolls back.
+In a transaction, the client sets the context before the statement, unless the context is set
+already. In autocommit, a setting that is local to a transaction would end before the statement. So
+each statement that can write shares a transaction with the setting. If a string has several
+statements, the client sets the context within the string, so that each writing statement has it,
+even if the string ends a transaction or rolls back.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ _NOT_TRANSLATED: Final[Any] = nullcontext()
 
 
 class Execution:
-    """One statement. run() runs it once.
+    """One statement that run() runs once.
 
-    cursor: the driver's cursor. many: the call is executemany. execute: runs the statement, with a
-    stand-in for the driver's cursor or None. translated: a context manager that turns the driver's
-    errors into the caller's own. is_server_side: the statement makes a cursor on the server.
+    cursor: the driver's cursor. many: whether the call is executemany. execute: a function that
+    runs the statement. It gets a stand-in for the driver's cursor, or None. translated: a context
+    manager that turns the driver's errors into those of the caller. is_server_side: whether the
+    statement makes a cursor on the server.
     """
 
     __slots__ = (
@@ -76,7 +78,7 @@ class Execution:
             state.transaction_over()
         elif status == ACTIVE and driver.commits_by_itself() and driver.in_pipeline():
             state.context = (
-                None  # its transaction ends with the next Sync of the pipeline, from any sender
+                None  # unknown, because any Sync of the pipeline may have ended the transaction
             )
         elif state.activity != driver.activity():
             state.unknown()
@@ -96,10 +98,10 @@ class Execution:
             return self.execute(None)
         if (
             not status and state.driver.commits_by_itself()
-        ):  # the connection is idle, or its status is unknown
+        ):  # outside of a transaction, or in an unknown state
             return self._run_in_autocommit(analysis)
         if status == FAILED:
-            return self.execute(None)  # the statement fails with its own error
+            return self.execute(None)  # in a failed transaction, every statement fails
         current = current_for_write()
         if current.user_id is None or outlived():
             self._report(analysis, current)
@@ -131,7 +133,7 @@ class Execution:
 
     def _send(self, wanted: AuditContext) -> None:
         state = self.state
-        state.context = None  # unknown if this fails
+        state.context = None  # stays unknown if sending fails
         with self.translated:
             state.driver.send(wanted.settings())
         state.context = wanted
@@ -156,7 +158,7 @@ class Execution:
         if self.is_server_side:
             return self.execute(None)
         driver = self.state.driver
-        if driver.in_pipeline():  # a pipeline of the application
+        if driver.in_pipeline():  # the application has begun the pipeline
             self._send(current)
             return self.execute(None)
         if not analysis.is_ordinary:
@@ -169,7 +171,7 @@ class Execution:
             return self.execute(None)
 
     def _run_several_in_autocommit(self, analysis: Analysis, current: AuditContext) -> Any:
-        """Runs a string with its own transactions, or a statement that must be first in one."""
+        """Runs a string with its own transactions, or a statement that begins a transaction."""
         stand_in = None if self.many else inserting_cursor(self.cursor, current, False, False)
         if stand_in is None:
             self.reporter.report(

@@ -1,6 +1,6 @@
-"""Reports or refuses statements that write without a user.
+"""Reports or refuses statements that write without a context or without a user.
 
-Each place in the code is reported once. A place is the innermost line of the application.
+Each place in the code is reported once. The place is the innermost line of the application's code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ OnMissing = Literal["warn", "raise", "ignore"]
 
 
 class MissingContext(Exception):
-    """A statement that can write was refused, because it has no user (`on_missing="raise"`)."""
+    """Raised instead of executing a statement that can write without a user
+    (`on_missing="raise"`)."""
 
     def __init__(self, message: str, statement: str) -> None:
         super().__init__(f"{message}: {statement}")
@@ -35,7 +36,7 @@ class MissingContext(Exception):
 
 
 class Reporter:
-    """Handles writes without a user, for one engine or for Django's connections."""
+    """Reports or refuses such statements, for one engine or for all connections of Django."""
 
     def __init__(self, on_missing: OnMissing) -> None:
         if on_missing not in get_args(OnMissing):
@@ -45,7 +46,7 @@ class Reporter:
         self._reported: set[tuple[str, str, int]] = set()
 
     def missing(self, context: AuditContext, statement: str) -> None:
-        """Reports or refuses a statement that can write, with a context that has no user."""
+        """Reports or refuses a statement that can write and whose context has no user."""
         if self.ignores:
             return
         lacks = "a user" if context else "an audit context"
@@ -55,7 +56,7 @@ class Reporter:
         self.report(message, statement)
 
     def report(self, message: str, statement: str) -> None:
-        """Logs a statement, once for each place in the code."""
+        """Logs a message about a statement, once for each place in the code."""
         file, line = place()
         key = (message, file, line)
         if key in self._reported:
@@ -69,7 +70,7 @@ class Reporter:
 
 
 def place() -> tuple[str, int]:
-    """The file and line of the innermost code that does not belong to a database library."""
+    """Returns file and line of the innermost code that is not part of a database library."""
     for frame in _frames():
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _LIBRARIES:
             return frame.f_code.co_filename, frame.f_lineno
@@ -77,7 +78,7 @@ def place() -> tuple[str, int]:
 
 
 def _frames() -> Iterator[FrameType]:
-    """The frames from here outwards, including a coroutine that waits for a greenlet."""
+    """Yields the frames from here outwards, and those of a coroutine that waits for a greenlet."""
     greenlet: Any = sys.modules.get("greenlet")
     current: Any = greenlet.getcurrent() if greenlet is not None else None
     frame: Optional[FrameType] = sys._getframe(1)

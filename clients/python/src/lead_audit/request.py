@@ -15,8 +15,8 @@ REQUEST_ID_HEADER = "x-request-id"
 class RequestReader:
     """Makes the context of a request from its headers and its connection.
 
-    request_id_header: the header with the request's id. If it is None, or the request lacks the
-    header, the request gets a new id.
+    request_id_header: the header that contains the request's id. If request_id_header is None, or
+    if the request lacks this header, the request gets a new id.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class RequestReader:
         self._request_id_header = request_id_header.lower() if request_id_header else None
 
     def read(self, peer: Optional[str], header: Callable[[str], list[bytes]]) -> AuditContext:
-        """The context of a request.
+        """Returns the context of a request.
 
-        peer: the address of the connection; None for a Unix socket. header: returns the values of a
-        header by its lower-case name.
+        peer: the address from which the connection comes. None for a Unix socket. header: a
+        function that returns the values of a header. Its argument is the name in lower case.
         """
         given = header(self._request_id_header) if self._request_id_header else []
         agent = header("user-agent")

@@ -1,12 +1,12 @@
-"""Gives the context to the transactions of SQLAlchemy 1.4 and 2.x, sync and async: `attach()`.
+"""Sets the context in the transactions of SQLAlchemy 1.4 and 2.x, sync and async: `attach()`.
 
-The client sends one `SELECT set_config(…, true), …` before the first statement of a transaction,
-and before a later one if the context has changed. The settings end with the transaction, on the
-server. The client never sets a value for the session, because behind a pooler another client would
-inherit it. execution.py has the rules.
+Before the first statement of a transaction, the client sends one `SELECT set_config(…, true), …`.
+It sends the statement again before a later statement if the context has changed. On the server, the
+settings end with the transaction. The client never sets a value for the session, because behind a
+pooler another client would inherit the value. execution.py implements these rules.
 
 The client listens to the events with which SQLAlchemy passes a statement to the driver. So
-SQLAlchemy wraps the errors of the statement as usual, and notices a lost connection.
+SQLAlchemy itself wraps the errors of the statement as usual, and notices a lost connection.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ __all__ = ["apply_context", "attach", "detach", "watch"]
 
 logger = logging.getLogger("lead_audit")
 
-# Keys in the `info` of a pooled connection. SQLAlchemy empties it on a reconnect.
+# Keys in the `info` dict of a pooled connection. SQLAlchemy empties this dict on a reconnect.
 _STATE: Final = "lead_audit"
 _TURNS: Final = "lead_audit_turns"
 
 
 class _Attached(NamedTuple):
-    """The objects of one dialect after attach()."""
+    """The objects that attach() has made for one dialect."""
 
     reporter: Reporter
     catalog: Catalog
     listeners: list[tuple[Any, str, Callable[..., Any]]]
 
 
-# By dialect. None: the database is not PostgreSQL.
+# The key is a dialect. The value is None if its database is not PostgreSQL.
 _attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = weakref.WeakKeyDictionary()
-# The session factories and their listeners.
+# The session factories to which attach() was called, each with its listener.
 _factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = weakref.WeakKeyDictionary()
 
 Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", Any]
@@ -57,17 +57,18 @@ Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", 
 
 
 def attach(target: Target, on_missing: OnMissing = "warn") -> None:
-    """Gives the current context to each transaction of an engine or of a session factory.
+    """Sets the current context in each transaction of an engine or of a session factory.
 
-    on_missing: specifies what happens when a statement that can write is executed without a
-    context, or without a user. "warn", the default, logs it (logger `lead_audit`) with its SQL,
-    once for each place in the code. "raise" refuses it with `MissingContext`. "ignore" does
-    nothing.
+    on_missing: specifies what happens if a statement that can write is executed without a context
+    or without a user. "warn", the default, logs the SQL of the statement (logger `lead_audit`),
+    once for each place in the code. "raise" raises `MissingContext` instead of executing the
+    statement. "ignore" does nothing.
 
-    A second call changes nothing. For an engine of another database, this logs a warning and does
-    nothing, because the tests of an application may use such an engine.
+    A second call for the same target changes nothing. For an engine of another database than
+    PostgreSQL, this function logs a warning and does nothing, because the tests of an application
+    may use such an engine.
 
-    The client ignores a statement with the execution option `lead_audit=False`.
+    A statement with the execution option `lead_audit=False` is executed without the client.
     """
     reporter = Reporter(on_missing)
     for engine in _engines(target):
@@ -76,10 +77,10 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     if factory is not None and factory not in _factories:
 
         def begins(session: Session, transaction: Any, connection: Connection) -> None:
-            # The engine itself, not the copy that execution_options() made.
+            # This is the engine itself, not the copy that execution_options() has made.
             _attach_engine(getattr(connection.engine, "_proxied", connection.engine), reporter)
 
-        # For sessions that get their engine in the constructor or from get_bind().
+        # Some sessions get their engine in the constructor or from get_bind().
         event.listen(factory, "after_begin", begins)
         _factories[factory] = begins
 
@@ -100,12 +101,12 @@ def detach(target: Target) -> None:
 def apply_context(connection: Union[Connection, Session, Any]) -> None:
     """Sets the current context now, for statements that bypass SQLAlchemy, such as a driver's COPY.
 
-    connection: a Session, a Connection, or the result of `engine.raw_connection()`. With an
-    AsyncSession or AsyncConnection: `await session.run_sync(apply_context)`.
+    connection: a Session, a Connection, or the result of `engine.raw_connection()`. For an
+    AsyncSession or AsyncConnection, call `await session.run_sync(apply_context)`.
 
-    This always sends the context, which lasts until the transaction ends. In AUTOCOMMIT no
-    transaction is open, so this raises InvalidRequestError. On databases other than PostgreSQL it
-    does nothing.
+    The context is always sent, and lasts until the transaction ends. In AUTOCOMMIT no transaction
+    is open, so this function raises InvalidRequestError. On databases other than PostgreSQL it does
+    nothing.
     """
     if isinstance(connection, (Session, scoped_session)):
         connection = connection.connection()
@@ -128,7 +129,7 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
         raise InvalidRequestError(
             "the connection is in AUTOCOMMIT: there is no transaction to set the audit context for"
         )
-    state.context = None  # unknown if this fails
+    state.context = None  # stays unknown if sending fails
     driver.send(current.settings())
     state.context, state.activity = current, driver.activity()
 
@@ -137,20 +138,20 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
 
 
 def _session_factory(target: Any) -> Any:
-    """The factory of sync sessions behind a target. None if the target is not a factory."""
+    """Returns the factory of sync sessions behind a target. None if the target is not a factory."""
     while isinstance(target, scoped_session):
         target = target.session_factory
     if isinstance(target, sessionmaker):
         return _sync_class(target) or target
     if isinstance(target, type) and issubclass(target, Session):
         return target
-    if hasattr(target, "session_factory"):  # async_scoped_session
+    if hasattr(target, "session_factory"):  # the target is an async_scoped_session
         return _session_factory(target.session_factory)
-    return _sync_class(target)  # async_sessionmaker
+    return _sync_class(target)  # the target is an async_sessionmaker
 
 
 def _sync_class(factory: Any) -> Any:
-    """Gives a factory of AsyncSessions a separate sync session class, to listen to its events."""
+    """Gives a factory of AsyncSessions its own sync session class, to listen to its events."""
     made = getattr(factory, "class_", None)
     if made is None or not hasattr(made, "sync_session_class") or not hasattr(factory, "kw"):
         return None
@@ -166,11 +167,11 @@ def _engines(target: Any) -> Iterator[Engine]:
         yield target
     elif isinstance(target, Connection):
         yield target.engine
-    elif hasattr(target, "sync_engine"):  # AsyncEngine, AsyncConnection
+    elif hasattr(target, "sync_engine"):  # an AsyncEngine or AsyncConnection
         yield from _engines(target.sync_engine)
     elif isinstance(target, scoped_session) or hasattr(target, "session_factory"):
         yield from _engines(target.session_factory)
-    elif hasattr(target, "kw") and hasattr(target, "class_"):  # sessionmaker, async_sessionmaker
+    elif hasattr(target, "kw") and hasattr(target, "class_"):  # [async_]sessionmaker
         binds = target.kw.get("binds") or {}
         for bind in (target.kw.get("bind"), *binds.values()):
             if bind is not None:
@@ -204,7 +205,7 @@ def _attach_engine(engine: Engine, reporter: Reporter) -> None:
 
 
 def _put_first(listeners: Any, listener: Any) -> None:
-    """Moves the client's listener before the application's, which may run the statement."""
+    """Moves the client's listener before the application's, because those may run the statement."""
     known: Any = getattr(listeners, "listeners", None)
     if known is not None and listener in known:
         known.remove(listener)
@@ -226,19 +227,19 @@ def _listeners(
             yield engine, name, _transaction_over
 
 
-# These drivers report the transaction status, so the client needs no events for the end of a
+# These drivers report the state of the transaction, so the client does not listen to the end of a
 # transaction. Such a listener would slow down each statement of the engine.
 _TELL_THEIR_STATUS: Final = frozenset({"psycopg", "psycopg_async", "psycopg2", "asyncpg"})
 _EXECUTING: Final = ("do_execute", "do_execute_no_params", "do_executemany")
 
 
 def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
-    """Makes the listener for one of the events with which SQLAlchemy runs a statement."""
+    """Makes the listener for one of the events before SQLAlchemy executes a statement."""
     many = event_name == "do_executemany"
     catalog, reporter = attached.catalog, attached.reporter
 
     def run(cursor: Any, statement: str, *arguments: Any) -> bool:
-        """Runs the statement in place of SQLAlchemy. Returns False to let SQLAlchemy run it."""
+        """Runs the statement. Returns False if SQLAlchemy must run the statement itself."""
         context = arguments[-1]
         if context.execution_options.get("lead_audit") is False:
             return False
@@ -247,7 +248,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
             dbapi = pooled.dbapi_connection
             info = pooled.info
         except (NotImplementedError, AttributeError):
-            return False  # SQLAlchemy's own query on a connection that is not in the pool yet
+            return False  # a query of SQLAlchemy on a connection that is not in the pool yet
         state = info.get(_STATE) or _state(info, dbapi)
         dialect = context.dialect
         if not dialect.is_async:
@@ -261,7 +262,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
             one.run()
             return True
 
-        driven = cursor._cursor  # SQLAlchemy's wrapper around an async cursor
+        driven = cursor._cursor  # the cursor is SQLAlchemy's wrapper around an async cursor
 
         def execute_async(stand_in: Optional[Any]) -> None:
             if stand_in is None:
@@ -285,7 +286,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
 def _execute(
     dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]
 ) -> None:
-    """Runs the statement as SQLAlchemy does, with a later listener or the dialect."""
+    """Runs the statement as SQLAlchemy does: by a later listener, or otherwise by the dialect."""
     is_after = False
     for listener in getattr(dialect.dispatch, event_name):
         if is_after and listener(cursor, statement, *arguments):
@@ -305,7 +306,7 @@ def _turns(info: Any) -> Turns:
 
 
 def _state(info: Any, dbapi: Any) -> ConnectionState:
-    """The state of a connection, kept in the info of its pool record."""
+    """Returns the state of a connection, which is stored in the info of its pool record."""
     state: Optional[ConnectionState] = info.get(_STATE)
     if state is None:
         state = info[_STATE] = ConnectionState(driver_for(dbapi))
@@ -314,14 +315,14 @@ def _state(info: Any, dbapi: Any) -> ConnectionState:
 
 def _transaction_over(connection: Connection, *_: Any) -> None:
     if connection.invalidated or connection.closed:
-        return  # the connection is lost, and its state with it
+        return  # the connection is lost, so its state does not matter
     state = connection.connection.info.get(_STATE)
     if state is not None:
         state.transaction_over()
 
 
 def _checked_in(dbapi: Any, record: Any) -> None:
-    """Forgets the context if the driver does not report its status, for the next user."""
+    """Discards the state for the next user if the driver does not report its transactions."""
     state = record.info.get(_STATE) if record is not None else None
     if state is not None and dbapi is not None and state.driver.status() is None:
         state.context = None

@@ -1,9 +1,9 @@
-"""The middleware for Starlette and FastAPI. It calls `user` with the request.
+"""The middleware for Starlette and FastAPI. The function `user` gets the request.
 
     app.add_middleware(AuditMiddleware, user=lambda request: request.headers.get("x-user-id"))
 
-The middleware that is added last runs first. If `user` depends on a middleware (a session, an
-authentication), add that one after this one.
+The middleware that is added last runs first. If `user` depends on another middleware (for sessions,
+for authentication), add the other middleware after this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["AuditMiddleware"]
 
 
 class AuditMiddleware(asgi.AuditMiddleware):
-    """`lead_audit.asgi.AuditMiddleware`, but calls `user` with an HTTPConnection.
+    """Does the same as `lead_audit.asgi.AuditMiddleware`, but calls `user` with an HTTPConnection.
 
     The HTTPConnection is the request or the websocket.
     """

@@ -1,8 +1,8 @@
-"""Analyses the text of SQL: what it does with transactions, and whether it writes (`analyze()`).
+"""Analyses the text of SQL: how it affects transactions, and whether it writes (`analyze()`).
 
 A scanner reads each character once. It knows the lexical rules of PostgreSQL (nested comments,
-quoted names, escape strings, dollar quotes), and the first words of each statement. It never
-backtracks, so its time is linear in the length of the text. `analyze()` caches the results.
+quoted names, escape strings, dollar quotes) and examines the first words of each statement. It
+never backtracks, so its time is linear in the length of the text. `analyze()` caches results.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, FrozenSet, Iterator, NamedTuple, Optional, Tuple
 
 
 class Kind(enum.Enum):
-    """The effect of a statement on transactions."""
+    """How a statement affects transactions and savepoints."""
 
     ORDINARY = enum.auto()
     """It runs in one, and its context is set before."""
@@ -28,7 +28,7 @@ class Kind(enum.Enum):
 
 
 class Access(enum.Enum):
-    """Whether a statement can leave an entry in the audit trail."""
+    """Whether and how a statement can leave an entry in the audit trail."""
 
     NONE = enum.auto()
     READS = enum.auto()
@@ -44,7 +44,7 @@ class Access(enum.Enum):
 
 
 class Statement(NamedTuple):
-    """One of the statements in a string."""
+    """One statement of a string."""
 
     kind: Kind
     savepoint: Optional[str]
@@ -64,17 +64,17 @@ class Statement(NamedTuple):
 
     @property
     def may_write(self) -> bool:
-        """Whether it can write, judged by its text."""
+        """Returns whether the statement can write, judged by its text alone."""
         return self.calls_own if self.access is Access.READS else self.access is not Access.NONE
 
     @property
     def writes(self) -> bool:
-        """Whether its purpose is to write."""
+        """Returns whether the purpose of the statement is to write."""
         return self.access in (Access.WRITES, Access.SCHEMA, Access.MAY_COMMIT)
 
 
 class Analysis:
-    """The statements in a string."""
+    """The analysis of all statements in a string."""
 
     __slots__ = (
         "statements",
@@ -108,11 +108,12 @@ class Analysis:
         self.is_ordinary = all(one.kind is Kind.ORDINARY for one in statements)
 
     def places(self, is_set: bool = False, is_empty: bool = False) -> tuple[int, ...]:
-        """The positions in the string where the client has to set the context.
+        """Returns the positions in the string at which the client must set the context.
 
-        The first position is before the first statement that needs the context. Another position
-        follows each statement that ends the transaction or rolls back to a savepoint. is_set: the
-        context is set when the string begins. is_empty: the context is empty.
+        The first position is before the first statement that needs the context. There is a further
+        position after each statement that ends the transaction or rolls back to a savepoint.
+        is_set: whether the context is already set when the string begins. is_empty: whether the
+        context is empty.
         """
         found: list[int] = []
         for one in self.statements:
@@ -130,19 +131,19 @@ class Analysis:
         return tuple(found)
 
 
-_CACHED_LENGTH: Final = 20_000  # longer texts are analysed each time
+_CACHED_LENGTH: Final = 20_000  # longer texts are not cached
 _CACHED_TEXTS: Final = 1_000
 
 
 def analyze(text: str) -> Analysis:
-    """The statements in a string of SQL."""
+    """Returns the analysis of a string of SQL."""
     return _analyze_and_remember(text) if len(text) <= _CACHED_LENGTH else _analyze(text)
 
 
 # ---- tokens -------------------------------------------------------------------------------------
 
-# Each alternative is a character class or a character. No text matches in two ways, so the pattern
-# never backtracks.
+# Each alternative of the pattern is a character class or a character, and no text can match in two
+# ways. So the pattern never backtracks.
 _TOKEN: Final = re.compile(
     r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)"""
     r"""|(?P<number>[0-9][A-Za-z0-9_.]*)"""
@@ -153,7 +154,7 @@ _COMMENT: Final = re.compile(r"/\*|\*/")
 _ESCAPED: Final = re.compile(r"['\\]")
 _TAG: Final = re.compile(r"\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$")
 
-# An unquoted word, a quoted name, a single character, a literal.
+# The kinds of tokens: an unquoted word, a quoted name, a single character, a literal.
 _WORD, _NAME, _SIGN, _OTHER = 1, 2, 3, 4
 
 
@@ -162,11 +163,11 @@ _Token = Tuple[int, str, int]
 
 
 class _Uncertain(Exception):
-    """Raised if the meaning of the text depends on a setting of the server."""
+    """Raised if the text means different things under different settings of the server."""
 
 
 def _tokens(text: str) -> list[_Token]:
-    """All tokens. Blanks and comments are not tokens."""
+    """Returns all tokens of a text. Blanks and comments are not tokens."""
     found: list[_Token] = []
     position: Optional[int] = 0
     while position is not None:
@@ -175,9 +176,9 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _tokens_until(text: str, position: int, found: list[_Token]) -> Optional[int]:
-    """Adds the tokens up to a token whose end the pattern does not find.
+    """Adds tokens until the pattern meets a token whose end it cannot find.
 
-    Returns the end of this last token, or None at the end of the text.
+    Returns the end of that token, or None at the end of the text.
     """
     add = found.append
     for match in _TOKEN.finditer(text, position):
@@ -206,7 +207,7 @@ def _end_of_special(text: str, token: str, start: int, position: int, found: lis
     if token == "'":
         position = _end_of_quoted(text, position, "'")
         if "\\'" in text[start:position]:
-            raise _Uncertain  # with standard_conforming_strings = off, the string continues
+            raise _Uncertain  # if standard_conforming_strings is off, the string continues
         found.append((_OTHER, "", start))
         return position
     if token == '"':
@@ -260,7 +261,7 @@ def fold(word: str) -> str:
 
 
 def _cut(name: str) -> str:
-    """Truncates a name as PostgreSQL does, to at most 63 bytes."""
+    """Shortens a name as PostgreSQL does, to at most 63 bytes."""
     return (
         name
         if len(name) * 4 <= _NAME_BYTES
@@ -282,13 +283,13 @@ _ENDING_PAIRS: Final = frozenset(
 )
 # DDL on these kinds of objects leaves no entry, or cannot run in a transaction.
 _NOT_WATCHED: Final = frozenset("system database tablespace subscription role user group".split())
-# CREATE of these kinds of objects can leave an entry, or runs code that can write.
+# CREATE for these kinds of objects can leave an entry, or runs code that can write.
 _CREATED: Final = frozenset("table trigger extension schema materialized".split())
 _DDL: Final = frozenset("alter create drop".split())
-_FIRST_WORDS: Final = 6  # CREATE OR REPLACE CONSTRAINT TRIGGER, CREATE GLOBAL TEMPORARY TABLE, …
+_FIRST_WORDS: Final = 6  # CREATE OR REPLACE CONSTRAINT TRIGGER has five, for example
 
-# A parenthesis may follow these words, but they are not functions. A function with such a name must
-# be quoted.
+# A parenthesis may follow these words, but they are not names of functions. A function with such a
+# name must be quoted.
 _NO_FUNCTIONS: Final = frozenset(
     """
     all and any array as asymmetric between bigint bit boolean by case cast char character check
@@ -300,7 +301,7 @@ _NO_FUNCTIONS: Final = frozenset(
     select setof sets similar smallint some substring symmetric table then time timestamp to treat
     trim union using values varchar when where window with within
     """.split()
-) - {"left", "right"}  # left() and right() are also functions
+) - {"left", "right"}  # there are also functions left() and right()
 _FROM: Final = frozenset("from join".split())
 _AFTER_FROM: Final = frozenset(
     (
@@ -311,7 +312,7 @@ _AFTER_FROM: Final = frozenset(
 
 
 class _Reader:
-    """Finds the relations that a statement reads and the functions that it calls."""
+    """Finds the relations that a statement reads, and the functions that it calls."""
 
     def __init__(self) -> None:
         self.calls: set[str] = set()
@@ -319,8 +320,8 @@ class _Reader:
         self.calls_own = False
 
     def read(self, tokens: list[_Token]) -> None:
-        in_from = [False]  # for each open parenthesis
-        expects = False  # a relation
+        in_from = [False]  # whether the text is in a FROM clause, for each open parenthesis
+        expects = False  # whether the name of a relation must follow
         count = len(tokens)
         for i in range(count):
             what, token, _ = tokens[i]
@@ -341,7 +342,7 @@ class _Reader:
                 continue
             following = tokens[i + 1][1] if i + 1 < count and tokens[i + 1][0] is _SIGN else ""
             if following == ".":
-                continue  # a schema or a table: the last part of a name counts
+                continue  # the name of a schema or a table: the last part of the name follows
             if what is _WORD:
                 if token in _FROM or token == "table":
                     in_from[-1] = expects = True
@@ -410,13 +411,13 @@ def _control(
         return Kind.ROLLBACK_TO, _last_name(tokens, "work", "transaction", "to", "savepoint")
     if first in _ENDING or (first, second) in _ENDING_PAIRS:
         return Kind.ENDS, None
-    if first in _APART and second != "constraints":  # SET CONSTRAINTS runs triggers
+    if first in _APART and second != "constraints":  # SET CONSTRAINTS can run triggers
         return Kind.APART, None
     return Kind.ORDINARY, None
 
 
 def _last_name(tokens: list[_Token], *skipped: str) -> Optional[str]:
-    """The name at the end of a statement, after its first word and `skipped`.
+    """Returns the name at the end of a statement, after its first word and the words `skipped`.
 
     None if the statement has another form.
     """
@@ -474,10 +475,10 @@ def _analyze(text: str) -> Analysis:
 
 
 def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
-    """The tokens of each statement.
+    """Yields the tokens of each statement.
 
-    A semicolon in parentheses (CREATE RULE) or in the body of a function in SQL (BEGIN ATOMIC …
-    END) ends no statement.
+    A semicolon in parentheses (as in CREATE RULE), or in the body of a SQL function (BEGIN ATOMIC …
+    END), does not end a statement.
     """
     begin = parentheses = body = 0
     previous = ""

@@ -1,11 +1,11 @@
-"""Reads the trail through SQLAlchemy: the history of a row, and the faults of the trail.
+"""Reads the trail through SQLAlchemy: the history of a row, and the faults in the trail.
 
-The `select_…()` functions return a Select that can be combined with others. `history(session, Lead,
-lead_id)` returns dataclasses. So does `await history_async(session, Lead, lead_id)` for an
-AsyncSession or AsyncConnection.
+The `select_…()` functions return a Select, which can be a part of another query. `history(session,
+Lead, lead_id)` returns dataclasses. For an AsyncSession or AsyncConnection, `await
+history_async(session, Lead, lead_id)` returns the same.
 
-    relation   a mapped class, a Table, or a name as PostgreSQL reads it ("crm.accounts")
-    key        the value of the primary key; a mapping of names to values if it has several columns
+    relation   a mapped class, a Table, or a name in PostgreSQL's syntax ("crm.accounts")
+    key        the value of the primary key, or a mapping of column names to values
 
 The database role needs EXECUTE on the functions: see docs/privileges.md.
 """
@@ -59,9 +59,9 @@ __all__ = [
     "verify_async",
 ]
 
-_DIALECT: Any = postgresql.dialect  # SQLAlchemy does not annotate this class
+_DIALECT: Any = postgresql.dialect  # SQLAlchemy has no type annotations for this class
 
-Relation = Union[str, FromClause, type]  # Lead.__table__ is a Table, but typed as this
+Relation = Union[str, FromClause, type]  # SQLAlchemy types Lead.__table__ as FromClause
 Key = Any
 
 _LOG_COLUMNS = (
@@ -111,22 +111,22 @@ _FAULT_COLUMNS = (("id", BigInteger()), ("fault", Text()), ("detail", Text()))
 
 
 def select_history(relation: Relation, key: Key) -> Any:
-    """A Select of the row's entries in order, with the columns of lead_audit.log."""
+    """Returns a Select of the row's entries in order, with the columns of lead_audit.log."""
     return _select_log(
         _function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history")
     )
 
 
 def select_log() -> Any:
-    """A Select of the whole trail, in order.
+    """Returns a Select of the whole trail, in order.
 
-    Add conditions on its `selected_columns` by `.where(…)`.
+    To restrict the Select, add `.where(…)` with its `selected_columns`.
     """
     return _select_log(_view("log", _LOG_COLUMNS))
 
 
 def select_summary(relation: Relation, key: Key) -> Any:
-    """A Select of one row, with the columns of `Summary`."""
+    """Returns a Select of one row, which has the columns of `Summary`."""
     found = _function("summary", relation, key).table_valued(
         *_columns(_SUMMARY_COLUMNS), name="summary"
     )
@@ -134,7 +134,7 @@ def select_summary(relation: Relation, key: Key) -> Any:
 
 
 def select_checks(relation: Relation, key: Key) -> Any:
-    """A Select of the row's entries, with the columns of `Check`."""
+    """Returns a Select of the row's entries, with the columns of `Check`."""
     found = _function("history", relation, key).table_valued(
         *_columns(_LOG_COLUMNS), name="history"
     )
@@ -149,7 +149,7 @@ def select_faults(
     from_time: Any = None,
     to_time: Any = None,
 ) -> Any:
-    """A Select of the faults that verify() finds in the trail or in a part of it: `Fault`."""
+    """Returns a Select of the faults that verify() finds in the trail or in a part of it."""
     arguments = (
         cast(literal(from_id, BigInteger()), BigInteger()),
         cast(literal(to_id, BigInteger()), BigInteger()),
@@ -165,7 +165,7 @@ def select_faults(
 def _select_log(found: Any) -> Any:
     columns = [
         cast(cast(c, Text()), BigInteger()).label("txid") if c.name == "txid" else c
-        for c in found.c  # no driver knows the type xid8
+        for c in found.c  # no driver knows PostgreSQL's type xid8
     ]
     return select(*columns).select_from(found).order_by(found.c.id)
 
@@ -184,18 +184,18 @@ def _function(name: str, relation: Relation, key: Key) -> Any:
 
 
 def regclass(relation: Relation) -> Any:
-    """The relation as a parameter of the type regclass."""
+    """Returns the relation as a parameter of the type regclass."""
     return cast(cast(literal(qualified_name(relation), Text()), Text()), REGCLASS())
 
 
 def quoted(schema: Optional[str], name: str) -> str:
-    """The name of a table as PostgreSQL reads it, with quotes where it needs them."""
+    """Returns the name of a table in PostgreSQL's syntax, quoted where necessary."""
     quote = _DIALECT().identifier_preparer.quote
     return f"{quote(schema)}.{quote(name)}" if schema else str(quote(name))
 
 
 def qualified_name(relation: Relation) -> str:
-    """The name of a relation as PostgreSQL reads it, with quotes where it needs them."""
+    """Returns the name of a relation in PostgreSQL's syntax, quoted where necessary."""
     if isinstance(relation, str):
         return relation
     table = mapped_table(relation)
@@ -203,7 +203,7 @@ def qualified_name(relation: Relation) -> str:
 
 
 def mapped_table(relation: Union[FromClause, type]) -> Table:
-    """The Table of a mapped class, or the Table itself."""
+    """Returns the Table of a mapped class, or the Table itself."""
     if isinstance(relation, Table):
         return relation
     mapper: Any = None
@@ -227,39 +227,39 @@ def _key(key: Key) -> Any:
 
 
 def history(connection: Any, relation: Relation, key: Key) -> list[Entry]:
-    """The entries of a row, in order. connection: a Session or a Connection."""
+    """Returns the entries of a row, in order. connection: a Session or a Connection."""
     return _entries(connection.execute(select_history(relation, key)))
 
 
 def summary(connection: Any, relation: Relation, key: Key) -> Summary:
-    """Figures about the entries of a row."""
+    """Returns figures about the entries of a row."""
     return Summary(**connection.execute(select_summary(relation, key)).mappings().one())
 
 
 def check(connection: Any, relation: Relation, key: Key) -> list[Check]:
-    """For each entry of a row: whether it was changed since it was written."""
+    """Returns for each entry of a row whether the entry was changed since it was written."""
     return [Check(**row) for row in connection.execute(select_checks(relation, key)).mappings()]
 
 
 def verify(
     connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None
 ) -> list[Fault]:
-    """The faults in the trail, or in its part between two ids. Empty: nothing was changed."""
+    """Returns the faults in the trail, or between two ids. An empty list: nothing was changed."""
     return [Fault(**row) for row in connection.execute(select_faults(from_id, to_id)).mappings()]
 
 
 async def history_async(connection: Any, relation: Relation, key: Key) -> list[Entry]:
-    """`history()` for an AsyncSession or AsyncConnection."""
+    """Does the same as `history()` for an AsyncSession or AsyncConnection."""
     return _entries(await connection.execute(select_history(relation, key)))
 
 
 async def summary_async(connection: Any, relation: Relation, key: Key) -> Summary:
-    """`summary()` for an AsyncSession or AsyncConnection."""
+    """Does the same as `summary()` for an AsyncSession or AsyncConnection."""
     return Summary(**(await connection.execute(select_summary(relation, key))).mappings().one())
 
 
 async def check_async(connection: Any, relation: Relation, key: Key) -> list[Check]:
-    """`check()` for an AsyncSession or AsyncConnection."""
+    """Does the same as `check()` for an AsyncSession or AsyncConnection."""
     return [
         Check(**row) for row in (await connection.execute(select_checks(relation, key))).mappings()
     ]
@@ -268,7 +268,7 @@ async def check_async(connection: Any, relation: Relation, key: Key) -> list[Che
 async def verify_async(
     connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None
 ) -> list[Fault]:
-    """`verify()` for an AsyncSession or AsyncConnection."""
+    """Does the same as `verify()` for an AsyncSession or AsyncConnection."""
     return [
         Fault(**row) for row in (await connection.execute(select_faults(from_id, to_id))).mappings()
     ]

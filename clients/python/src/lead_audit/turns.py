@@ -1,7 +1,7 @@
-"""One statement at a time on an async connection that several tasks share.
+"""Lets one statement at a time run on an async connection that several tasks share.
 
-The client sends the context and then the statement. Without turns, the statement of another task
-could come between them, because the driver locks each of the two alone.
+The client sends first the context and then the statement. The driver locks the connection for each
+of the two separately. Without turns, another task could execute a statement between them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Callable, Deque, Iterator, Optional
 
 
 class Turns:
-    """The turns on one connection, in one event loop.
+    """The turns of tasks on one connection, in one event loop.
 
-    A task that has the turn may take it again.
+    A task that already has the turn may enter the block again.
     """
 
     __slots__ = ("_task", "_waiting")
@@ -26,9 +26,9 @@ class Turns:
 
     @contextmanager
     def turn(self, wait: Callable[[Any], Any]) -> Iterator[None]:
-        """A block that one task at a time can enter. wait: awaits its argument, from sync code.
+        """A block that only one task at a time can enter. wait: awaits its argument from sync code.
 
-        It waits only if another task has the turn.
+        The call waits only if another task has the turn.
         """
         task = asyncio.current_task()
         if task is not None and task is self._task:
@@ -51,7 +51,7 @@ class Turns:
         except BaseException:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif self._task is None:  # this task was woken, so it wakes the next
+            elif self._task is None:  # this task was given the turn, and passes it on
                 self._wake_next()
             raise
 

@@ -16,7 +16,7 @@ from .trail import mapped_table, quoted, regclass
 
 
 class _Name(UserDefinedType):  # type: ignore[type-arg] # generic only from SQLAlchemy 2 on
-    """The type `name` of PostgreSQL."""
+    """PostgreSQL's type `name`."""
 
     cache_ok = True
 
@@ -30,7 +30,7 @@ def enable_statement(
     soft_delete_column: Optional[str] = None,
     baseline: bool = False,
 ) -> Any:
-    """A Select that starts watching a table."""
+    """Returns a Select that starts watching a table."""
     column = (
         null() if soft_delete_column is None else cast(literal(soft_delete_column, Text()), Text())
     )
@@ -43,18 +43,18 @@ def enable_statement(
 
 
 def disable_statement(schema: Optional[str], table: str) -> Any:
-    """A Select that stops watching a table."""
+    """Returns a Select that stops watching a table."""
     return select(func.lead_audit.disable(regclass(quoted(schema, table))))
 
 
 def watch(table: Union[FromClause, type], *, soft_delete_column: Optional[str] = None) -> None:
-    """Watches a table whenever its metadata creates it.
+    """Starts watching a table whenever its metadata creates the table.
 
-    table: a mapped class or a Table. soft_delete_column: by default is_deleted, if there is a
-    boolean column of that name.
+    table: a mapped class or a Table. soft_delete_column: the default is is_deleted, if the table
+    has a boolean column of that name.
 
-    The role that creates the table needs EXECUTE on lead_audit.enable(). If the table exists
-    already, or the database is not PostgreSQL, nothing happens.
+    The role that creates the table needs EXECUTE on lead_audit.enable(). If the table already
+    exists, or if the database is not PostgreSQL, nothing happens.
     """
     found = mapped_table(table)
 

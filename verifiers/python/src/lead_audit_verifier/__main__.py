@@ -1,6 +1,7 @@
 """The command: `lead-audit-verifier entries` or `lead-audit-verifier export FILE…`.
 
-It also runs without installation: `python3 verifiers/python/src/lead_audit_verifier entries`.
+The command also runs without installation: `python3 verifiers/python/src/lead_audit_verifier
+entries`.
 """
 
 import os

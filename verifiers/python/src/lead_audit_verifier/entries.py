@@ -1,7 +1,7 @@
 """Verifies entries from standard input: one JSON object on each line (FORMAT.md, section 9).
 
-It prints each fault and then "N entries, M faults". Exit status: 0 no fault, 1 faults, 2 no fault,
-but an entry uses a format or value that the verifier does not know.
+Prints each fault, and then "N entries, M faults". Exit status: 0 without faults, 1 with faults, 2
+if there is no fault but an entry has a format or value that the verifier does not know.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ NUMBER = re.compile(r"(?!-0(\.0+)?\Z)-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
 class Number(str):
-    """A number as its text, because a float would lose digits."""
+    """A number, kept as text because a float would lose digits."""
 
 
 class Object(list):
-    """The members of an object in their original order, with duplicates."""
+    """The members of an object in their original order, including duplicates."""
 
 
 class Unknown(ValueError):
-    """Raised for a format or value that this verifier does not know, and so cannot judge."""
+    """Raised for a format or value that this verifier does not know and therefore cannot judge."""
 
 
 class Text(str):
@@ -37,9 +37,9 @@ class Text(str):
 
 
 def emit(value):
-    """The canonical JSON of a parsed value (FORMAT.md, section 3).
+    """Returns the canonical JSON of a parsed value (FORMAT.md, section 3).
 
-    Only memory limits the depth of nesting.
+    Values may be nested to any depth for which the memory suffices.
     """
     out, stack = [], [value]
     while stack:
@@ -65,7 +65,7 @@ def emit(value):
                 raise ValueError(f"number {value}")
             out.append(value)
         else:
-            out.append(json.dumps(value, ensure_ascii=False))  # string, true, false, null
+            out.append(json.dumps(value, ensure_ascii=False))  # a string, True, False or None
     return "".join(out)
 
 
@@ -82,9 +82,9 @@ def parse(text):
 
 
 def parse_deep(text):
-    """Parses JSON that is nested too deeply for Python's parser."""
+    """Parses JSON that is nested too deeply for the parser of Python's library."""
     space = re.compile(r"[ \t\n\r]*").match
-    opened, keys = [], []  # open arrays and objects, and the keys whose values are still unread
+    opened, keys = [], []  # open arrays and objects; keys whose values are not read yet
     at = space(text, 0).end()
 
     def expect(token):
@@ -135,10 +135,10 @@ def parse_deep(text):
 
 
 def json_bytes(value):
-    """The JSON bytes of a replaced value (FORMAT.md, section 3.1).
+    """Returns the JSON bytes of a value that an object replaces (FORMAT.md, section 3.1).
 
-    value: the parsed object that replaces it. No check uses this function. Use it to read a value
-    of a column that details.invalid_bytes names.
+    value: the parsed object that replaces the JSON. No check uses this function. It serves a reader
+    who wants the value of a column that details.invalid_bytes names.
     """
     ((kind, text),) = value
     if kind == "$json_bytes":
@@ -160,7 +160,7 @@ def is_canonical_object(text):
 
 
 def key_hash(watch_id, key):
-    """The hash of a key (FORMAT.md, section 6). None if either is None."""
+    """Returns the key hash (FORMAT.md, section 6). None if one of the arguments is None."""
     if watch_id is None or key is None:
         return None
     digest = hashlib.sha256(bytes.fromhex(watch_id.replace("-", "")) + key.encode()).digest()
@@ -168,9 +168,9 @@ def key_hash(watch_id, key):
 
 
 def previous_key(row):
-    """The key before an UPDATE (FORMAT.md, section 6), from JSON columns that are canonical.
+    """Returns the row's key before an UPDATE (FORMAT.md, section 6). None if there is none.
 
-    None if there is none.
+    The JSON columns of the row must be canonical.
     """
     if row["operation"] != "UPDATE" or row.get("row_key") is None or row.get("row_values") is None:
         return None
@@ -182,7 +182,7 @@ def previous_key(row):
 
 
 def preimage(row):
-    """The bytes that the checksum is computed from (FORMAT.md, section 5)."""
+    """Returns the bytes from which the checksum is computed (FORMAT.md, section 5)."""
     members = []
     for name in sorted(row):  # the names are ASCII
         value = row[name]
@@ -214,7 +214,7 @@ def faults(row):
         if row.get(name) is not None and not is_canonical_object(row[name])
     ]
     if found:
-        return found  # the checks below read these columns
+        return found  # the checks below need valid columns
     watch_id, stored, previous = (
         row.get(name) for name in ("watch_id", "key_hash", "previous_key_hash")
     )

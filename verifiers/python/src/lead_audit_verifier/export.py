@@ -1,12 +1,12 @@
 """Verifies exports without the database (docs/FORMAT.md, section 18).
 
-Several files form one history, in the given order. "-" is standard input. A KEY is a verifier key
-or a file that contains one. A CHECKPOINT is a file with a kept checkpoint: a signed note, or the
-text of a checkpoint.
+Several files form one history, in the given order. The name "-" stands for standard input. A KEY is
+a verifier key or a file that contains one. A CHECKPOINT is a file with a checkpoint that the user
+kept: a signed note, or the text of a checkpoint.
 
-Prints each fault as "FILE:LINE: ...", then a summary, and "intact", "tampered" or "could not tell".
-Exit status: 0 intact, 1 tampered, 2 could not tell. The verifier cannot tell if no known key and no
-kept checkpoint vouches for the export, or if it cannot read the export.
+Prints each fault as "FILE:LINE: ...", then a summary, and then "intact", "tampered" or "could not
+tell". Exit status: 0 intact, 1 tampered, 2 could not tell. The verifier cannot tell if no known key
+and no kept checkpoint vouches for the export, or if it cannot read the export.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def hashes(value):
 
 
 def instant(value):
-    """Checks a time (FORMAT.md, section 4)."""
+    """Checks the text of a timestamp (FORMAT.md, section 4)."""
     if string(value) in ("infinity", "-infinity"):
         return value
     match = re.fullmatch(
@@ -86,7 +86,7 @@ def instant(value):
     )
     year, month, day, hour, minute, second = map(int, match.groups()) if match else [0] * 6
     spelt = match and match[1] == f"{'-' * (year < 0)}{abs(year):04}"
-    # The calendar repeats every 400 years.
+    # The calendar repeats every 400 years, so the year is reduced to a range that Python accepts.
     if not (
         spelt
         and 1 <= month <= 12
@@ -101,7 +101,7 @@ def instant(value):
 
 
 def id_ranges(value):
-    """The ranges of an int8multirange, as [(first, last)]."""
+    """Returns the ranges of an int8multirange as [(first, last)], both included."""
     if not re.fullmatch(r"\{(\[-?[0-9]+,-?[0-9]+\)(,\[-?[0-9]+,-?[0-9]+\))*)?\}", string(value)):
         raise ValueError(f"{value!r} is no set of ids")
     bounds = [int(bound) for bound in re.findall("-?[0-9]+", value)]
@@ -124,12 +124,12 @@ def preimage(value):
 
 
 def flat(what, optional="", **members):
-    """A record {what: {members}}."""
+    """Describes a record {what: {members}}. `optional` names the optional members."""
     return what, None, members, set(optional.split())
 
 
 def entry_record(what, **more):
-    """A record {"checksum": …, what: preimage, …}. The other members are optional."""
+    """Describes a record {"checksum": …, what: preimage, …}. The members `more` are optional."""
     return what, {"checksum": hash_, what: preimage, **more}, None, set(more)
 
 
@@ -186,7 +186,7 @@ RECORDS = {
 
 
 def read_record(line):
-    """(kind, {member: value}) of the record in a line. The line has no newline."""
+    """Returns (kind, {member: value}) for the record in a line. The line has no newline."""
     text = line.decode()
     value = entries.parse(text)
     if type(value) is not entries.Object or entries.emit(value) != text:
@@ -249,7 +249,7 @@ def entry_id(columns):
 
 
 def entry_faults(columns, checksum):
-    """The faults of an entry, by its preimage and its checksum (FORMAT.md, sections 5 to 7)."""
+    """Returns the faults of an entry, from its preimage and checksum (FORMAT.md, 5 to 7)."""
     if sha256(entries.emit(columns).encode()) != checksum:
         return ["the checksum does not match"]
     row = dict(columns)
@@ -272,7 +272,8 @@ def entry_faults(columns, checksum):
 
 
 def key_change(columns):
-    """The details of an entry that changes the log's key or origin (section 15); else None."""
+    """Returns the details of an entry that changes the log's key or origin (section 15), or
+    None."""
     row = dict(columns)
     if row.get("operation") != "KEY":
         return None
@@ -295,7 +296,7 @@ class Ids:
         self.firsts, self.lasts = [], []
 
     def add(self, first, last):
-        """Adds a range. Adds nothing and returns False if the set contains one of its ids."""
+        """Adds a range. If the set contains one of its ids, adds nothing and returns False."""
         at = bisect.bisect_right(self.firsts, last)
         if at and self.lasts[at - 1] >= first:
             return False
@@ -312,7 +313,7 @@ class Ids:
 
 
 class Unreadable(Exception):
-    """Raised when the verifier cannot judge the rest of a file."""
+    """Raised when the rest of a file cannot be judged."""
 
 
 class Verifier:
@@ -323,12 +324,12 @@ class Verifier:
         self.origins, self.unexplained = (
             [],
             [],
-        )  # origins of this export; changes that no entry explains: (where, size, what)
+        )  # the origins of this export; its changes of origin without an entry: (where, size, what)
         self.was_signed = self.may_have_successor = False
         self.last_signed = self.signed_to = self.key_unknown_from = None
-        self.changes = []  # changes of key and origin in the entries of the current checkpoint
-        self.matched = set()  # kept checkpoints that are part of the history
-        self.judged = set()  # kept checkpoints that were compared with the history
+        self.changes = []  # the changes of key or origin in the entries of the current checkpoint
+        self.matched = set()  # sizes of the kept checkpoints that are part of the history
+        self.judged = set()  # sizes of the kept checkpoints that were compared with the history
         self.sealed = Ids()
         self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = (
             self.not_judged
@@ -402,8 +403,9 @@ class Verifier:
     def note(self, text, size, root=None):
         """Checks a note. Returns (root, origin, signers), or None if it is not a checkpoint.
 
-        Signers is (own, former, stranger): signed by a known key of this origin; known keys of
-        another origin that signed; signed by an unknown key of this origin. The caller judges them.
+        signers is (own, former, stranger). own: a known key with the name of the note's origin has
+        signed. former: the known keys with another name that have signed. stranger: an unknown key
+        with the name of the origin has signed. The caller judges the signers.
         """
         try:
             note = Note(text, allow_unsigned=True)
@@ -439,7 +441,7 @@ class Verifier:
         self.origin = origin
 
     def judge_alone(self, said, size, goes_on):
-        """Judges a note without its entries: at the start of a history, or in a selection."""
+        """Judges a note that no entry explains: at the start of a history, or in a selection."""
         _, origin, (own, former, stranger) = said
         if goes_on and self.origin is not None and self.origin != origin:
             self.fault(f"checkpoint {size} is of the log {origin!r}, not of {self.origin!r}")
@@ -449,7 +451,7 @@ class Verifier:
         self.may_have_successor = own and stranger
         if own:
             self.key_unknown_from = None
-        elif stranger:  # the log may have changed its key before
+        elif stranger:  # the log may have changed its key before this note
             self.key_unknown_from = size
         elif former:
             self.last_signed = None
@@ -465,7 +467,7 @@ class Verifier:
             self.vouch(size)
 
     def judge_note(self, said, size):
-        """Judges the origin and the signers of a checkpoint, after its entries."""
+        """Judges the origin and the signers of a checkpoint after its entries were read."""
         _, origin, (own, former, _) = said
         before = self.origin
         change = next(
@@ -519,7 +521,7 @@ class Verifier:
         self.vouched = max(size, self.vouched or 0)
 
     def tree(self, size, root):
-        """Compares the root of the tree at this size with the kept checkpoint of this size."""
+        """Compares the root of the tree with the kept checkpoint of this size, if there is one."""
         if size in self.kept:
             self.judged.add(size)
             if self.kept[size][0] == root:
@@ -581,9 +583,9 @@ class Verifier:
             edge = self.checkpoint(records, edge)
 
     def checkpoint(self, records, edge):
-        """Reads a checkpoint with its entries, and returns the tree after it.
+        """Reads a checkpoint and its entries. Returns the right edge of the tree after them.
 
-        edge: the tree before the checkpoint, or None if it is not known.
+        edge: the right edge of the tree before the checkpoint. None if an edge is not known.
         """
         _, checkpoint = records.take("checkpoint")
         self.checkpoints += 1
@@ -623,7 +625,7 @@ class Verifier:
             )
             edge = None
         if edge is None and root is not None:
-            self.tree(size, root)  # uses the root that the checkpoint states
+            self.tree(size, root)  # uses the root in the checkpoint, because the tree is not known
         if "edge" in checkpoint:
             try:
                 stored = Edge(size, checkpoint["edge"])
@@ -636,7 +638,7 @@ class Verifier:
         return edge
 
     def sealed_entry(self, records, number, size):
-        """Reads the entry with this id. Returns its leaf hash, or None if it is not known."""
+        """Reads the entry with this id. Returns its leaf, or None if the leaf is not known."""
         if records.is_next("missing", "damaged", "unknown"):
             what, record = records.take("missing", "damaged", "unknown")
             if what == "unknown":
@@ -758,7 +760,7 @@ class Verifier:
             self.where = where
             if (
                 self.signed_to is not None and self.signed_to > size
-            ):  # versions before 1.1 wrote no entry
+            ):  # versions of the extension before 1.1 wrote no entry for such a change
                 print(f"{self.where}: {what}; a later one is signed")
             else:
                 self.fault(what)
@@ -811,7 +813,7 @@ class Verifier:
 
 
 class Lookahead:
-    """Iterates over records and can look at the next one."""
+    """An iterator over records that can also look at the next record without taking it."""
 
     def __init__(self, records):
         self.records, self.value = records, None

@@ -1,7 +1,7 @@
-"""Trees, proofs, signed notes, checkpoints and cosignatures: docs/FORMAT.md, sections 11 to 17.
+"""The tree, proofs, signed notes, checkpoints and cosignatures: docs/FORMAT.md, sections 11 to 17.
 
-Implements RFC 6962, RFC 8032 and the formats of C2SP. export.py uses this module to verify, and
-tests/tree_examples.py to make the examples of the page.
+Implements RFC 6962, RFC 8032 and the formats of C2SP. export.py verifies exports with this module.
+tests/tree_examples.py makes the examples of the page with it.
 """
 
 import base64
@@ -24,7 +24,8 @@ def node_hash(left, right):
 
 
 class Edge:
-    """The right edge of a tree: the roots of its perfect subtrees, the largest first."""
+    """The right edge of a tree: the roots of its perfect subtrees, from the largest to the
+    smallest."""
 
     def __init__(self, size=0, hashes=()):
         if len(hashes) != bin(size).count("1"):
@@ -69,9 +70,9 @@ def inclusion_root(leaf, index, size, proof):
 
 
 def consistency_roots(old_size, old_root, size, proof):
-    """Computes both roots from a consistency proof (RFC 9162, section 2.1.4.2).
+    """Computes the older and the newer root from a consistency proof (RFC 9162, 2.1.4.2).
 
-    0 < old_size < size.
+    The sizes must satisfy 0 < old_size < size.
     """
     if not 0 < old_size < size:
         raise ValueError(f"no proof is about {old_size} and {size}")
@@ -160,7 +161,7 @@ def ed25519_verify(public, message, signature):
     s = int.from_bytes(signature[32:], "little")
     if s >= L or same_point(
         multiply(8, key), (0, 1, 1, 0)
-    ):  # a key of small order verifies anything
+    ):  # anyone can make signatures for a key of small order
         return False
     h = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % L
     return same_point(multiply(s, BASE), add(r, multiply(h, key)))
@@ -202,7 +203,7 @@ class VerifierKey:
             raise ValueError("a key of an unknown type")
 
     def verifies(self, text, signature):
-        """Returns True, or (time,) for a valid cosignature. False if the signature is invalid."""
+        """Returns True for a good signature, (time,) for a good cosignature, False for a bad one."""
         if self.algorithm == ED25519:
             return ed25519_verify(self.public, text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
@@ -215,9 +216,9 @@ class VerifierKey:
 
 
 class Note:
-    """A text and its signatures, [(name, key id, bytes)].
+    """A text and its signatures, which are [(name, key id, bytes)].
 
-    The list is empty for an unsigned note, which some sections of FORMAT.md allow.
+    The list is empty for an unsigned note. Some sections of FORMAT.md allow such a note.
     """
 
     def __init__(self, note, allow_unsigned=False):
@@ -244,9 +245,9 @@ class Note:
             self.signatures.append((name, data[:4], data[4:]))
 
     def verified_by(self, keys):
-        """The keys that have signed the note, as {name: time or None}.
+        """Returns the keys that have signed the note, as {name: time of a cosignature or None}.
 
-        Raises ValueError if a signature of one of the keys is invalid.
+        Raises ValueError if a signature that carries the name and id of one of the keys is bad.
         """
         found = {}
         for name, key, signature in self.signatures:

@@ -1,7 +1,8 @@
 """The database hook: a wrapper around each statement of a Django connection. See execution.py.
 
-Django is in autocommit by default. There, each statement that can write shares a transaction with
-its context. With `transaction.atomic()` and ATOMIC_REQUESTS, each transaction needs one set_config.
+Django is in autocommit by default. In autocommit, each statement that can write shares a
+transaction with its context. With `transaction.atomic()` or ATOMIC_REQUESTS, each transaction needs
+only one set_config.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from .options import options
 
 
 def attach(connection: Any) -> None:
-    """Gives the current context to the statements of a connection.
+    """Makes the statements of a connection run with the current context.
 
-    A second call changes nothing.
+    Calling it again for the same connection changes nothing.
     """
     if connection.vendor != "postgresql":
         return
     if not any(isinstance(wrapper, ContextWrapper) for wrapper in connection.execute_wrappers):
-        # Inserts it first, because the end of a block of `execute_wrapper()` removes the last
-        # wrapper.
+        # The wrapper becomes the first one, because the end of a block of `execute_wrapper()`
+        # removes the last wrapper.
         connection.execute_wrappers.insert(0, ContextWrapper())
     raw = connection.connection
     if raw is not None:
@@ -38,11 +39,11 @@ def attach(connection: Any) -> None:
 
 
 class ContextWrapper:
-    """A wrapper for Django's `execute_wrappers`, with the state of its connection."""
+    """A wrapper in Django's `execute_wrappers` that holds the state of its connection."""
 
     def __init__(self) -> None:
         self._raw: Any = None
-        self._state: Any = None  # the ConnectionState of `_raw`
+        self._state: Any = None  # the ConnectionState that belongs to `_raw`
 
     def __call__(
         self,
@@ -56,7 +57,7 @@ class ContextWrapper:
         raw = connection.connection
         if raw is not self._raw:
             self._raw, self._state = raw, ConnectionState(driver_for(raw))
-        cursor = context["cursor"]  # Django's wrapper around the driver's
+        cursor = context["cursor"]  # Django's wrapper around the driver's cursor
         driven = cursor.cursor
 
         def run(stand_in: Optional[Any]) -> Any:
@@ -80,7 +81,7 @@ class ContextWrapper:
         ).run()
 
 
-# One catalogue for each database, because each thread has separate connections.
+# Each thread has its own connections, so the connections to a database share one catalog.
 _catalogs: dict[tuple[str, ...], Catalog] = {}
 
 
@@ -93,5 +94,5 @@ def _catalog(connection: Any) -> Catalog:
 
 @lru_cache(maxsize=1)
 def reporter() -> Reporter:
-    """The reporter of all connections."""
+    """Returns the reporter that all connections share."""
     return Reporter(options().on_missing)

@@ -1,4 +1,4 @@
-"""The middleware.
+"""The middleware for Django.
 
 It sets the context of each request, for sync and async views and for streaming responses.
 """
@@ -19,7 +19,7 @@ from .user import UserOfRequest, logged_in_user
 
 
 class AuditMiddleware:
-    """Sets the context of each request. The setting LEAD_AUDIT is described in the package."""
+    """Sets the context of each request. The package describes the setting LEAD_AUDIT."""
 
     sync_capable = True
     async_capable = True
@@ -67,21 +67,22 @@ class AuditMiddleware:
 
 
 def _header(request: HttpRequest, name: str) -> list[bytes]:
-    """The values of a header.
+    """Returns the values of a header.
 
-    WSGI reads its bytes as Latin-1, and joins repeated values by commas.
+    WSGI decodes the header as Latin-1, and joins the values of repeated headers with commas.
     """
     value = request.META.get("HTTP_" + name.upper().replace("-", "_"))
     return [] if value is None else [str(value).encode("latin-1", "replace")]
 
 
 def _sent(response: Any, scope: Request) -> Any:
-    """The response. Django makes the pieces of a streaming response in the request's context."""
+    """Returns the response. The pieces of a streaming response are made in the request's
+    context."""
     if (
         not isinstance(response, StreamingHttpResponse)
         or getattr(response, "file_to_stream", None) is not None
     ):
-        scope.end()  # the server sends a file, with wsgi.file_wrapper
+        scope.end()  # the server sends the file itself, by wsgi.file_wrapper
         return response
     content: Any = response.streaming_content
     response.streaming_content = (

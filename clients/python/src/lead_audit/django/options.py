@@ -13,7 +13,7 @@ from lead_audit.request import REQUEST_ID_HEADER
 
 
 class Options(NamedTuple):
-    """The setting, with defaults."""
+    """The values of the setting, with defaults for missing keys."""
 
     user: Optional[Callable[[Any], Any]]
     trusted_proxies: Iterable[str]
@@ -23,7 +23,7 @@ class Options(NamedTuple):
 
 
 def options() -> Options:
-    """The current value of the setting."""
+    """Returns the current values of the setting."""
     given: dict[str, Any] = dict(getattr(settings, "LEAD_AUDIT", {}))
     user = given.pop("USER", None)
     made = Options(

@@ -1,8 +1,8 @@
-"""Finds the user of a request, by the setting LEAD_AUDIT["USER"].
+"""Finds the user of a request with the function in the setting LEAD_AUDIT["USER"].
 
-A request may get its user late: a view of Django REST framework authenticates, or a user logs in.
-So the client finds the user when the request writes, and again if an attribute of the request, such
-as `request.user`, has changed since then.
+A request may get its user late, for example when a view of Django REST framework authenticates or
+when a user logs in. So the client finds the user when the request writes. It searches again if an
+attribute of the request, such as `request.user`, has changed since.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger("lead_audit")
 
 
 class UserOfRequest:
-    """A function that returns the user's id, or KEEP if nothing has changed since the last call."""
+    """Returns the user's id when called, or KEEP if nothing has changed since the last call."""
 
     __slots__ = ("_user", "_request", "_seen")
 
@@ -41,9 +41,10 @@ class UserOfRequest:
             self._seen = self._attributes()
 
     def _attributes(self) -> list[Any]:
-        """The identities of the request's attributes.
+        """Returns the identities of the request's attributes.
 
-        A search for the user may cost a query. Comparing these identities does not.
+        A search for the user may execute a query. Comparing these identities shows without a query
+        whether a new search is necessary.
         """
         attributes = self._request.__dict__
         session = attributes.get("session")
@@ -54,10 +55,10 @@ class UserOfRequest:
 
 
 def logged_in_user(request: HttpRequest) -> Any:
-    """The primary key of the user who is logged in; None for anonymous requests.
+    """Returns the primary key of the user who is logged in. None for anonymous requests.
 
-    Without a session cookie, this does not read the session. A read would make the response depend
-    on the session.
+    If there is no session cookie, this function does not read the session. Reading the session
+    would make the response depend on the session.
     """
     user = getattr(request, "user", None)
     if user is None:
@@ -67,5 +68,5 @@ def logged_in_user(request: HttpRequest) -> Any:
         not has_session and hasattr(request, "session") and not hasattr(request, "_cached_user")
     )
     if is_lazy and "_wrapped" in getattr(user, "__dict__", {}):
-        return None  # an attribute of Django's lazy user reads the session
+        return None  # reading an attribute of Django's lazy user would read the session
     return user.pk if user.is_authenticated else None
