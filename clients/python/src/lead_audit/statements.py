@@ -286,7 +286,7 @@ _NOT_WATCHED: Final = frozenset("system database tablespace subscription role us
 # CREATE for these kinds of objects can leave an entry, or runs code that can write.
 _CREATED: Final = frozenset("table trigger extension schema materialized".split())
 _DDL: Final = frozenset("alter create drop".split())
-_FIRST_WORDS: Final = 6  # CREATE OR REPLACE CONSTRAINT TRIGGER has five, for example
+_FIRST_WORDS: Final = 6  # enough for CREATE OR REPLACE CONSTRAINT TRIGGER
 
 # A parenthesis may follow these words, but they are not names of functions. A function with such a
 # name must be quoted.

@@ -203,7 +203,7 @@ class VerifierKey:
             raise ValueError("a key of an unknown type")
 
     def verifies(self, text, signature):
-        """Returns True for a good signature, (time,) for a good cosignature, False for a bad one."""
+        """Returns True for a good signature, (time,) for a good cosignature, else False."""
         if self.algorithm == ED25519:
             return ed25519_verify(self.public, text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
