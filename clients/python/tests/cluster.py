@@ -20,7 +20,7 @@ TEMPLATE = "leads_template"
 
 
 def _server_user() -> Optional[str]:
-    """The user of the server if the tests run as root, as in scripts/lib.sh. Else None."""
+    """Returns the user that runs the server if the tests run as root, as scripts/lib.sh does."""
     if os.geteuid() != 0:
         return None
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
@@ -48,18 +48,18 @@ def script(name: str, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Database:
-    """A database of the cluster, reached directly or through a pooler."""
+    """A database of the cluster. Its socket is that of the server or of a pooler."""
 
     socket: str
     name: str
     user: str = "app"
 
     def url(self, driver: str = "psycopg") -> str:
-        """The URL for SQLAlchemy."""
+        """Returns the URL for SQLAlchemy."""
         return f"postgresql+{driver}://{self.user}@/{self.name}?host={quote(self.socket, safe='/')}"
 
     def dsn(self) -> str:
-        """The connection string for libpq."""
+        """Returns the connection string for libpq."""
         return f"host={self.socket} dbname={self.name} user={self.user}"
 
     def connect(self, user: Optional[str] = None) -> psycopg.Connection[Any]:
@@ -68,35 +68,35 @@ class Database:
         )
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Runs a statement as the superuser."""
+        """Runs a statement as the superuser, and returns its rows."""
         with self.connect("postgres") as connection:
             cursor = connection.execute(statement.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
 
     def trail(self) -> list[tuple[Any, ...]]:
-        """(operation, user_id, user_ip, user_agent, request_id) of every entry, in order."""
+        """Returns (operation, user_id, user_ip, user_agent, request_id) of each entry, in order."""
         return self.query(
             "SELECT operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log"
             " ORDER BY id"
         )
 
     def users(self) -> list[Optional[str]]:
-        """The user_id of every entry, in order."""
+        """Returns the user_id of each entry, in order."""
         return [entry[1] for entry in self.trail()]
 
 
 class StatementLog:
-    """The statements in the server's log since the creation of this object."""
+    """The statements in the server's log from the creation of this object on."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._start = log.stat().st_size
 
     def statements(self) -> list[str]:
-        """The first word of each statement so far.
+        """Returns the first word of each statement so far.
 
-        It is "set_config" for the statement that sets the context, even if its string contains
-        others, and "catalog" for the query of the functions and relations that can write.
+        The word is "set_config" for a string that sets the context, even if the string contains
+        other statements. It is "catalog" for the query of the functions and relations.
         """
         with self._log.open("rb") as file:
             file.seek(self._start)

@@ -1,4 +1,4 @@
-"""A small Django project on the table leads: a model, views, urls."""
+"""A small Django project on the table leads, with a model, views and urls."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def stream_async(request: HttpRequest, id: str) -> StreamingHttpResponse:
 
 
 def stream_identified(request: HttpRequest, id: str) -> StreamingHttpResponse:
-    """Calls identify() inside the generator of the response."""
+    """Calls identify() within the generator that makes the response."""
 
     def pieces() -> Iterator[str]:
         identify("streamer")
@@ -118,7 +118,7 @@ def log_out(request: HttpRequest, id: str) -> HttpResponse:
 
 
 def rest(request: HttpRequest, id: str) -> HttpResponse:
-    """A view of Django REST framework, which authenticates the user in the view."""
+    """Behaves like a view of Django REST framework, which authenticates the user in the view."""
     from django.contrib.auth.models import User
     from rest_framework.authentication import BaseAuthentication
     from rest_framework.renderers import JSONRenderer

@@ -1,4 +1,4 @@
-"""The drivers that the installed SQLAlchemy has dialects for."""
+"""The drivers for which the installed SQLAlchemy has a dialect."""
 
 import sqlalchemy
 

@@ -13,7 +13,7 @@ import psycopg
 
 from .cluster import SERVER_USER, Database
 
-# docs/clients.md describes these settings of PgBouncer.
+# These are the settings of PgBouncer that docs/clients.md describes.
 CONFIGURATION = """
 [databases]
 * = host={server} port=5432
@@ -34,15 +34,15 @@ logfile = {directory}/log
 
 
 # PgBouncer 1.18 of Debian 12 ends with this message if a query is cancelled while its client
-# disconnects. The test starts it again, as systemd would.
+# disconnects. The test starts PgBouncer again then, as systemd would.
 KNOWN_END = "in function disconnect_client(): bad client state"
 
 
 class PgBouncer:
-    """A PgBouncer. The constructor starts it. It starts again after its known end."""
+    """A running PgBouncer. If it ends with the message of KNOWN_END, it is started again."""
 
     def __init__(self, server: str, mode: str, pool_size: int, *settings: str) -> None:
-        # Not under target/, because that path may be too long for a socket.
+        # The path of a directory under target/ may be too long for a socket.
         self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
         (self.directory / "users.txt").write_text('"app" ""\n"postgres" ""\n')
         configuration = CONFIGURATION.format(
@@ -85,7 +85,7 @@ class PgBouncer:
             self._process = self._start()
 
     def ends(self) -> int:
-        """How often PgBouncer came to its known end."""
+        """Returns how often PgBouncer ended with the message of KNOWN_END."""
         return self._log().count(KNOWN_END)
 
     def _log(self) -> str:
@@ -93,7 +93,7 @@ class PgBouncer:
         return log.read_text() if log.exists() else ""
 
     def database(self, database: Database) -> Database:
-        """The same database, through the pooler."""
+        """Returns the same database, reached through the pooler."""
         return Database(str(self.directory), database.name, database.user)
 
     def wait(self) -> None:
@@ -110,7 +110,7 @@ class PgBouncer:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stops PgBouncer. Fails if it has ended in an unknown way."""
+        """Stops PgBouncer. Fails if PgBouncer has already ended with another message."""
         ended, said = self._process.poll(), self._log()
         self._stopping = True
         self._process.terminate()

@@ -1,8 +1,8 @@
-"""A relay between a client and the server that counts the client's round trips.
+"""Relays between a client and the server, and counts the client's round trips.
 
-It counts Query, Sync, and a Flush unless it follows a Sync. (psycopg sends a Flush right after
-Sync, which requests nothing more.) Between these messages the server keeps its answers, so no
-client can wait for them.
+Each Query and each Sync is a round trip, and each Flush that does not follow a Sync. (psycopg sends
+a Flush right after a Sync, which requests nothing more.) Until one of these messages, the server
+keeps its answers, so no client can wait for an answer earlier.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUERY, SYNC, FLUSH = b"Q", b"S", b"H"
 
 
 class Counter:
-    """A socket directory that relays to the server's. close() ends the relay."""
+    """A socket directory whose connections are relayed to the server. close() ends the relay."""
 
     def __init__(self, server: str) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
@@ -33,12 +33,12 @@ class Counter:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def database(self, database: Database) -> Database:
-        """The same database, through the counter."""
+        """Returns the same database, reached through the counter."""
         return Database(str(self.directory), database.name, database.user)
 
     @contextmanager
     def expect(self, round_trips: int) -> Iterator[None]:
-        """Asserts that the block takes this number of round trips."""
+        """Asserts that the statements in the block take this number of round trips."""
         before = self.round_trips
         yield
         taken = self.round_trips - before
@@ -52,7 +52,7 @@ class Counter:
         while True:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # closed
+            except OSError:  # the counter was closed
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._server)
@@ -62,14 +62,14 @@ class Counter:
             threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
 
     def _pass_on_counting(self, client: socket.socket, server: socket.socket) -> None:
-        """Counts messages before it relays them, so the count is complete when answers arrive."""
+        """Counts messages before relaying them, so the count is complete when an answer arrives."""
         unread, started, asked = b"", False, True
         while data := _receive(client):
             unread += data
             while True:
                 head = (
                     1 if started else 0
-                )  # the first message, which starts the session, has no type
+                )  # the first message, which starts the session, has no type byte
                 if len(unread) < head + 4:
                     break
                 length = head + int.from_bytes(unread[head : head + 4], "big")

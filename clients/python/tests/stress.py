@@ -1,8 +1,8 @@
-"""All drivers, FastAPI and Django at once, through PgBouncer in transaction mode, for a minute.
+"""Runs all drivers, FastAPI and Django at once for a minute, through PgBouncer (transaction mode).
 
-The test has savepoints, cancellations, background tasks, streaming responses and a restart of the
-server. At the end no entry may have a wrong user. The id of each lead begins with its user, and the
-request id contains the user, so the test can compare them.
+The test includes savepoints, cancellations, background tasks, streaming responses and a restart of
+the server. At the end, no entry may have a wrong user. The id of each lead begins with the name of
+its user, and the request id contains this name, so the test can compare them.
 
     python -m tests.stress [SECONDS]
 """
@@ -38,7 +38,7 @@ from .test_pgbouncer import CONNECT_ARGS
 
 INSERT = text("INSERT INTO leads (id) VALUES (:id)")
 UPDATE = text("UPDATE leads SET source = 'x' WHERE id = :id")
-CONNECTIONS = 6  # from PgBouncer to the server
+CONNECTIONS = 6  # number of connections from PgBouncer to the server
 NOBODY = "nobody"
 
 _numbers = itertools.count(1)
@@ -49,7 +49,7 @@ until = 0.0
 
 
 def new_user() -> str:
-    """A new user name. The ids of the leads that this user writes begin with it."""
+    """Returns a new user name. The ids of the leads that this user writes begin with the name."""
     return f"u{next(_numbers)}"
 
 
@@ -62,13 +62,14 @@ def context(user: str) -> AuditContext:
 
 
 class Lost(Exception):
-    """Raised to roll back a transaction or savepoint."""
+    """Raised in order to roll back a transaction or a savepoint."""
 
 
 def attempts(kind: str, work: Callable[[], None]) -> None:
     """Repeats `work` until the time is over.
 
-    Database errors do not fail the test, because the server restarts and connections are lost.
+    Errors of the database do not make the test fail, because the server restarts and connections
+    are lost.
     """
     while time.monotonic() < until:
         try:
@@ -183,7 +184,7 @@ def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> F
 
     @app.post("/shared/{user}")
     async def shared(user: str) -> dict[str, str]:
-        """Tasks with separate contexts share one connection."""
+        """Several tasks, each with its own context, share one connection."""
 
         async def work(connection: Any, user: str) -> None:
             with context(user):
@@ -205,7 +206,7 @@ def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> F
 
     @app.post("/worker/{user}")
     async def worker(user: str) -> dict[str, str]:
-        """A task without a user that outlives the request."""
+        """This task has no user and outlives the request."""
         with detached():
             task = asyncio.ensure_future(later(NOBODY))
         background.add(task)
@@ -266,7 +267,7 @@ async def all_requests(pooled: Database) -> None:
 
 
 def user_of(request: Any) -> Any:
-    """LEAD_AUDIT["USER"]: returns the user that the view has authenticated."""
+    """Is LEAD_AUDIT["USER"]: returns the user that the view has authenticated."""
     return getattr(request, "stress_user", None)
 
 
@@ -352,7 +353,7 @@ def restart(cluster: Cluster) -> None:
     script("cluster.sh", "start", cluster.directory, *Cluster.SETTINGS)
     now = script("cluster.sh", "socket", cluster.directory)
     if now != socket:
-        os.symlink(now, socket)  # PgBouncer connects to this path
+        os.symlink(now, socket)  # the path to which PgBouncer connects
 
 
 FOREIGN = """
@@ -365,7 +366,7 @@ WHERE (coalesce(user_id, 'nobody'), coalesce(request_id, 'r-nobody'))
 
 def main(seconds: float) -> int:
     global until
-    logging.disable(logging.CRITICAL)  # hides messages about lost connections
+    logging.disable(logging.CRITICAL)  # suppresses messages about lost connections
     cluster = Cluster(f"cluster-{os.getpid()}")
     pooler = None
     try:

@@ -1,4 +1,4 @@
-"""The operations in Alembic migrations: executed, reversed, rendered, and as SQL."""
+"""Tests of the operations in Alembic migrations: executed, reversed, rendered, and as SQL text."""
 
 from __future__ import annotations
 

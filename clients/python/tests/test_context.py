@@ -64,7 +64,7 @@ def test_set_over_and_over_needs_no_memory() -> None:
         assert depth <= 3
     assert AuditContext.current() == EMPTY
     identify("a")
-    assert user() == "a"  # after the request, identify() sets the thread's context
+    assert user() == "a"  # after the request, identify() sets the context of the thread
 
 
 async def test_tasks_inherit_and_do_not_leak() -> None:
@@ -104,7 +104,7 @@ async def test_identify_reaches_the_whole_request_and_no_other() -> None:
             assert AuditContext.current() == AuditContext(name, request_id=name)
             with audit_context(user_id="system"):
                 identify(user_agent="Firefox")
-                # A block overrides only the fields that it was given.
+                # A block overrides only the fields that were passed to it.
                 assert AuditContext.current() == AuditContext(
                     "system", user_agent="Firefox", request_id=name
                 )
@@ -187,11 +187,11 @@ def test_identify_in_a_block_that_was_not_given_a_user() -> None:
         with audit_context(user_ip="192.0.2.1"), audit_context(user_agent="Firefox"):
             identify("berta", request_id="r-3")
             assert AuditContext.current() == AuditContext("berta", "192.0.2.1", "Firefox", "r-2")
-        with AuditContext(request_id="r-4"):  # has all fields
+        with AuditContext(request_id="r-4"):  # this block sets all fields
             identify("carla")
             assert AuditContext.current() == AuditContext(request_id="r-4")
         assert user() == "carla"
-    with audit_context(request_id="r-5"):  # outside of a request
+    with audit_context(request_id="r-5"):  # this block is outside of a request
         identify("dora")
         assert AuditContext.current() == AuditContext("dora", request_id="r-5")
     assert AuditContext.current() == EMPTY

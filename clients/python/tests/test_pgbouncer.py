@@ -1,4 +1,7 @@
-"""PgBouncer in both modes: many requests share few connections. No entry has a wrong user."""
+"""Tests with PgBouncer in both modes: many requests share few connections to the server.
+
+No entry may have a wrong user.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ from .test_fastapi import client
 
 REQUESTS, USERS, CONNECTIONS = 200, 50, 5
 
-# Arguments of the drivers for a pooler in transaction mode that does not support prepared
-# statements (PgBouncer before 1.21).
+# The arguments with which each driver works behind a pooler in transaction mode that does not
+# support prepared statements (PgBouncer before 1.21).
 CONNECT_ARGS: dict[str, dict[str, Any]] = {
     "psycopg2": {},
     "psycopg": {"prepare_threshold": None},
@@ -43,7 +46,7 @@ if not SQLALCHEMY_14:
 
 @pytest.fixture(params=["transaction", "session"])
 def pgbouncer(request: Any, cluster: Cluster) -> Iterator[PgBouncer]:
-    """PgBouncer with a pool of five connections to the server."""
+    """A PgBouncer with a pool of five connections to the server."""
     made = PgBouncer(cluster.socket, request.param, CONNECTIONS)
     yield made
     made.stop()
@@ -51,12 +54,12 @@ def pgbouncer(request: Any, cluster: Cluster) -> Iterator[PgBouncer]:
 
 @pytest.fixture
 def pooled(pgbouncer: PgBouncer, database: Database) -> Database:
-    """The database, through PgBouncer."""
+    """The database, reached through PgBouncer."""
     return pgbouncer.database(database)
 
 
 def application(engine: AsyncEngine) -> FastAPI:
-    """Writes the lead of the request several times, in transactions of several kinds."""
+    """An application that writes the lead of a request in transactions of several kinds."""
     factory: Any = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
     attach(factory)
     app = FastAPI()
@@ -86,7 +89,7 @@ def application(engine: AsyncEngine) -> FastAPI:
 
     @app.post("/autocommit/{id}")
     async def work_in_autocommit(id: str) -> dict[str, str]:
-        """Writes the same number of entries, each statement in its own transaction."""
+        """Writes as many entries as the other endpoint, each statement in its own transaction."""
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             statements = (
                 "INSERT INTO leads (id) VALUES (:id) RETURNING id",
@@ -122,7 +125,7 @@ async def send(app: FastAPI, request: int, path: str) -> httpx.Response:
 
 
 def foreign_entries(database: Database) -> list[Any]:
-    """The entries whose context differs from the request that wrote their lead."""
+    """Returns the entries whose context is not that of the request that wrote their lead."""
     return database.query(
         """SELECT row_key, operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log,
              LATERAL (SELECT split_part(row_key ->> 'id', '-', 2)::int % %s) AS u (user_number)
@@ -164,7 +167,7 @@ async def test_200_requests_of_50_users_over_5_connections(
 async def test_requests_cancelled_half_way(
     driver: str, path: str, pgbouncer: PgBouncer, pooled: Database, database: Database
 ) -> None:
-    """Half of the requests are cancelled. All others have their own context."""
+    """Half of the requests are cancelled. The others must have their own context."""
     engine = create_async_engine(
         pooled.url(driver),
         pool_size=CONNECTIONS,
@@ -184,13 +187,13 @@ async def test_requests_cancelled_half_way(
     assert any(isinstance(end, asyncio.CancelledError) for end in ended)
     if pgbouncer.ends():
         warnings.warn(f"PgBouncer came to its known end {pgbouncer.ends()} times", stacklevel=1)
-        # PgBouncer has ended, and other requests have lost their connections. The test then only
+        # If PgBouncer has ended, other requests have lost their connections. The test then only
         # checks that no entry is wrong.
         pgbouncer.wait()
         await engine.dispose()
     else:
-        # PgBouncer before 1.19 may send a cancel request when another client has the connection, or
-        # report the cancel to another client.
+        # PgBouncer before 1.19 may send a cancel request when another client already uses the
+        # connection, or may report the cancel to another client.
         meant_for_others = ("QueryCanceled", "successfully sent cancel request")
         failed = [repr(end) for end in ended[::2] if isinstance(end, BaseException)]
         assert [
@@ -202,7 +205,7 @@ async def test_requests_cancelled_half_way(
         )
     assert AuditContext.current() == AuditContext()
     assert foreign_entries(database) == []
-    # The next users of the connections have no context.
+    # The transactions that use the connections next have no context.
     factory: Any = sessionmaker(engine, class_=AsyncSession)
     for number in range(2 * CONNECTIONS):
         async with factory() as session:
@@ -218,7 +221,7 @@ async def test_requests_cancelled_half_way(
 
 @pytest.mark.parametrize("driver", SYNC)
 def test_sync_drivers(driver: str, pooled: Database, database: Database) -> None:
-    """Each transaction has a connection to the pooler. AUTOCOMMIT leaves nothing on the server."""
+    """Each transaction has its own connection. AUTOCOMMIT leaves no settings on the server."""
     engine = create_engine(
         pooled.url(driver), poolclass=NullPool, connect_args=CONNECT_ARGS[driver], future=True
     )

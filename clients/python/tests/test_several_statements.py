@@ -1,4 +1,4 @@
-"""Tests of strings of several statements. Each writing statement has its context."""
+"""Tests of strings with several statements. Each writing statement must have its context."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_context_of_before_is_not_used(engine: Engine, database: Database) -> 
             insert(connection, "alice 3")
         with BOB:
             connection.execute(text(f"ROLLBACK TO b; {ROW}"))
-        connection.execute(text(f"ROLLBACK TO b; {ROW}"))  # restores the empty context
+        connection.execute(text(f"ROLLBACK TO b; {ROW}"))  # the rollback restores the empty context
         with ALICE:
             connection.execute(text("RELEASE b; SAVEPOINT b"))
             insert(connection, "alice 4")
@@ -83,7 +83,7 @@ def test_a_context_of_before_is_not_used(engine: Engine, database: Database) -> 
             insert(connection, "lost")
             connection.execute(text("ROLLBACK TO b"))
             insert(connection, "bob")
-    # Entries that were rolled back are not in the trail.
+    # The trail does not contain entries that were rolled back.
     assert database.users() == ["alice", "bob", "bob", None, "bob"]
 
 
@@ -137,7 +137,7 @@ def test_a_transaction_that_is_left_open(connection: Connection, database: Datab
 
 
 def test_results_are_those_of_the_application(connection: Connection) -> None:
-    """psycopg shows the result of the first statement, psycopg2 of the last statement."""
+    """psycopg 3 shows the result of the first statement of a string, psycopg2 that of the last."""
     is_last = connection.dialect.driver == "psycopg2"
     with ALICE:
         first = connection.execute(text(f"{ROW} RETURNING 'one'; COMMIT; {ROW} RETURNING 'two'"))

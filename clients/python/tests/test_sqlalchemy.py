@@ -1,4 +1,4 @@
-"""Tests of the context in SQLAlchemy's transactions, with the sync drivers."""
+"""Tests of the context in transactions of SQLAlchemy, with the sync drivers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_savepoints(engine: Engine, database: Database) -> None:
             with BOB:
                 insert(connection, "lost")
                 savepoint.rollback()
-            insert(connection, "2")  # the rollback has also reverted the setting
+            insert(connection, "2")  # the rollback has also restored the context
             with connection.begin_nested(), BOB:
                 insert(connection, "3")
             insert(connection, "4")
@@ -100,7 +100,7 @@ def test_one_round_trip_and_none_where_nothing_changes(
 ) -> None:
     with engine.begin():
         pass
-    before = len(statement_log.statements())  # the dialect's own queries are done
+    before = len(statement_log.statements())  # by now the dialect has run its own first queries
     with engine.begin() as connection:
         insert(connection, "1")
     with ALICE, engine.begin() as connection:
@@ -136,22 +136,22 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
         with ALICE, engine.execution_options(isolation_level=isolation).connect() as connection:
             backend = connection.execute(text("SELECT pg_backend_pid()")).scalar()
             insert(connection, isolation)
-            # returned to the pool without commit
+            # Returns the connection to the pool without a commit.
         with engine.connect() as connection:
             assert connection.execute(text("SELECT pg_backend_pid()")).scalar() == backend
             for name in ("user_id", "user_ip", "user_agent", "request_id"):
                 assert connection.execute(
                     text(f"SELECT current_setting('lead_audit.{name}', true)")
                 ).scalar() in (None, "")
-        raw = engine.raw_connection()  # bypasses all hooks
+        raw = engine.raw_connection()  # this connection bypasses the client
         raw.cursor().execute("INSERT INTO leads (id) VALUES (%s)", (f"raw {isolation}",))
         raw.commit()
         raw.close()
-    assert database.users() == [None, "alice", None]  # the first was rolled back
+    assert database.users() == [None, "alice", None]  # the first transaction was rolled back
 
 
 def test_a_pool_that_does_not_roll_back(database: Database) -> None:
-    """The next user of the connection is in the same transaction, with another context."""
+    """The next user of the connection is in the same transaction, but has another context."""
     engine = create_engine(
         database.url(SYNC[-1]), pool_size=1, max_overflow=0, pool_reset_on_return=None, future=True
     )
@@ -159,7 +159,7 @@ def test_a_pool_that_does_not_roll_back(database: Database) -> None:
     with ALICE:
         raw = Connection(engine)
         insert(raw, "1")
-        raw.connection.close()  # back to the pool in mid-transaction
+        raw.connection.close()  # closing returns the connection to the pool within the transaction
     with engine.connect() as connection:
         insert(connection, "2")
         connection.commit()
@@ -179,7 +179,7 @@ def test_reconnect(engine: Engine, database: Database) -> None:
             connection.rollback()
             insert(connection, "1")
             connection.commit()
-        with engine.connect() as connection:  # a connection that is lost in the pool
+        with engine.connect() as connection:  # this connection is lost while it is in the pool
             pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
         database.query("SELECT pg_terminate_backend(%s)", [pid])
         with engine.connect() as connection:
@@ -227,7 +227,7 @@ def test_statements_that_must_come_first(engine: Engine, database: Database) -> 
 def test_commit_by_hand(engine: Engine, database: Database) -> None:
     with ALICE, engine.connect() as connection:
         insert(connection, "1")
-        connection.connection.commit()  # the driver's commit()
+        connection.connection.commit()  # commits with the driver's own method
         insert(connection, "2")
         connection.execute(text("COMMIT"))
         insert(connection, "3")
@@ -405,7 +405,7 @@ def test_threads(database: Database) -> None:
     not SQLALCHEMY_14, reason="an Engine of SQLAlchemy 1.4 that is not of the future"
 )
 def test_engine_that_commits_by_itself(database: Database) -> None:
-    """The engine begins a transaction, and commits it after a statement that seems to write."""
+    """The engine itself begins a transaction, and commits it after a statement that may write."""
     engine: Any = create_engine(database.url("psycopg2"), pool_size=1, max_overflow=0)
     attach(engine)
     with ALICE:
@@ -426,12 +426,12 @@ def test_engine_that_commits_by_itself(database: Database) -> None:
 
 @pytest.mark.skipif(SQLALCHEMY_14, reason="SQLAlchemy 1.4 has no psycopg")
 def test_a_savepoint_of_the_drivers_own(database: Database) -> None:
-    """psycopg 3: `transaction()` inside of a transaction."""
+    """Uses `transaction()` of psycopg 3 within a transaction, which makes a savepoint."""
     import psycopg
 
     engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
     attach(engine)
-    for _ in range(2):  # the second time on a connection from the pool
+    for _ in range(2):  # the second round uses a connection from the pool
         with engine.begin() as connection:
             driver: Any = connection.connection.driver_connection
             with ALICE:
@@ -455,7 +455,7 @@ def test_a_savepoint_of_the_drivers_own(database: Database) -> None:
 
 
 def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> None:
-    """Afterwards the connection continues in another transaction."""
+    """After a rollback by the driver itself, the connection continues in another transaction."""
     with ALICE, engine.connect() as connection:
         insert(connection, "lost")
         driver: Any = connection.connection.dbapi_connection
@@ -469,7 +469,7 @@ def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> No
 def test_listeners_that_are_added_later_see_the_statement(
     engine: Engine, database: Database
 ) -> None:
-    """This includes a listener that runs the statement, and one from before attach()."""
+    """Includes a listener that runs the statement itself, and one that existed before attach()."""
     seen: list[str] = []
 
     def looks_on(cursor: Any, statement: str, parameters: Any, context: Any) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the context in SQLAlchemy's transactions, with the async drivers."""
+"""Tests of the context in transactions of SQLAlchemy, with the async drivers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_one_statement_and_none_where_nothing_changes(
     async with engine.connect() as connection:
         await insert(connection, "0")
         await connection.commit()
-    before = len(statement_log.statements())  # the dialect's own queries are done
+    before = len(statement_log.statements())  # by now the dialect has run its own first queries
     with ALICE:
         async with engine.begin() as connection:
             await insert(connection, "1")
@@ -140,7 +140,7 @@ async def test_reconnect(engine: AsyncEngine, database: Database) -> None:
             pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar()
             database.query("SELECT pg_terminate_backend(%s)", [pid])
             with pytest.raises(exc.DBAPIError) as lost:
-                for _ in range(100):  # until the driver notices
+                for _ in range(100):  # repeats until the driver notices that the connection is lost
                     await insert(connection, "lost too")
             assert lost.value.connection_invalidated
             await connection.rollback()
@@ -174,7 +174,7 @@ async def test_cancelled_in_mid_transaction(engine: AsyncEngine, database: Datab
 async def test_tasks_that_share_a_connection(
     isolation: str, engine: AsyncEngine, database: Database
 ) -> None:
-    """Each statement has the context of the task that runs it."""
+    """Each statement must have the context of the task that executes it."""
 
     async def work(connection: Any, user: str) -> None:
         with audit_context(user_id=user):
@@ -202,7 +202,7 @@ async def test_tasks_that_share_a_connection(
 async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
     engine: AsyncEngine, database: Database
 ) -> None:
-    """SQLAlchemy drops the connection. The other tasks lose it, and none waits forever."""
+    """SQLAlchemy drops the connection, so the other tasks lose it. None may wait forever."""
 
     async def work(connection: Any, user: str, seconds: float = 0) -> None:
         with audit_context(user_id=user):
@@ -229,7 +229,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
 
 
 def test_turns() -> None:
-    """If a waiting task is cancelled, even just after it was woken, the next task gets the turn."""
+    """If a waiting task is cancelled, even right after waking, the next task gets the turn."""
     from lead_audit.turns import Turns
 
     async def run() -> list[str]:
@@ -238,7 +238,7 @@ def test_turns() -> None:
 
         await_only: Any = (
             getattr(util, "await_only", None) or util.await_
-        )  # before and since SQLAlchemy 2.1
+        )  # the first before SQLAlchemy 2.1, the second from 2.1 on
 
         assert greenlet
         turns, order, is_inside = Turns(), [], False
@@ -259,7 +259,7 @@ def test_turns() -> None:
         tasks[2].cancel()
         while not order:
             await asyncio.sleep(0)
-        tasks[1].cancel()  # its waiter is done
+        tasks[1].cancel()  # the task was woken, but has not continued yet
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
         return order
 
@@ -270,7 +270,7 @@ def test_turns() -> None:
 async def test_a_statement_inside_of_another_does_not_wait_for_it(
     engine: AsyncEngine, database: Database
 ) -> None:
-    """A listener that writes on the same connection has the turn already."""
+    """A listener that writes on the same connection already has the turn."""
     from sqlalchemy import event
 
     seen: list[str] = []

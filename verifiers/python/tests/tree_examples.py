@@ -254,8 +254,7 @@ def signed():
 
 
 def exports(preimages, log_tree, signed_note, keys):
-    """Prints section 18: a checkpoint of three entries, one of two entries, and an unsealed
-    entry."""
+    """Prints section 18: checkpoints of three and of two entries, and an unsealed entry."""
     when = "2026-01-01T00:00:00.000000Z"
 
     def line(**members):

@@ -169,8 +169,7 @@ EMPTY: Final = AuditContext()
 
 
 class Request:
-    """One request, for middleware. `identify()` changes its context from each of its tasks or
-    threads.
+    """One request, for middleware. `identify()` changes its context from any of its tasks.
 
     find_user: a function that finds the user when a statement needs it. It returns the user's id,
     None, or KEEP if nothing has changed since its last call. is_authoritative: whether the result

@@ -27,8 +27,7 @@ OnMissing = Literal["warn", "raise", "ignore"]
 
 
 class MissingContext(Exception):
-    """Raised instead of executing a statement that can write without a user
-    (`on_missing="raise"`)."""
+    """Raised instead of executing a statement that has no user (`on_missing="raise"`)."""
 
     def __init__(self, message: str, statement: str) -> None:
         super().__init__(f"{message}: {statement}")

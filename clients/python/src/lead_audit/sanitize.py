@@ -46,8 +46,7 @@ def text(value: object, length: int) -> Optional[str]:
 
 
 def user(value: object) -> Optional[str]:
-    """Returns the value as a user's id. None for True and False, which `user` may return by
-    mistake."""
+    """Returns the value as a user's id. None for True and False, which are mistakes."""
     return None if isinstance(value, bool) else text(value, USER_ID_LENGTH)
 
 

@@ -24,8 +24,7 @@ def set_config(placeholders: tuple[str, str, str, str]) -> str:
 
 
 def set_config_text(values: tuple[str, ...]) -> str:
-    """Returns the statement with the values in its text, as hexadecimal digits that need no
-    quoting."""
+    """Returns the statement with the values in its text, as hexadecimal digits."""
     a, b, c, d = (
         f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')" if value else "''"
         for value in values

@@ -18,12 +18,15 @@ def shown(lead: Lead) -> dict[str, Any]:
 
 
 def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastAPI:
-    """audit: the module own_audit or with_lead_audit. factory: the session factory."""
+    """Makes the application.
+
+    audit: the module own_audit or the module with_lead_audit. factory: the session factory.
+    """
     make_session = factory or sessionmaker(engine, future=True)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with make_session() as session:  # without a user
+        with make_session() as session:  # this session has no user
             session.merge(Lead(id="welcome", email="welcome@example.com"))
             session.commit()
         yield
@@ -36,7 +39,7 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
             yield session
 
     def current_user(x_user: str = Header(), session: Session = Depends(get_session)) -> str:
-        """Reads the user in the transaction, which so begins before the user is known."""
+        """Reads the user from the database, so a transaction begins before the user is known."""
         if session.get(User, x_user) is None:
             raise HTTPException(401)
         audit.identify(x_user)
@@ -69,7 +72,7 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
     async def update(
         id: str, leads: LeadRepository = Depends(repository), values: dict[str, Any] = Body()
     ) -> Any:
-        """A sync session in an async endpoint."""
+        """Uses a sync session in an async endpoint."""
         lead = leads.update(id, **values)
         if lead is None:
             raise HTTPException(404)

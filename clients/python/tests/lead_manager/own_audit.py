@@ -1,7 +1,7 @@
-"""Typical audit code of an application: listeners on the mapper's events, and an audit table.
+"""Audit code as many applications have it: listeners on mapper events, and an audit table.
 
-Each request has its own context, so that the comparison is fair. Many applications have one context
-for the whole process.
+Here each request has its own context, so that the comparison is fair. Many applications have one
+context for the whole process.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class LeadRepository:
         return True
 
     def purge(self) -> int:
-        """Runs a bulk statement, for which SQLAlchemy calls no listener on objects."""
+        """Runs a bulk statement. SQLAlchemy calls no listener of objects for such a statement."""
         count = (
             self.session.query(Lead)
             .filter(Lead.is_deleted.is_(True))
@@ -69,7 +69,7 @@ class LeadRepository:
         self._commit()
 
     def import_each(self, rows: Iterable[dict[str, Any]]) -> list[str]:
-        """Inserts each row in a savepoint. Returns the addresses that already exist."""
+        """Inserts each row in its own savepoint. Returns the addresses that already exist."""
         taken = []
         for row in rows:
             try:

@@ -1,4 +1,4 @@
-"""Replaces own_audit.py with lead_audit."""
+"""Replaces own_audit.py: has the same interface and uses lead_audit."""
 
 from __future__ import annotations
 

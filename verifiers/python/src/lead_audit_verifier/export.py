@@ -272,8 +272,7 @@ def entry_faults(columns, checksum):
 
 
 def key_change(columns):
-    """Returns the details of an entry that changes the log's key or origin (section 15), or
-    None."""
+    """Returns the change of the log's key or origin in an entry (section 15), or None."""
     row = dict(columns)
     if row.get("operation") != "KEY":
         return None

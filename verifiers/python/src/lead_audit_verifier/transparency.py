@@ -24,8 +24,7 @@ def node_hash(left, right):
 
 
 class Edge:
-    """The right edge of a tree: the roots of its perfect subtrees, from the largest to the
-    smallest."""
+    """The right edge of a tree: the roots of its perfect subtrees, the largest one first."""
 
     def __init__(self, size=0, hashes=()):
         if len(hashes) != bin(size).count("1"):

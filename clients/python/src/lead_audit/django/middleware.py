@@ -76,8 +76,7 @@ def _header(request: HttpRequest, name: str) -> list[bytes]:
 
 
 def _sent(response: Any, scope: Request) -> Any:
-    """Returns the response. The pieces of a streaming response are made in the request's
-    context."""
+    """Returns the response. Its pieces, if it streams, are made in the request's context."""
     if (
         not isinstance(response, StreamingHttpResponse)
         or getattr(response, "file_to_stream", None) is not None
