@@ -1,7 +1,7 @@
 """Serves the application on 127.0.0.1: `python -m leads_api [PORT]`.
 
-The default port is 8000 or, if it is taken, a free one.
-Prints one line with its URL when it accepts connections."""
+The default port is 8000. If it is taken, the default is a free port.
+When the application accepts connections, the program prints one line with its URL."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def listen(port: int | None) -> socket.socket:
 def main() -> None:
     listener = listen(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
-    # The audit middleware trusts proxies (LEADS_TRUSTED_PROXIES). uvicorn must not rewrite the
-    # address.
+    # uvicorn must not replace the client's address by that of a header. The audit middleware does
+    # this itself, for the proxies in LEADS_TRUSTED_PROXIES.
     config = uvicorn.Config(
         create_app(Settings.from_environment()), proxy_headers=False, server_header=False
     )

@@ -1,4 +1,4 @@
-"""Builds the application. Comments mark the lines for lead_audit."""
+"""Builds the application. Comments mark the lines that lead_audit needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def create_app(settings: Settings) -> FastAPI:
     auditor = create_async_engine(
         settings.auditor_url, connect_args={"application_name": "leads-api"}, pool_size=2
     )
-    attach(writer)  # lead_audit: each transaction has its context
+    attach(writer)  # for lead_audit: gives each transaction its context
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -39,13 +39,14 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Leads", lifespan=lifespan, docs_url=None, redoc_url=None
-    )  # their pages load scripts from other sites
+    )  # the pages of FastAPI's documentation load scripts from other sites
     app.state.leads = LeadRepository(
         async_sessionmaker(writer, class_=AsyncSession, expire_on_commit=False)
     )
     app.state.trail = Trail(auditor)
-    # lead_audit: each request has its user, address, user agent and id. A middleware that is added
-    # later runs earlier. The session middleware must run before the user is known.
+    # For lead_audit: gives each request its user, address, user agent and id. A middleware that is
+    # added later runs earlier. The session middleware must run first, because `current_user` reads
+    # the session.
     app.add_middleware(AuditMiddleware, user=current_user, trusted_proxies=settings.trusted_proxies)
     app.add_middleware(
         SessionMiddleware, secret_key=settings.secret, session_cookie="leads", same_site="lax"

@@ -1,4 +1,4 @@
-"""The application's errors. Only routes/ knows HTTP."""
+"""The errors of the application. Only the modules in routes/ and failures.py use HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from leads_api.models import Lead
 
 
 class LeadError(Exception):
-    """The message is for the user."""
+    """An error whose message is shown to the user."""
 
 
 class NoSuchLead(LeadError):
@@ -37,7 +37,7 @@ class Taken(LeadError):
 
 
 class Stale(LeadError):
-    """Another user was faster: the lead is not in the state that the user saw."""
+    """Another user was faster: the lead has changed since the user saw it."""
 
     def __init__(self, current: Lead) -> None:
         self.current = current
@@ -51,7 +51,7 @@ class WrongState(LeadError):
 
 
 class BadFile(LeadError):
-    """A CSV file that cannot be imported, with its invalid lines."""
+    """A CSV file cannot be imported. The error contains the invalid lines."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems

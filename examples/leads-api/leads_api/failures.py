@@ -1,4 +1,4 @@
-"""The application's errors as HTTP: JSON for the API, a page for a browser."""
+"""Answers errors over HTTP: with JSON for the API, and with a page for a browser."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add_failure_handlers(app: FastAPI) -> None:
                 body["problems"] = error.problems
         return JSONResponse(body, status)
 
-    # FastAPI's own answer repeats the request's body, which may not be text.
+    # FastAPI's own answer would repeat the body of the request, which may not be text.
     @app.exception_handler(RequestValidationError)
     async def wrong_request(request: Request, error: RequestValidationError) -> Response:
         problems = [

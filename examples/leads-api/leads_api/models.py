@@ -1,4 +1,4 @@
-"""The table `leads` (sql/schema.sql) for SQLAlchemy. The model has no code for the audit trail."""
+"""The table `leads` (sql/schema.sql) for SQLAlchemy. The model contains no audit code."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Lead(Base):
 
     @property
     def version(self) -> str:
-        """The version of the lead.
+        """Returns the version of the lead.
 
-        Every write changes `updated_at` (repository.py), so it distinguishes two states."""
+        Every write changes `updated_at` (repository.py), so two states have different versions."""
         return self.updated_at.isoformat(timespec="microseconds")
 
     @property

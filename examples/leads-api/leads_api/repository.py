@@ -1,4 +1,4 @@
-"""The leads in the database. Each method is one transaction. None has audit code."""
+"""Reads and writes the leads in the database, without audit code. A method is one transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leads_api.schemas import LeadChanges, LeadDraft
 
 PAGE_SIZE = 20
 
-# The next version of a lead. It grows even if the clock stands still or is set back.
+# The next version of a lead. It is higher than the last, even if the clock is set back.
 _NEXT_VERSION = func.greatest(
     func.timezone("UTC", func.statement_timestamp(), type_=DateTime),
     Lead.updated_at + text("interval '1 microsecond'"),
@@ -94,7 +94,7 @@ class LeadRepository:
             raise _taken(error) from error
 
     async def import_all(self, drafts: Sequence[LeadDraft], by: str) -> list[str]:
-        """Writes all drafts or none, a thousand in each statement."""
+        """Writes all drafts or none. Each statement writes up to a thousand drafts."""
         try:
             async with self._sessions.begin() as session:
                 return list(
@@ -121,7 +121,7 @@ class LeadRepository:
     async def _change(
         self, lead_id: str, version: str, by: str, while_deleted: bool, values: dict[str, Any]
     ) -> Lead:
-        """Writes only to the version that the user saw. One statement checks and writes."""
+        """Changes the lead if its version is the one that the user saw, in a single statement."""
         seen = func.to_char(Lead.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS.US') == version
         statement = (
             update(Lead)

@@ -1,4 +1,4 @@
-"""Validates input and output. JSON, forms and lines of a CSV file have the same rules."""
+"""Validates input and output. The same rules hold for JSON, forms and lines of a CSV file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EnrichmentStatus(StrEnum):
 
 
 def _tidy(value: object) -> object:
-    """Removes blanks around a text. An empty text is no value."""
+    """Removes blanks at both ends of a text. Returns None for an empty text."""
     return (value.strip() or None) if isinstance(value, str) else value
 
 
@@ -29,7 +29,7 @@ def _printable(value: str | None) -> str | None:
 
 
 def _email(value: str | None) -> str | None:
-    # Only sending a mail shows whether an address exists. This check finds typing errors.
+    # This check finds typing errors. Only sending a mail would show whether the address exists.
     if value is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s.]+", value):
         raise ValueError("is not an e-mail address")
     return value
@@ -42,7 +42,7 @@ def _text(limit: int) -> object:
 
 
 class LeadChanges(BaseModel):
-    """An edit. It changes only the given fields."""
+    """An edit of a lead. Only the given fields are changed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,7 +56,7 @@ class LeadChanges(BaseModel):
 
 
 class LeadDraft(LeadChanges):
-    """A new lead. A lead without an id gets a new id. An import may contain ids."""
+    """A new lead. An import may contain ids. A lead without an id gets a new one."""
 
     id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = None
 

@@ -1,4 +1,4 @@
-"""Settings of an installation, from the environment."""
+"""Reads the settings of an installation from environment variables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """`database_url` writes leads, `auditor_url` reads the trail.
+    """The settings. `database_url` is for writing leads, `auditor_url` for reading the trail.
 
-    They use two roles with separate rights."""
+    The two URLs use two roles with separate rights."""
 
     database_url: str
     auditor_url: str
@@ -23,7 +23,7 @@ class Settings:
         return cls(
             database_url=os.environ["LEADS_DATABASE_URL"],
             auditor_url=os.environ["LEADS_AUDITOR_URL"],
-            # Without LEADS_SECRET, users must log in again after a restart.
+            # Without LEADS_SECRET, the secret is new after a restart, so users must log in again.
             secret=os.environ.get("LEADS_SECRET") or secrets.token_urlsafe(32),
             trusted_proxies=tuple(os.environ.get("LEADS_TRUSTED_PROXIES", "").split()),
         )

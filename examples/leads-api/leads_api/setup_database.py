@@ -1,11 +1,11 @@
-"""Makes the roles, the database and the audit trail.
+"""Creates the roles, the database and the audit trail.
 
 `python -m leads_api.setup_database URL [KEY_FILE CHECKPOINTS]`
 
-URL is the connection URL of a superuser. KEY_FILE is a key from `lead-audit keygen` that signs the
-checkpoints. CHECKPOINTS is the directory for published checkpoints.
+URL is the connection URL of a superuser. KEY_FILE is a key from `lead-audit keygen`, with which the
+log signs its checkpoints. CHECKPOINTS is the directory to which they are published.
 
-A real application does the same in its migrations. If the database exists, this changes nothing."""
+A real application would do this in its migrations. If the database exists, nothing is changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def set_up(
     key_file: str | None = None,
     checkpoints: str | None = None,
 ) -> bool:
-    """Creates the database. Returns False if it exists already."""
+    """Creates the database. Returns False if the database exists already."""
     with psycopg.connect(superuser_url, autocommit=True) as server:
         for role in (WRITER, READER):
             if not server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).rowcount:
@@ -34,7 +34,8 @@ def set_up(
         if server.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount:
             return False
         server.execute(f'CREATE DATABASE "{database}" OWNER {WRITER}')
-        # The table's timestamps have no time zone. They are UTC on every machine.
+        # The timestamps of the table have no time zone. This setting makes them UTC on every
+        # machine.
         settings = {
             "timezone": "UTC",
             "lead_audit.signing_key_file": key_file,
@@ -52,13 +53,13 @@ def set_up(
             connection.execute((SQL / "audit.sql").read_bytes())
     except psycopg.Error:
         with psycopg.connect(superuser_url, autocommit=True) as server:
-            server.execute(f'DROP DATABASE "{database}"')  # the next run starts again
+            server.execute(f'DROP DATABASE "{database}"')  # so that the next run starts again
         raise
     return True
 
 
 def url_for(superuser_url: str, role: str, database: str = "leads") -> URL:
-    """The URL of the database for another role."""
+    """Returns the URL of the database for another role."""
     return make_url(superuser_url).set(
         drivername="postgresql+psycopg", username=role, database=database
     )

@@ -1,6 +1,6 @@
-"""Reads the audit trail as the auditor role. The application's role cannot read it (sql/audit.sql).
+"""Reads the audit trail with the role of the auditor. The application's role has no right to do so.
 
-All facts come from the database. This module only arranges them for readers."""
+All facts come from the database. This module only arranges them for display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from leads_api.errors import NoSuchEntry, NotSealed
 from leads_api.models import Lead
 
 PAGE_SIZE = 50
-# The fields that readers see, in their order. The other fields are internal to the application.
+# The fields that are shown, in their order. The other fields are internal to the application.
 COLUMNS = (
     "company_name",
     "contact_name",
@@ -36,7 +36,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Undone:
-    """The rolled-back writes of a transaction."""
+    """The writes of a transaction that was rolled back."""
 
     operation: str
     rows: int
@@ -46,8 +46,8 @@ class Undone:
 class Event:
     """An entry of the trail.
 
-    The application states user_id, user_ip, user_agent and request_id. The database records
-    db_session_user and the fields after it."""
+    The application sets user_id, user_ip, user_agent and request_id. The database itself records
+    db_session_user and the fields that follow."""
 
     id: int
     occurred_at: datetime
@@ -84,9 +84,9 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The latest checkpoint of the whole log, not of this lead alone.
+    """The latest checkpoint. It covers the whole log, not only this lead.
 
-    It has the number of entries and the root."""
+    It contains the number of entries and the root of the tree."""
 
     tree_size: int
     root: str
@@ -110,7 +110,7 @@ class Trail:
         self._auditor = auditor
 
     async def timeline(self, lead_id: str, before: int | None = None) -> Timeline:
-        """The events of the lead, newest first."""
+        """Returns the events of the lead, from the newest to the oldest."""
         history = select_history(Lead, lead_id)
         if before is not None:
             history = history.where(history.selected_columns.id < before)
@@ -120,7 +120,7 @@ class Trail:
         )
 
     async def refused(self, limit: int) -> Sequence[Event]:
-        """Failed attempts on any lead, newest first."""
+        """Returns failed attempts on any lead, from the newest to the oldest."""
         log = select_log()
         columns = log.selected_columns
         return await self._newest(
@@ -128,7 +128,7 @@ class Trail:
         )
 
     async def verification(self, lead_id: str) -> Verification:
-        """Verifies every entry of the lead, and returns the checkpoint of the whole log."""
+        """Verifies every entry of the lead. Also returns the checkpoint of the whole log."""
         async with self._auditor.connect() as connection:
             checks = await check_async(connection, Lead, lead_id)
             changed = [check.id for check in checks if not check.intact]
@@ -141,9 +141,9 @@ class Trail:
         return Verification(len(checks), faults, _checkpoint(checkpoint) if checkpoint else None)
 
     async def inclusion_proof(self, lead_id: str, entry_id: int) -> str:
-        """A C2SP tlog-proof.
+        """Returns a C2SP tlog-proof.
 
-        It proves to someone without access to the database that this entry is in the log."""
+        It proves to someone without access to the database that the entry is in the log."""
         async with self._auditor.connect() as connection:
             history = select_history(Lead, lead_id)
             if not (
@@ -213,7 +213,7 @@ def _event(entry: Entry, is_intact: bool) -> Event:
 
 
 def _changes(entry: Entry) -> Sequence[Change]:
-    """The changed columns of an edit. For a created or deleted row, the columns with a value."""
+    """Returns the changed columns of an edit. For other events, the columns that have a value."""
     if entry.operation == "UPDATE":
         changes = list(entry.changes)
     else:
@@ -225,7 +225,7 @@ def _changes(entry: Entry) -> Sequence[Change]:
 
 
 def _checkpoint(row: Any) -> Checkpoint:
-    # A signed note has its signatures after a blank line (C2SP signed-note).
+    # A signed note contains its signatures after a blank line (C2SP signed-note).
     return Checkpoint(
         row.tree_size, base64.b64encode(row.root).decode(), row.sealed_at, "\n\n" in row.note
     )

@@ -1,8 +1,8 @@
-"""The user of the application.
+"""Finds the user of a request.
 
-This is a SUBSTITUTE for a login: a visitor may choose any user, so two browsers can be two people.
-A real application has a real login here. The other modules only need a user name in the session.
-The session cookie is signed, so a browser cannot change the name."""
+This is a SUBSTITUTE for a login: a visitor may choose any user, so two browsers can act as two
+people. A real application has a real login here. The other modules only need the name of the user
+in the session. The session cookie is signed, so a browser cannot change the name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Security headers, and checks of the browser's requests."""
+"""Adds security headers to responses, and checks the origin of requests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ HEADERS = {
 
 
 class SameOrigin:
-    """Refuses writes from pages of other sites with the user's cookie.
+    """Refuses a write that a page of another site sends with the user's cookie.
 
-    It adds the headers above to each answer."""
+    It also adds the headers above to each response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Tests with two users in two real browsers. Skipped without Chromium (see scripts/example.sh)."""
+"""Tests with two users in two browsers. Skipped without Chromium (see scripts/example.sh)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import Database, wait_for
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
-# The browser must not use the network. Its sandbox does not work as root.
+# The browser must not use the network. The browser's sandbox does not work for root.
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -35,14 +35,14 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Visitor:
-    """A user with a separate browser: cookies, address and user agent."""
+    """A user with their own browser, which has its own cookies, address and user agent."""
 
     page: Page
     agent: str
     complaints: list[str] = field(default_factory=list)
 
     def event(self, number: int) -> Locator:
-        """An event of the visible timeline. 0 is the top event."""
+        """Returns an event of the shown timeline. Number 0 is the newest."""
         return self.page.locator("article.event").nth(number)
 
     def kinds(self) -> list[str]:
@@ -63,7 +63,7 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
     visitor = Visitor(context.new_page(), agent)
 
     def complain(message: ConsoleMessage) -> None:
-        # The browser logs each response with an error status. These are expected.
+        # The browser logs each response with an error status. The tests expect these messages.
         if (
             message.type in ("error", "warning")
             and "the server responded with a status" not in message.text
@@ -80,7 +80,7 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
 
 
 def table(event: Locator, caption: str) -> dict[str, tuple[str | None, str | None]]:
-    """The shown diff: column → (before, after). None if the table shows no such side."""
+    """Returns the shown diff: column → (before, after). None if the table has no such side."""
     found = {}
     for row in (
         event.locator("table", has=event.page.locator(f"caption:text-is('{caption}')"))
@@ -95,7 +95,7 @@ def table(event: Locator, caption: str) -> dict[str, tuple[str | None, str | Non
 
 
 def origin(event: Locator) -> dict[str, str]:
-    """The contents of the section "Where this came from"."""
+    """Returns the contents of the section "Where this came from"."""
     if event.locator("details[open]").count() == 0:
         event.locator("summary").click()
     terms = event.locator(".origins dt").all_inner_texts()
@@ -106,7 +106,7 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     maria = visit(browser, server, "Maria Okafor", "203.0.113.7")
     tom = visit(browser, server, "Tom Lindqvist", "198.51.100.23")
 
-    # Maria enters two leads. Tom later tries to use the address of the second.
+    # Maria enters two leads. Later Tom tries to use the e-mail address of the second one.
     for company, email in (
         ("Globex", "info@globex.example"),
         ("Duet Records", "duet@browser.example"),
@@ -120,7 +120,7 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     address = maria.page.url
     lead_id = address.rsplit("/", 1)[1]
 
-    # Both open the lead for editing. Tom is faster.
+    # Both users open the lead for editing. Tom is faster.
     for visitor in (maria, tom):
         visitor.page.goto(f"{address}/edit")
     tom.page.get_by_label("Company name").fill("Duet Records Ltd.")
@@ -139,12 +139,12 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     ]
     expect(maria.page.get_by_label("Company name")).to_have_value("Duet GmbH")
 
-    # The form keeps her input and shows the stored values. She saves again.
+    # The form keeps Maria's input and shows the stored values. She saves again.
     maria.page.get_by_label("Enrichment").select_option("COMPLETED")
     maria.page.get_by_role("button", name="Save").click()
     expect(maria.page.get_by_role("status")).to_have_text("The lead was saved.")
 
-    # Tom enters the address of another lead. The database refuses it.
+    # Tom enters the e-mail address of another lead. The database refuses the change.
     tom.page.goto(f"{address}/edit")
     tom.page.get_by_label("E-mail").fill("Info@Globex.example")
     tom.page.get_by_role("button", name="Save").click()
@@ -280,7 +280,7 @@ def test_an_import(browser: Browser, server: str) -> None:
 def test_pages_fit_and_can_be_used_by_everybody(
     browser: Browser, server: str, database: Database, viewport: Any
 ) -> None:
-    """No page is wider than the screen. Each has a main heading, a language and named controls."""
+    """Each page fits the width of the screen, and has a heading, a language and named controls."""
     visitor = visit(browser, server, "Aisha Rahman", "203.0.113.42", viewport)
     page = visitor.page
     page.goto("/leads/new")
@@ -288,7 +288,7 @@ def test_pages_fit_and_can_be_used_by_everybody(
     page.get_by_role("button", name="Create lead").click()
     lead = page.url
     for entry in database.entries(lead.rsplit("/", 1)[1]):
-        database.tamper(entry["id"])  # a tampered entry makes the page longest
+        database.tamper(entry["id"])  # the page of a tampered entry is the longest
     for address in (
         "/",
         lead,

@@ -1,4 +1,4 @@
-"""Tests of the CSV import. It imports all lines or none, and explains each invalid line."""
+"""Tests of the CSV import: it imports all lines or none, and explains each invalid line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of signed checkpoints: on the page, and with the `lead-audit` command."""
+"""Tests of signed checkpoints, on the page and with the `lead-audit` command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_proof_convinces_someone_who_has_only_the_public_key(
 ) -> None:
     with psycopg.connect(superuser_url) as server:
         data = Path(server.execute("SHOW data_directory").fetchone()[0])  # type: ignore[index]
-    # Only the server can read the key and write checkpoints here.
+    # Only the server may read the key, and only the server may write checkpoints here.
     key, checkpoints = data.parent / "signing.key", data.parent / "checkpoints"
     public = lead_audit("keygen", "--name", "example.com/leads", "--output", key).strip()
     other = lead_audit(
@@ -82,7 +82,8 @@ def test_a_proof_convinces_someone_who_has_only_the_public_key(
     )
     assert '"user_id":"maria"' in entry.read_text()
     lead_audit("verify-proof", proof, "--entry", entry, "--key", public)
-    # Another key of the same name. The log may have changed its key, so the command cannot tell.
+    # The other key has the name of the log. The log may have changed its key, so the command cannot
+    # tell whether the proof is good.
     lead_audit("verify-proof", proof, "--entry", entry, "--key", other, status=2)
     forged.write_text(entry.read_text().replace('"user_id":"maria"', '"user_id":"tom"'))
     lead_audit("verify-proof", proof, "--entry", forged, "--key", public, status=1)

@@ -1,4 +1,4 @@
-"""Compares the trail that the application shows with the trail in the database."""
+"""Compares the trail that the application shows with the trail that is in the database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def changes(event: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def plain(column: str, value: Any) -> Any:
-    """Parses times, because PostgreSQL omits trailing zeros and Python writes them."""
+    """Parses timestamps, because PostgreSQL omits trailing zeros and Python writes them."""
     return datetime.fromisoformat(value) if value and column.endswith("_at") else value
 
 
@@ -305,7 +305,7 @@ def test_an_entry_can_be_proved_to_be_in_the_log(
 
 
 def root_of(leaf: bytes, index: int, size: int, hashes: list[bytes]) -> bytes:
-    """Computes the root from an inclusion proof, by RFC 9162, section 2.1.3.2."""
+    """Computes the root from an inclusion proof (RFC 9162, section 2.1.3.2)."""
     fn, sn = index, size - 1
     root = hashlib.sha256(b"\0" + leaf).digest()
     for sibling in hashes:

@@ -1,6 +1,6 @@
 """The JSON interface.
 
-The ETag of a lead is its version. A change names the version that the user saw in If-Match."""
+The ETag of a lead is its version. A request that changes a lead must send it as If-Match."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def verification(lead_id: LeadId, trail: AuditTrail, user: User) -> Verifi
 async def inclusion_proof(
     lead_id: LeadId, entry_id: EntryId, trail: AuditTrail, user: User
 ) -> Response:
-    """A C2SP tlog-proof.
+    """Returns a C2SP tlog-proof.
 
-    With the entry and the log's public key it shows that the entry is in the log."""
+    With the entry and the log's public key, it proves that the entry is in the log."""
     return proof_file(entry_id, await trail.inclusion_proof(lead_id, entry_id))

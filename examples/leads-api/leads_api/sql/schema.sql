@@ -1,4 +1,4 @@
--- The application's table. It contains nothing for the audit trail. The application's role,
+-- The table of the application. Nothing in it is for the audit trail. The role of the application,
 -- leads_app, runs this file.
 CREATE TABLE public.leads (
   id varchar NOT NULL PRIMARY KEY,
@@ -13,6 +13,6 @@ CREATE TABLE public.leads (
   deleted_at timestamp,
   created_by varchar(255), updated_by varchar(255), deleted_by varchar(255));
 
--- An e-mail address belongs to one lead. The address of a deleted lead is free again.
+-- At most one lead has an e-mail address. Deleted leads do not count, so their addresses are free.
 CREATE UNIQUE INDEX leads_email_key ON public.leads (lower(email)) WHERE NOT is_deleted;
 CREATE INDEX leads_updated_at_idx ON public.leads (updated_at DESC, id);
