@@ -86,9 +86,9 @@ SELECT fact FROM (
                 a.title, place, format_type(atttypid, atttypmod), attnotnull,
                 pg_get_expr(d.adbin, d.adrelid), attcollation::regcollation, attstorage,
                 attcompression, attidentity, attgenerated,
-                -- Minor releases of late 2026 store a number of their own with each column.
-                Minor releases from late 2026 on store an additional number with each column, which
-                is omitted here.
+                -- Minor releases from late 2026 on store an additional number with each column,
+                -- which is omitted here.
+                ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'),
                 coalesce(attstattarget, -1))
   FROM attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   UNION ALL
