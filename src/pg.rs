@@ -1,5 +1,6 @@
-//! Safe wrappers around PostgreSQL, named after PostgreSQL's terms. Modules above this one receive
-//! errors as values or by unwinding. No module here keeps state of its own.
+//! Wraps PostgreSQL in safe functions and types, which are named after PostgreSQL's terms. The
+//! modules that use them receive errors as values or by unwinding. Except for the allocator and the
+//! flags of signal handlers, these modules keep no state.
 
 mod allocator;
 mod background_process;

@@ -180,7 +180,7 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     written
 }
 
-// ---- how far the queue is written ---------------------------------------------------------------
+// ---- the number of the last written record ------------------------------------------------------
 
 fn int8(value: i64) -> DatumWithOid<'static> {
     // SAFETY: the value is a bigint, which is the type of the oid.

@@ -1,4 +1,5 @@
-//! Makes the entry of a record: its table, row, key, details and actor.
+//! Makes the entry of a record: finds the table, the row and the row key, and adds the details and
+//! the actor.
 
 use super::lock_budget::LockBudget;
 use super::resolve::resolve;
@@ -13,18 +14,19 @@ use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// Whether the same work may succeed a little later: after a full disk, a lock or a cancel.
+/// Returns whether the same work may succeed later. Examples of such errors are a full disk, a lock
+/// and a cancel.
 pub fn is_passing(error: &ServerError) -> bool {
     let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// What is undone after an error in making an entry.
+/// The work that is undone if making an entry raises an error.
 #[derive(Clone, Copy)]
 pub enum ErrorIsolation {
-    /// The whole batch: the error is raised.
+    /// All entries of the transaction are undone, because the error is raised.
     Together,
-    /// Only the failing step. The entry is written without its result.
+    /// Only the failing step is undone. The entry is written without the result of this step.
     Each,
 }
 
@@ -37,7 +39,7 @@ impl ErrorIsolation {
     }
 }
 
-/// State that the records of a batch share.
+/// The state that the records of one transaction share.
 pub struct Gathering {
     roles: HashMap<u32, Option<Text>>,
     lock_budget: LockBudget,
@@ -55,8 +57,8 @@ impl Gathering {
         }
     }
 
-    /// Makes an entry of a record, which `entries::flush` writes. Returns false if the record makes
-    /// none.
+    /// Makes the entry of a record. `entries::flush` writes the entry later. Returns false if the
+    /// record gets no entry.
     pub fn gather(&mut self, record: &Record, isolation: ErrorIsolation) -> bool {
         if record.outcome == Outcome::Unwritten && was_rolled_back(record.txid) {
             return false;
@@ -69,7 +71,7 @@ impl Gathering {
             resolved = match isolation.of(|| resolve(unresolved, role)) {
                 Ok(Some(resolved)) => resolved,
                 Err(error) if is_passing(&error) => error.raise(None),
-                // An unparsable text names no table.
+                // A text that cannot be parsed names no table.
                 Ok(None) | Err(_) => return false,
             };
             (table, operation, statement) =
@@ -145,8 +147,7 @@ impl Gathering {
         true
     }
 
-    /// The key in a constraint's DETAIL, "Key (columns)=(values) …", if its columns are those of
-    /// the primary key.
+    /// Reads the row key from the DETAIL of a constraint violation.
     fn key_in_detail(
         &mut self,
         record: &Record,
