@@ -2,10 +2,10 @@
 # environment of cargo and pgrx. It does not start or install anything. setup.sh does that.
 #
 #   ROOT       the checkout
-#   TARGET     the directory for all output of the scripts: ROOT/target, or $LEAD_AUDIT_TARGET, which
-#              assertions.sh sets
-#   STATE      the directory for files that the server's user must be able to read (server, clusters):
-#              TARGET, or a directory outside of the checkout, see below
+#   TARGET     the directory for all output of the scripts: ROOT/target, or $LEAD_AUDIT_TARGET,
+#              which assertions.sh sets
+#   STATE      the directory for files that the server's user must be able to read (server,
+#              clusters): TARGET, or a directory outside of the checkout, see below
 #   PG_MAJOR   the major version of PostgreSQL: $PG, by default 15, the version of Debian 12
 #   PREFIX     the private copy of the server for the demo and the acceptance tests, with a release
 #              build of the extension

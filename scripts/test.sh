@@ -12,11 +12,12 @@
 #   test.sh crates       only the tests of crates/, without a server
 #   test.sh pgrx [NAME...]             only the in-database tests (pgrx-tests/). With NAMEs, only
 #                                      those with a NAME in their name
-#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build. The ARGUMENTs
-#                                      go to cargo test
-#   test.sh upgrade      the test of pg_upgrade from PostgreSQL 15 to 17. It is not part of all tests
-#   test.sh released     the test of the update from version 1.0, which is built from its commit. It
-#                        is not part of all tests
+#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build. The
+#                                      ARGUMENTs go to cargo test
+#   test.sh upgrade      the test of pg_upgrade from PostgreSQL 15 to 17. It is not part of all
+#                        tests
+#   test.sh released     the test of the update from version 1.0, which is built from its commit.
+#                        It is not part of all tests
 #   test.sh verifier     only verifiers/python, without a server
 #   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md. The ARGUMENTs go to
 #                                      pytest

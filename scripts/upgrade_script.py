@@ -4,8 +4,8 @@
   upgrade_script.py            writes sql/lead_audit--OLD--NEW.sql
   upgrade_script.py --check    exit code 1 if the existing file is not up to date
 
-NEW is the default_version of lead_audit.control. OLD is the newest version with an install script in
-sql/released/. The upgrade script has every statement of sql/*.sql that the install script of OLD
+NEW is the default_version of lead_audit.control. OLD is the newest version with an install script
+in sql/released/. The upgrade script has every statement of sql/*.sql that the install script of OLD
 lacks, in the order of the files. CREATE FUNCTION, VIEW and TRIGGER become CREATE OR REPLACE if OLD
 has the object. A changed event trigger is dropped and created again.
 

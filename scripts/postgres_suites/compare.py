@@ -103,7 +103,7 @@ def without_widths(path: Path) -> bytes:
 
 
 def hunks(expected: Path, found: Path) -> list[list[str]]:
-    """Returns the hunks of the difference. A hunk is a list of lines with - or +, without context."""
+    """Returns the hunks of the difference. A hunk is a list of its lines with - or +."""
     texts = without_widths(expected), without_widths(found)
     if texts[0] == texts[1]:
         return []
@@ -145,7 +145,7 @@ class Comparison:
         return [test for line in lines if line.startswith("test:") for test in line.split()[1:]]
 
     def expected(self, suite: str, test: str) -> list[Path]:
-        """Returns PostgreSQL's expected outputs: the files test.out and test_0.out to test_9.out."""
+        """Returns the files with expected outputs: test.out and test_0.out to test_9.out."""
         names = [f"{test}.out", *(f"{test}_{number}.out" for number in range(10))]
         return [
             path

@@ -41,7 +41,8 @@ WORKERS = "('lead_audit worker', 'lead_audit launcher')"
 class Chaos(threading.Thread):
     """A session of a superuser that disturbs other sessions at random.
 
-    With `kill`, the session also kills processes, and waits each time until the server has restarted.
+    With `kill`, the session also kills processes. After each kill it waits until the server has
+    restarted.
     """
 
     def __init__(self, shared: Shared, conninfo: str, seed: int, kill: bool, pause: float):

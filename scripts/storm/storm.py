@@ -170,9 +170,9 @@ class Storm:
     # ---- afterwards -----------------------------------------------------------------------------
 
     def wait_for_end(self) -> psycopg.Connection:
-        """Ends prepared transactions, and waits until all sessions have ended and the queue is empty.
+        """Waits until the writers' sessions have ended and the queue is empty.
 
-        Returns a session of the superuser.
+        Ends the prepared transactions before that. Returns a session of the superuser.
         """
         end = time.monotonic() + 180
         while True:

@@ -52,7 +52,7 @@ ISOLATIONS = ["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZAB
 
 
 class Shared:
-    """The state that all writers share: the names of the tables that they have created, and counts."""
+    """The state that all writers share: counts, and the names of the tables that they created."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -74,7 +74,7 @@ class Shared:
         return f"{schema}.d{next(self.numbers)}"
 
     def add(self, name: str) -> None:
-        """Adds a table. The writer that created the table can use it at once, others after commit."""
+        """Adds a new table. Other writers can use the table after the commit."""
         with self.lock:
             self.names.append(name)
 
@@ -445,7 +445,7 @@ class Writer(threading.Thread):
         session.execute(f"TRUNCATE {table}")
 
     def fail(self, session: Connection) -> None:
-        """Runs a statement that fails. The error must become an entry or a line of the server's log."""
+        """Runs a statement that fails, and counts the error, which must be recorded."""
         self.shared.unsure[self.request] += 1
         try:
             session.execute("INSERT INTO s.fixed VALUES (1)")
