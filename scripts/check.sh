@@ -36,7 +36,7 @@ python3 scripts/module_order.py
 step "The SQL of the extension is ASCII"
 ! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql ||
   die "these lines are not ASCII"
-# ruff checks the length of lines in Python files, and prose.py does that in Markdown pages.
+# ruff checks the length of lines in Python files, and prose.py checks it in Markdown pages.
 step "The lines of the scripts and of the SQL are below 100 columns"
 ! git grep -nE '.{100}' -- '*.sh' .ci/run Makefile '*.sql' \
   ':!sql/released' ':!sql/lead_audit--*' ||

@@ -26,8 +26,8 @@
 # of target/, see STATE in lib.sh. After a failure, the script prints a message and the end of the
 # server's log on standard error, and returns exit code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-# If a server has one of these variables, pgrx adds a place in the source code to the DETAIL of an
-# error.
+# If the server has one of these variables, pgrx adds a place in the library's source code to the
+# DETAIL of errors.
 unset RUST_BACKTRACE RUST_LIB_BACKTRACE
 
 usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }

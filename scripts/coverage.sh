@@ -18,8 +18,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
 
-# The acceptance tests that are measured. They preload the library and use real clients, which the
-# in-database tests cannot do. One test of queue_flood kills servers, and is skipped below.
+# The acceptance tests that are measured. Unlike the in-database tests, they preload the library
+# and use real clients. One test of queue_flood kills servers, and is skipped below.
 ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers
   checkpoints preload two_phase standby application_role multi_session_writes column_changes
   upgrade lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)

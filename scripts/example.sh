@@ -19,7 +19,7 @@ log=$TARGET/logs/example.log
 cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
 
 # start_cluster CLUSTER [LINE...]: starts a cluster that preloads the library, because the
-# recording of failed statements, and sealing, need that.
+# recording of failed statements and sealing need a preloaded library.
 start_cluster() { cluster start "$1" "shared_preload_libraries = 'lead_audit'" "${@:2}"; }
 
 # make_key CLUSTER: makes a key that the server can read, and a directory that the server can write

@@ -131,7 +131,8 @@ as_server() {
 
 # The server's user may not be allowed to enter the checkout, for example because it is in the home
 # directory of root or has the mode 0700. Then the server and the clusters are in a directory in
-# /var/tmp. Its name depends on the path of the checkout, and target/state is a link to it.
+# /var/tmp. The name of this directory depends on the path of the checkout, and target/state is a
+# link to the directory.
 STATE=$TARGET
 if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
   STATE=/var/tmp/lead_audit-$(printf %s "$TARGET" | sha256sum | cut -c 1-12)

@@ -4,9 +4,9 @@
 #
 # debootstrap makes a minimal Debian system, and apt installs Debian's PostgreSQL and the packages
 # there. The script then runs the examples on the pages docs/install.md and docs/quick-start.md,
-# and updates a database of each earlier version. At last it runs docs/removal.md, in which apt
-# removes the packages. The system is a chroot, which starts no services, so the script starts the
-# server with pg_ctlcluster.
+# and updates a database of each earlier version. Finally it runs the examples on docs/removal.md,
+# which remove the packages with apt. The system is a chroot, which starts no services, so the
+# script starts the server with pg_ctlcluster.
 #
 #   test_package.sh    uses the Debian release that has PostgreSQL $PG. The base system stays in
 #                      target/debian-..., so that later runs need not make it again

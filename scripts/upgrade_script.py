@@ -34,8 +34,8 @@ TOKEN = re.compile(
     r"(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<tag>\$\w*\$).*?(?P=tag))|(?P<end>;)|(?P<other>[^-/'\"$;]+|.)",
     re.DOTALL,
 )
-# Finds the kind and the name of the object in a CREATE. EVENT TRIGGER stands before TRIGGER,
-# because the expression tries the kinds in this order.
+# Matches a CREATE, and finds the kind and the name of the object. EVENT TRIGGER stands before
+# TRIGGER, because the expression tries the kinds in this order.
 MAKES = re.compile(
     r"CREATE (?:OR REPLACE )?(?:UNIQUE )?(?P<kind>EVENT"
     r" TRIGGER|TRIGGER|FUNCTION|VIEW|TABLE|SEQUENCE|INDEX|TYPE|DOMAIN|ROLE)"

@@ -21,8 +21,8 @@ command -v valgrind >/dev/null ||
 "$ROOT/scripts/install.sh"
 
 # Copies the server, and replaces the program postgres with a script that starts the server under
-# valgrind. For other uses of the program, such as by initdb or with --version, the script runs it
-# without valgrind.
+# valgrind. For other uses of the program, for example by initdb or with --version, the script runs
+# the program without valgrind.
 prefix=$STATE/pg$PG_MAJOR-valgrind logs=$STATE/valgrind
 rm -rf "$prefix" "$logs"
 cp -a "$PREFIX" "$prefix"

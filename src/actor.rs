@@ -66,8 +66,8 @@ pub fn role_changed() {
     ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
 }
 
-/// Runs `work`, and records `role` as the current user meanwhile. For code that acts on behalf of
-/// `role`, but with more rights.
+/// Runs `work`, and records `role` as the current user meanwhile. Code that acts on behalf of
+/// `role` with more rights than `role` has uses this function.
 pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<pg_sys::Oid>);
     impl Drop for Restore {
@@ -149,7 +149,7 @@ fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: 
 }
 
 /// The part of the actor that can be read while an error is raised. Roles are oids, because no
-/// catalog can be read then.
+/// catalog can be read at that time.
 pub struct Now {
     pub session_user: pg_sys::Oid,
     pub current_user: pg_sys::Oid,

@@ -1,4 +1,5 @@
-//! Contains all functions of this library that PostgreSQL calls as hooks or callbacks.
+//! Contains the hooks that the library installs, and its callbacks for errors, transactions and
+//! invalidations.
 //!
 //! A hook has three parts: a guarded prelude, the call of the next hook, and a guarded epilogue.
 //! Because of the guard (`pg_guard`), a panic in the prelude or the epilogue becomes an error of
@@ -16,7 +17,7 @@
 //! | ExecutorEnd | entries: write the batch of the statement that loaded the library | – |
 //! | ProcessUtility | see below | see below |
 //! | needs_fmgr_hook, fmgr_hook | DDL guard: restrict the rights | DDL guard: restore the rights |
-//! | emit_log | failures: make the record of the error final | – |
+//! | emit_log | failures: confirm the record of the error | – |
 //! | error callbacks | – | failures: make a record of the error |
 //! | shmem_request, shmem_startup | – | failures: request the lock; map the region |
 //!

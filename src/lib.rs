@@ -22,7 +22,7 @@
 //! 11. `watch`: the watched tables, and the DDL guard
 //! 12. `worker`: the background processes
 //! 13. `status`: the list of parts that are on or off
-//! 14. `hooks`: the functions that PostgreSQL calls as hooks or callbacks
+//! 14. `hooks`: the hooks, and the callbacks for errors, transactions and invalidations
 //! 15. `sql`: the SQL objects
 
 #![allow(unsafe_code, reason = "PostgreSQL's interface is C")]

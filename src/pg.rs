@@ -1,6 +1,6 @@
-//! Wraps PostgreSQL in safe functions and types, which are named after PostgreSQL's terms. The
-//! modules that use them receive errors as values or by unwinding. Except for the allocator and the
-//! flags of signal handlers, these modules keep no state.
+//! Wraps PostgreSQL in safe functions and types, which are named after PostgreSQL's terms. Callers
+//! receive errors as values or by unwinding. Only the allocator and the signal handlers have static
+//! variables.
 
 mod allocator;
 mod background_process;

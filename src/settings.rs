@@ -304,7 +304,7 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
 pub fn outer_text_value(name: &CStr) -> Option<String> {
     // SAFETY: the structs of the settings live as long as the process. An entry of a stack lives as
     // long as the nest level that has made it. The value is a C string, because the code returns
-    // before if `vartype` is not PGC_STRING.
+    // early if `vartype` is not PGC_STRING.
     unsafe {
         for &variable in variables() {
             if CStr::from_ptr((*variable).name) != name || (*variable).stack.is_null() {

@@ -5,7 +5,7 @@
 //! - *Older objects*: the package is installed and `ALTER EXTENSION lead_audit UPDATE` has not run
 //!   yet. The library works with SQL objects from version 1.0 on.
 //! - *Newer objects*: the session loaded its library before the update, or an older package was
-//!   installed again. If the major version of the objects is that of the library, the library still
+//!   installed again. If the objects and the library have the same major version, the library still
 //!   records writes, because a minor version only adds to the table `lead_audit.entry`. The library
 //!   refuses every other operation.
 

@@ -1,10 +1,10 @@
 //! The background processes of a preloaded library: a launcher, which connects to no database, and
 //! a worker in each database that has the extension.
 //!
-//! A session that creates or drops a database or the extension wakes the launcher
-//! (`failures::utility_commands`). After the start of the server, the launcher probes each database
-//! once: a worker starts there and looks for the extension. A worker that does not find the
-//! extension ends. On a standby no process runs until the standby is promoted.
+//! The launcher does not poll: a session that creates or changes a database, or creates the
+//! extension, wakes it (`failures::utility_commands`). After the start of the server, the launcher
+//! probes each database once: a worker starts there and looks for the extension. A worker that does
+//! not find the extension ends. On a standby no process runs until the standby is promoted.
 
 mod launcher;
 mod tasks;

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MODES = {"preloaded": ["preloaded"], "watched": ["watched"], "all": ["preloaded", "watched"]}
-# Lines of the server's log which show that a process died or that an assertion of the server
+# Matches lines of the server's log that are written after a process has died or an assertion has
 # failed.
 DEATHS = re.compile(
     r"terminated by signal|terminating any other active server processes"

@@ -26,7 +26,7 @@ FILES = Path(__file__).parent
 SUITES = FILES.parent / "postgres_suites"
 WRITERS = 7
 DATABASE = "storm"
-# Lines of the server's log which show that a process died or that an assertion of the server
+# Matches lines of the server's log that are written after a process has died or an assertion has
 # failed.
 DEATHS = re.compile(
     r"terminated by signal|terminating any other active server processes|shutting down due to"
@@ -257,7 +257,7 @@ class Storm:
             f"failures: {queued} queued, {written} written, {dropped} dropped,"
             f" {quarantined} quarantined; {recorded} entries, {logged} in the server's log"
         )
-        # A dropped record may have been queued before or not.
+        # `queued` counts some of the dropped records, but not all of them.
         if not written <= queued <= written + dropped or (recorded, logged) != (written, dropped):
             self.faults.append("the counts of failures do not agree")
         self.check_failures(session)

@@ -506,7 +506,8 @@ class Writer(threading.Thread):
         self.shared.add(name)
 
     def drop_table(self, session: Connection) -> None:
-        # If there are more tables, more tables are dropped at once.
+        # Drops more tables at once if there are more tables, so that their number does not grow
+        # without a limit.
         names = {
             self.shared.some_name(self.random) for _ in range(1 + len(self.shared.names) // 20)
         } - {"s.plain_0"}

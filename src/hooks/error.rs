@@ -30,8 +30,8 @@ pub fn install() {
         in_statement: error_in_statement,
         outside_of_statements: error_outside_of_statements,
     });
-    // SAFETY: called once, while the library is being loaded. The hook functions exist for the life
-    // of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS_EMIT_LOG.set(pg_sys::emit_log_hook);
         pg_sys::emit_log_hook = Some(emit_log);
@@ -50,7 +50,7 @@ unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     }
 }
 
-// Unguarded: for the same reason as `error_in_statement`.
+// Unguarded: a guard would empty the error stack (see the head of this file).
 unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) {
     // PostgreSQL calls this callback last. If there is a scope, the callback of that scope has
     // already made the record.

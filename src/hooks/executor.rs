@@ -16,8 +16,8 @@ thread_local! {
 }
 
 pub fn install(preloading: bool) {
-    // SAFETY: called once, while the library is being loaded. The hook functions exist for the life
-    // of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         if preloading {
             PREVIOUS_START.set(pg_sys::ExecutorStart_hook);
@@ -120,8 +120,8 @@ unsafe extern "C-unwind" fn after_finish(
     unsafe { watch::statement_ends(query) };
     // SAFETY: the hook function passes its own scope and PostgreSQL's query, whose state is live.
     unsafe {
-        // A query with EXEC_FLAG_SKIP_TRIGGERS is part of an outer statement (the action of a foreign
-        // key). The triggers of the query run later, at the end of the outer statement.
+        // A query with EXEC_FLAG_SKIP_TRIGGERS is part of an outer statement, as the action of a
+        // foreign key is. The triggers of the query run later, at the end of the outer statement.
         let triggers_ran =
             (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
         if triggers_ran {

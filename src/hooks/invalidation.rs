@@ -9,8 +9,8 @@ use pgrx::pg_sys::SysCacheIdentifier as Cache;
 pub fn install(preloading: bool) {
     let none = pg_sys::Datum::from(0);
     let both = pg_sys::Datum::from(usize::from(preloading));
-    // SAFETY: called once, while the library is being loaded. The callbacks exist for the life of
-    // the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The callbacks exist for
+    // the life of the process.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), both);
         pg_sys::CacheRegisterSyscacheCallback(

@@ -18,8 +18,8 @@ thread_local! {
 }
 
 pub fn install() {
-    // SAFETY: called once, while the library is being loaded. The hook functions exist for the life
-    // of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS.set(ClientAuthentication_hook);
         ClientAuthentication_hook = Some(client_authentication);

@@ -11,8 +11,8 @@ thread_local! {
 }
 
 pub fn install() {
-    // SAFETY: called once, while the library is being loaded. The hook functions exist for the life
-    // of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS_REQUEST.set(pg_sys::shmem_request_hook);
         pg_sys::shmem_request_hook = Some(request);

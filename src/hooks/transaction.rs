@@ -13,8 +13,8 @@ use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
 
 pub fn install() {
-    // SAFETY: called once, while the library is being loaded. The callbacks exist for the life of
-    // the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The callbacks exist for
+    // the life of the process.
     unsafe {
         pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(subtransaction), std::ptr::null_mut());

@@ -13,8 +13,8 @@ thread_local! {
 }
 
 pub fn install() {
-    // SAFETY: called once, while the library is being loaded. The hook functions exist for the life
-    // of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS.set(pg_sys::ProcessUtility_hook);
         pg_sys::ProcessUtility_hook = Some(process_utility);

@@ -24,8 +24,9 @@ const ALIGNMENT: usize = 16;
 #[global_allocator]
 static ALLOCATOR: WithReserve<System> = WithReserve::new(System);
 
-/// An allocator with a reserve. It hands out pieces of the reserve from the beginning to the end of
-/// the reserve. When all pieces have been freed, it starts again at the beginning.
+/// An allocator with a reserve. The allocator hands out pieces of the reserve from the beginning to
+/// the end of the reserve. When all pieces have been freed, the allocator starts again at the
+/// beginning.
 struct WithReserve<A> {
     allocator: A,
     memory: Memory,
@@ -169,7 +170,7 @@ mod tests {
             assert_eq!(std::slice::from_raw_parts(second, 100), [8; 100]);
             allocator.dealloc(second, bytes(100));
             allocator.dealloc(moved, bytes(50));
-            // All pieces are freed, so the reserve starts again at its beginning.
+            // All pieces are freed, so the allocator starts again at the beginning of the reserve.
             assert_eq!(allocator.alloc(bytes(8)), first);
         }
     }

@@ -27,7 +27,7 @@ impl ServerError {
         error
     }
 
-    /// Copies `caught`, and never rethrows it. For callers that end the transaction after an error.
+    /// Copies `caught`, and never rethrows it. The callers end the transaction after the error.
     pub fn of_caught(caught: &CaughtError) -> Self {
         Self::of(match caught {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,

@@ -31,7 +31,7 @@ const LONGEST: usize = 16 * 1024;
 const ELLIPSIS: &[u8] = b"...";
 
 /// Calls a function with one argument. If the function raises an error, cuts each text of the error
-/// to 16 kB and raises it in the way of a `pg_sys` function.
+/// to 16 kB, and raises the error in the way that `pg_sys` functions do.
 ///
 /// # Safety
 /// The argument must be of the type that the function takes.

@@ -53,8 +53,8 @@ impl RowMemory {
 
     /// Runs `work`, and then frees PostgreSQL's memory that `work` has allocated.
     pub fn for_row<R>(&mut self, work: impl FnOnce() -> R) -> R {
-        // SAFETY: `self` is alive, and so is the parent of the context. The result of `work` is in
-        // Rust's memory.
+        // SAFETY: `self` and the parent of the context are alive, so the context is alive. The
+        // result of `work` is in Rust's memory.
         unsafe {
             let result = in_context(self.0, work);
             pg_sys::MemoryContextReset(self.0);

@@ -274,6 +274,6 @@ unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
 /// the user.
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: nextval_internal raises an error if the oid is not that of a sequence. The guard
-    // turns the error's longjmp into unwinding, so that it does not jump over Rust frames.
+    // turns the error's longjmp into unwinding, so that the error does not jump over Rust frames.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| raw::nextval_internal(sequence, false)) }
 }

@@ -146,10 +146,10 @@ fn failed(what: &str) -> ! {
     .raise(None)
 }
 
-/// Runs `work`, and meanwhile makes the planner use TID scans instead of sequential scans. For
-/// statements that find their rows by ctid. PostgreSQL would prefer a sequential scan for a small
-/// table, and in a serializable transaction such a scan conflicts with every other writer of the
-/// table.
+/// Runs `work`, and meanwhile makes the planner use TID scans instead of sequential scans. `work`
+/// runs statements that find their rows by ctid. PostgreSQL would prefer a sequential scan for a
+/// small table, and in a serializable transaction such a scan conflicts with every other writer of
+/// the table.
 pub fn with_tid_scans<R>(work: impl FnOnce() -> R) -> R {
     struct Restore {
         seq_scan: bool,

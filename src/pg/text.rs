@@ -2,8 +2,8 @@
 //! next row.
 //!
 //! A [`Text`] is always UTF-8 without NUL. Bytes from the server may be invalid UTF-8 or contain
-//! NUL. So they are checked once, when a `Text` is made of them. Invalid bytes are percent-encoded
-//! (docs/FORMAT.md, section 3.1).
+//! NUL. So the bytes are checked once, when a `Text` is made of them. Bytes that are not valid are
+//! percent-encoded (docs/FORMAT.md, section 3.1).
 
 use super::ServerError;
 use ledger::Sink;
@@ -14,8 +14,8 @@ use std::ffi::CStr;
 /// The length of a varlena's header. The header contains the length of the whole varlena.
 const HEADER: usize = 4;
 
-/// The maximum length of a text, in bytes. It is that of a string in jsonb (JENTRY_OFFLENMASK),
-/// because the view lead_audit.log converts stored texts to jsonb.
+/// The maximum length of a text, in bytes. A string in jsonb has the same maximum
+/// (JENTRY_OFFLENMASK), and the view lead_audit.log converts stored texts to jsonb.
 const LIMIT: usize = 0x0FFF_FFFF;
 
 /// A text that is built in its buffer and passed to PostgreSQL without a copy.
@@ -136,8 +136,8 @@ impl From<&str> for Text {
 
 /// Makes a complete varlena of a text.
 fn finished(text: &str) -> Vec<u8> {
-    // Cuts the text at the limit. A text that may be so long is made with Text::write() instead,
-    // which returns an error if the text is too long.
+    // Cuts the text at the limit. Text::write() makes the texts that may really be so long, and
+    // returns an error instead of cutting.
     let text = &text[..text.floor_char_boundary(LIMIT)];
     let mut buffer = Vec::with_capacity(HEADER + text.len());
     buffer.extend_from_slice(&header(HEADER + text.len()));

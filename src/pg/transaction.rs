@@ -98,7 +98,8 @@ impl NewestSnapshot {
         // SAFETY: `xip` has `xcnt` ids.
         unsafe {
             let next = pg_sys::ReadNextFullTransactionId().value;
-            // An id of the snapshot differs from the next id by less than 2³¹, so the epoch is known.
+            // An id of the snapshot differs from the next id by less than 2³¹, so its epoch is
+            // known.
             let widen = |xid: pg_sys::TransactionId| {
                 let (xid, epoch) = (xid.into_inner(), next >> 32);
                 let epoch = if xid > next as u32 { epoch.saturating_sub(1) } else { epoch };

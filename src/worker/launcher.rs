@@ -57,7 +57,7 @@ struct Seen {
     last_exit: WorkerExit,
     /// Whether the database has a worker, or the launcher has started one.
     runs: bool,
-    /// The time since which `runs` has had its value.
+    /// The time at which the launcher first saw the present value of `runs`.
     since: Instant,
     is_held: bool,
     has_records: bool,
@@ -85,7 +85,7 @@ struct Launcher {
     /// The workers that the launcher has started and that have not ended.
     started: HashMap<pg_sys::Oid, Started>,
     retry_at: HashMap<pg_sys::Oid, Instant>,
-    /// For each database, whether it has a worker, and the time since which that has been so.
+    /// The values `runs` and `since` of each database when the launcher last looked.
     since: HashMap<pg_sys::Oid, (bool, Instant)>,
     next_look: Instant,
     short_of_processes: bool,
@@ -130,8 +130,8 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
 }
 
 /// Releases the launcher's place in the queue. PostgreSQL calls this function when the launcher
-/// ends, for any reason. If no worker runs any more, the queue is closed, and sessions write their
-/// records to the server's log. If a worker still runs, the queue stays open.
+/// ends, for any reason. If no worker runs any more, this function closes the queue, and sessions
+/// then write their records to the server's log. If a worker still runs, the queue stays open.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if !is_any_worker_alive() {
@@ -218,8 +218,8 @@ impl Launcher {
             Ok(found) => found,
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
-        // Older databases are probed first, because many copies of a database could use up the
-        // places in the queue's list.
+        // Older databases are probed first. Otherwise many new copies of a database could use up
+        // the places in the queue's list.
         let mut new: Vec<_> =
             found.keys().filter(|oid| !self.databases.contains_key(oid)).copied().collect();
         new.sort_unstable_by_key(|oid| oid.to_u32());
@@ -229,8 +229,8 @@ impl Launcher {
         let mut places = HashSet::new();
         queue::each_database(|database| {
             places.insert(database.oid());
-            // The next worker of each database logs an error of a task again, because the old log
-            // line is a minute old.
+            // Clears `reported` from time to time, so that workers that take turns log a lasting
+            // error again. A worker that stays logs every error.
             database.reported = 0;
         });
         if places.len() >= MAX_DATABASES {

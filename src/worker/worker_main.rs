@@ -12,7 +12,8 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-/// The maximum time that the worker sleeps.
+/// The maximum time that the worker sleeps. After each sleep it checks whether the extension still
+/// exists.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// The time that the worker waits at a shutdown for sessions that may still queue records.
@@ -162,7 +163,8 @@ fn postmaster_is_gone() -> bool {
     unsafe { libc::poll(&mut state, 1, 0) == 1 }
 }
 
-/// The progress of this worker, for the signal handler. Null before the worker has started.
+/// The progress of this worker, for the signal handler. Null until the worker has installed the
+/// handler.
 static PROGRESS: AtomicPtr<queue::Progress> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Installs a handler for SIGQUIT, which the postmaster sends after the crash of another process.

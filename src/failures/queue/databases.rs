@@ -38,7 +38,8 @@ pub fn found(oid: pg_sys::Oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
             // An earlier worker may have looked for the extension before CREATE EXTENSION, and
-            // ended. With `Stopped` the launcher starts the next worker at once.
+            // ended. With `Stopped` instead of `NoExtension`, the launcher starts the next worker
+            // at once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;
             }
@@ -165,7 +166,7 @@ pub fn progress_of(oid: pg_sys::Oid) -> Option<&'static Progress> {
     .flatten()
 }
 
-/// Notes why the database's worker does not run.
+/// Notes the reason why the database has no running worker.
 pub fn set_problem(oid: pg_sys::Oid, problem: Problem) {
     update(oid, |database| database.problem = problem);
 }
@@ -209,8 +210,8 @@ pub enum Hold {
 }
 
 /// Holds the database for this session: asks the worker to end, and keeps the launcher from
-/// starting another worker. For a command during which no other process may be connected to the
-/// database.
+/// starting another worker. A command needs a hold if no other process may be connected to the
+/// database while the command runs.
 pub fn hold(oid: pg_sys::Oid) -> Hold {
     // SAFETY: the code only reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };

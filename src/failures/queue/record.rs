@@ -77,8 +77,8 @@ pub struct RawRow {
 /// A statement that failed before PostgreSQL knew its table. The worker has to find the table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
-    /// The statement's text without literals, numbers and comments. The settings decide how much of
-    /// them an entry may contain: see `text`.
+    /// The statement's text without literals, numbers and comments. The worker needs no more than
+    /// that to find the table.
     #[serde(rename = "masked")]
     pub redacted: String,
     /// The part of the original text that the entry contains, as `lead_audit.log_statement_length`
@@ -242,8 +242,8 @@ pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
 
 /// Stores an unconfirmed record in the queue, and returns its first slot. `None` if the queue does
 /// not accept the record. The worker gets the record after [`confirm`], or after a crash of the
-/// session. The session stores the record before the transaction is rolled back, because the client
-/// can receive the error before that.
+/// server. The session stores the record before the transaction is rolled back, because the client
+/// can receive the error even before the rollback.
 pub fn reserve(record: &[u8]) -> Option<u32> {
     slots::reserve(current_database(), record)
 }

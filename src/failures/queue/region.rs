@@ -96,7 +96,7 @@ pub struct Database {
 }
 
 /// The records that a worker is processing. The values stay when the worker dies, so that the next
-/// worker knows which record may have ended it.
+/// worker knows which record may have ended this worker.
 #[repr(C)]
 pub struct Progress {
     /// The number of the record that the worker is turning into an entry, or 0.
@@ -197,10 +197,10 @@ pub struct Slot {
     pub data: [u8; DATA],
 }
 
-/// The head of the region. The slots follow it in memory.
+/// The head of the region. The slots follow the head in memory.
 #[repr(C)]
 pub struct Region {
-    /// Distinguishes this layout from others.
+    /// The number that identifies the layout: MAGIC in `startup`.
     pub magic: u64,
     /// The system identifier of the cluster that the region belongs to.
     pub system: u64,
@@ -210,7 +210,8 @@ pub struct Region {
     pub slots_used: u32,
     /// 1 while the queue accepts records, which is only while the launcher runs. Otherwise 0.
     pub open: u32,
-    /// Distinguishes this queue from earlier ones of the same cluster.
+    /// The number of this queue, which differs from that of earlier queues of the same cluster. It
+    /// is the time at which the queue was made.
     pub queue: i64,
     pub next_sequence: u64,
     /// A number that is incremented when the set of databases with the extension may have changed.
@@ -238,12 +239,12 @@ pub fn address() -> *mut Region {
     REGION.get()
 }
 
-/// Sets the lock.
+/// Sets the address of the region's lock.
 pub fn set_lock(lock: *mut pg_sys::LWLock) {
     LOCK.set(lock);
 }
 
-/// Whether the library was preloaded and the region is mapped.
+/// Returns whether the library was preloaded and the region is mapped.
 pub fn is_there() -> bool {
     !REGION.get().is_null() && !LOCK.get().is_null()
 }
@@ -331,7 +332,7 @@ pub fn rescan_asked() -> bool {
 
 /// Stores the latch of this process, which is the launcher.
 pub fn launcher_starts() {
-    // SAFETY: reads a variable of this process.
+    // SAFETY: the code only reads a variable of this process.
     let latch = unsafe { pg_sys::MyLatch } as usize;
     locked(|region| region.launcher_latch = latch);
 }
@@ -341,7 +342,7 @@ pub fn launcher_stops() {
     locked(|region| region.launcher_latch = 0);
 }
 
-/// Sets whether records are accepted.
+/// Sets whether the queue accepts records.
 pub fn set_open(open: bool) {
     locked(|region| region.open = u32::from(open));
 }

@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// Notes that this process begins to make a record, or to write a record to the server's log.
-/// Returns false if it was already doing so.
+/// Returns false if the process was already doing that work.
 pub fn begin_recording() -> bool {
     !IS_RECORDING.replace(true)
 }

@@ -62,8 +62,8 @@ pub fn named(bytes: usize) -> Result<*mut u8> {
     if file.metadata()?.len() != bytes as u64 {
         file.set_len(0)?;
     }
-    // Allocates the whole memory now. Without that, a signal would end a process that touches memory
-    // that the system cannot supply.
+    // Allocates the whole memory now. Without that, a signal would end a process that touches
+    // memory that the system cannot supply.
     // SAFETY: the file is open.
     let refused = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
     if refused != 0 {

@@ -1,5 +1,5 @@
-//! Maps the region when the server starts. The postmaster maps it, and its child processes inherit
-//! the mapping.
+//! Maps the region when the server starts. The postmaster does this, and its child processes
+//! inherit the mapping.
 //!
 //! The region is deliberately not in PostgreSQL's own shared memory. PostgreSQL recreates its
 //! shared memory after a crash of a server process, but queued records must survive. Only the lock

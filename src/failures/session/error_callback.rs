@@ -1,5 +1,5 @@
-//! Makes the record of an error at the time when the error is raised, because the session's state
-//! is still unchanged then. `xact_end` decides whether the record becomes an entry.
+//! Makes the record of an error at the time when the error is raised, because the state of the
+//! session is still unchanged at that time. `xact_end` decides whether the record becomes an entry.
 //!
 //! The code of this file must not read a catalog, wait, run users' code, call a function that can
 //! raise an error (`hooks/error.rs` explains why), or allocate memory without a limit.
@@ -24,7 +24,8 @@ use pgrx::pg_sys;
 /// table that the statement's text names.
 ///
 /// # Safety
-/// `scope` must be the innermost one, and `row` must be the result of `RejectedRow` for this scope.
+/// `scope` must be the innermost one. `row` must have been located and copied for this scope and
+/// this error.
 pub unsafe fn error_raised(
     scope: Option<&StatementScope>,
     data: &pg_sys::ErrorData,
@@ -158,7 +159,7 @@ fn in_text(error: &RaisedError) -> Option<Record> {
         pg_sys::GetTempNamespaceState(&mut temporary, &mut toast);
         capped_c(pg_sys::namespace_search_path, TEXT_LIMIT).unwrap_or_default()
     };
-    // PostgreSQL counts characters from 1; 0 means no position.
+    // PostgreSQL counts characters from 1. A position of 0 means that there is none.
     let character =
         if error.internal_query.is_null() { error.position } else { error.internal_position };
     let position = usize::try_from(character - 1)

@@ -78,7 +78,8 @@ pub fn end_record() {
     }
 }
 
-/// Resets the state of this module when a transaction or subtransaction ends.
+/// Resets the state of this module. Called when a transaction has ended or a subtransaction was
+/// rolled back.
 pub fn abort() {
     queue::end_recording();
     keep_base();

@@ -70,8 +70,8 @@ fn blank(out: &mut [u8], from: usize, to: usize) {
     }
 }
 
-/// Returns the position after the closing quote of a literal. Within the literal, '' is a quote. If
-/// `escapes` is true, \' is a quote too.
+/// Returns the position after the closing quote of a literal. Two quotes within the literal ('') do
+/// not close it. If `escapes` is true, neither does a quote after a backslash.
 fn end_of_literal(bytes: &[u8], from: usize, escapes: bool) -> usize {
     let mut at = from;
     while at < bytes.len() {

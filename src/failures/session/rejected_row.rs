@@ -26,7 +26,7 @@ mod raw {
 
 /// The rejected row and, for an UPDATE, also the new row version. `locate` sets the slots, and
 /// `copy` sets the tuples. The type has no destructor, because an out-of-memory error during the
-/// copying would jump over it.
+/// copying would jump over the destructor.
 pub struct RejectedRow {
     relation: pg_sys::Oid,
     row_type: u64,
@@ -91,7 +91,7 @@ impl RejectedRow {
     /// # Safety
     /// The copies must be live.
     pub unsafe fn to_raw(&self) -> Option<RawRow> {
-        // SAFETY: a tuple's data is t_len bytes long.
+        // SAFETY: the data of a tuple is `t_len` bytes long.
         let bytes = |tuple: pg_sys::HeapTuple| unsafe {
             if tuple.is_null() || (*tuple).t_len as usize > LONGEST {
                 return None;

@@ -35,7 +35,7 @@ pub fn error_callbacks() -> Option<&'static ErrorCallbacks> {
     CALLBACKS.get()
 }
 
-/// The phase of a statement that the executor is in.
+/// The phase in which a statement is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// No row is processed: the statement is being planned or started, or is COPY or TRUNCATE.
@@ -57,7 +57,8 @@ pub struct Target {
 /// several tables.
 const TARGETS: usize = 4;
 
-/// The scope of one statement. The type has no destructor, because an error would jump over it.
+/// The scope of one statement. The type has no destructor, because an error would jump over the
+/// destructor.
 #[repr(C)]
 pub struct StatementScope {
     callback: pg_sys::ErrorContextCallback,
@@ -74,7 +75,7 @@ pub struct StatementScope {
     pub trigger_depth: i32,
     /// The subtransaction that is rolled back if the statement fails.
     pub subtransaction: pg_sys::SubTransactionId,
-    /// Whether no other scope encloses this one.
+    /// Whether no other scope encloses this scope.
     is_outermost: bool,
 }
 
@@ -101,7 +102,7 @@ impl StatementScope {
         }
     }
 
-    /// Returns whether the statement writes to a watched table. Only then its scope must be opened.
+    /// Returns whether the statement writes to a watched table. If not, the scope is not opened.
     pub fn has_target(&self) -> bool {
         self.count > 0
     }

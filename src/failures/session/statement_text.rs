@@ -67,8 +67,8 @@ pub unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Op
     }
 }
 
-/// Converts the parameters of a statement to text before the statement starts, because that is
-/// impossible while an error is raised.
+/// Converts the parameters of a statement to text before the statement starts, because the
+/// conversion is impossible while an error is raised.
 ///
 /// # Safety
 /// `parameters` must be null or the parameters of a statement that is about to start.

@@ -12,9 +12,9 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::time::{Duration, Instant};
 
-/// The maximum time that a command waits until the worker has left. The time for which the command
-/// waits before that, until a worker has done its work, has the same maximum. PostgreSQL itself
-/// waits five seconds for other connections.
+/// The maximum time that a command waits until the worker has left. If a worker must first do its
+/// work, the command waits for that too, at most for the same time. PostgreSQL itself waits five
+/// seconds for other connections.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The time after which a worker that has not left is told to cancel its work.
@@ -25,10 +25,12 @@ thread_local! {
     static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     /// The subtransaction that runs the command that needs the database.
     static HELD_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(0) };
-    /// The flags EXTENSION_CAME, EXTENSION_MAY_GO and DATABASES_CHANGED say what the transaction
-    /// tells the launcher and the worker after its commit.
+    /// Whether the transaction has run CREATE EXTENSION lead_audit. Like the next two flags, it is
+    /// read after the commit.
     static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
+    /// Whether the transaction has run DROP EXTENSION, perhaps for lead_audit.
     static EXTENSION_MAY_GO: Cell<bool> = const { Cell::new(false) };
+    /// Whether the transaction has created, dropped, renamed or altered a database.
     static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -111,8 +111,8 @@ thread_local! {
 pub fn error_raised(mut record: Record, statement: pg_sys::SubTransactionId) {
     let innermost = current_subtransaction();
     STATE.with_borrow_mut(|state| {
-        // Rust code raises an error that passes through it again, with fewer fields. The first
-        // record of such an error is kept.
+        // If an error passes through Rust code, it is raised again there, with fewer fields. The
+        // record with all fields is kept.
         let same = state.candidate.as_ref().is_some_and(|known| {
             known.record.error_code == record.error_code
                 && known.record.error_message == record.error_message

@@ -68,7 +68,8 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
     let result = write_batch(&read, progress);
-    // The worker has survived, even if `result` is an error. So no record is suspected.
+    // The worker is alive, even if `result` is an error. So no record of this transaction needs to
+    // be quarantined.
     progress.set(0, 0);
     match result? {
         Batch::Dropped => return Ok(NextTurn::AtInterval),

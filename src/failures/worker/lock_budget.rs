@@ -16,7 +16,7 @@ const STEP_MICROSECONDS: core::ffi::c_long = 5_000;
 
 /// The lock budget of one transaction.
 pub struct LockBudget {
-    /// The end of the budget, once the worker has waited.
+    /// The time at which the budget ends. `None` until the first wait.
     until: Option<Instant>,
     /// The tables for which the worker no longer waits.
     given_up: HashSet<u32>,

@@ -43,8 +43,8 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                     .filter(|&length| length > 0)
                     .map_or(text.len(), |length| start + length);
                 let end = text.floor_char_boundary(end.min(text.len()));
-                // The original text may be cut before this statement. The caller then uses the
-                // redacted text.
+                // If the original text was cut before this statement, the result is `None`, and the
+                // redacted text is used.
                 text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
             };
             let statement = unresolved
