@@ -1,20 +1,24 @@
 #!/bin/bash
-# assertions.sh: runs the in-database tests on PostgreSQL with --enable-cassert, behind `make
-# test-assertions`. The server is built from Debian's sources (postgres_source.sh). A list of tests
-# then runs again with debug_discard_caches = 1: PostgreSQL discards its caches at every
-# opportunity, so the use of a stale cache entry shows.
+# assertions.sh: runs the in-database tests on a PostgreSQL that is built with --enable-cassert,
+# behind `make test-assertions`. The script builds this server from Debian's sources
+# (postgres_source.sh). Then it runs some of the tests again with debug_discard_caches = 1. With
+# this setting PostgreSQL discards its caches at every opportunity, so a test that uses a stale
+# cache entry fails.
 #
-#   assertions.sh          runs both
-#   assertions.sh all      runs only all tests; assertions.sh discard: only the tests of the list
+#   assertions.sh          runs all tests, then the selected tests with debug_discard_caches = 1
+#   assertions.sh all      runs only all tests, once
+#   assertions.sh discard  runs only the selected tests with debug_discard_caches = 1
 #
-# The server and the builds for it are in target/assertions15. Other builds stay as they are.
+# The server, and the builds of the extension for it, are in target/assertions15 (15 is the major
+# version). Other builds are not changed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 work=$TARGET/assertions$PG_MAJOR
 server=$work/server
 
-# Names (parts of names) of the tests that run with debug_discard_caches = 1. They cover each part
-# of the library that caches facts about a relation. All tests would take hours.
+# The names, or parts of the names, of the tests that run with debug_discard_caches = 1. These
+# tests cover each part of the library that caches facts about a relation. All tests together would
+# take hours.
 discarding=(
   capture::tests::pg_insert_update_delete
   capture::tests::pg_soft_delete_and_restore
@@ -51,7 +55,7 @@ build_server() {
   mkdir -p "$work/build"
   (
     cd "$work/build"
-    # Disables the features that the tests do not need, because they would need further packages.
+    # Disables features that need further packages. The tests do not need these features.
     run_logged assertions-configure "$source/configure" --prefix="$server" \
       --enable-cassert --enable-debug --without-readline --without-zlib CFLAGS=-O1
     run_logged assertions-make make -s -j "$(nproc)"
@@ -64,7 +68,8 @@ build_server() {
   rm -rf "$work/build"
 }
 
-# Runs the in-database tests on that server, in a separate target directory. Shares cargo-pgrx.
+# Runs the in-database tests on the server with assertions, in a separate target directory. Uses
+# the cargo-pgrx of the usual target directory.
 tests() {
   mkdir -p "$work/target"
   [ -e "$work/target/tools" ] || ln -s "$TOOLS" "$work/target/tools"

@@ -1,5 +1,6 @@
 #!/bin/bash
-# cargo.sh: runs cargo in the environment of this project: pgrx's configuration, private packages.
+# cargo.sh: runs cargo in the environment of this project, which has pgrx's configuration and the
+# private packages.
 #   scripts/cargo.sh clippy
 #   scripts/cargo.sh test -p ledger
 # The in-database tests need more than this environment. Run them with scripts/test.sh.

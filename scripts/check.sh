@@ -1,5 +1,6 @@
 #!/bin/bash
-# check.sh: format, lints, spelling, prose, dependencies, and the SQL scripts, behind `make check`.
+# check.sh: checks the format, lints, spelling, prose, dependencies and SQL scripts, behind `make
+# check`.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -29,12 +30,13 @@ step "scripts/entry_points.py"
 python3 scripts/entry_points.py
 step "scripts/module_order.py"
 python3 scripts/module_order.py
-# PostgreSQL reads the script of an extension in the encoding of the database. Only an ASCII script
-# reaches its own check of the encoding.
+# PostgreSQL reads the script of an extension in the encoding of the database. The script refuses a
+# database that is not UTF-8. With other characters than ASCII, PostgreSQL's own error would come
+# before that refusal.
 step "The SQL of the extension is ASCII"
 ! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql ||
   die "these lines are not ASCII"
-# ruff checks the lines of Python, prose.py those of Markdown.
+# ruff checks the length of lines in Python files, and prose.py checks it in Markdown pages.
 step "The lines of the scripts and of the SQL are below 100 columns"
 ! git grep -nE '.{100}' -- '*.sh' .ci/run Makefile '*.sql' \
   ':!sql/released' ':!sql/lead_audit--*' ||

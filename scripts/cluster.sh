@@ -1,30 +1,33 @@
 #!/bin/bash
-# cluster.sh: private PostgreSQL clusters for the demo and for tests. They listen on a Unix socket
-# only, in a directory that only their owner and root can enter. The superuser is postgres. There
-# are no passwords. As root, the server runs as the user postgres or nobody. Run scripts/install.sh
-# first.
+# cluster.sh: manages private PostgreSQL clusters for the demo and for tests. A cluster listens
+# only on a Unix socket, in a directory that only its owner and root can enter. The superuser is
+# postgres. There are no passwords. If root runs this script, the server runs as the user postgres
+# or nobody. Run scripts/install.sh first.
 #
 #   cluster.sh start DIR [LINE...]      creates the cluster in DIR if it does not exist, and starts
-#                                       it. Each LINE is one of postgresql.conf, for example
-#                                       "fsync = off". Lines of earlier starts have no effect.
-#                                       Returns when the server accepts connections. If it already
-#                                       runs, nothing changes. Works after a crash or kill -9 of
-#                                       the server.
-#   cluster.sh stop DIR [MODE]          stops it. MODE: fast (default), immediate (like a crash),
-#                                       smart
-#   cluster.sh remove DIR               stops it and deletes DIR
-#   cluster.sh status DIR               returns exit code 0 if it runs
+#                                       the server. Each LINE is a line of postgresql.conf, for
+#                                       example "fsync = off". Lines of earlier starts have no
+#                                       effect. Returns when the server accepts connections. If
+#                                       the server already runs, nothing changes. Works after a
+#                                       crash or kill -9 of the server.
+#   cluster.sh stop DIR [MODE]          stops the server. MODE: fast (default), immediate (like a
+#                                       crash), smart
+#   cluster.sh remove DIR               stops the server and deletes DIR
+#   cluster.sh status DIR               returns exit code 0 if the server runs
 #   cluster.sh url DIR [DATABASE]       prints the superuser's connection URL (default: postgres)
 #   cluster.sh psql DIR [ARGUMENT...]   runs psql with these arguments, as the superuser unless -U
 #                                       is given
-#   cluster.sh socket DIR               prints the directory of the socket; a start can change it
+#   cluster.sh socket DIR               prints the directory of the socket, which can be another
+#                                       one after each start
 #   cluster.sh log DIR                  prints the path of the server's log
 #
-# DIR contains data/, log and run. run is the directory of the socket, or a link to one in /tmp if
-# the path would be too long for a socket. DIR itself may become a link, see STATE in lib.sh. A
-# failure returns exit code 1 with a message and the end of the server's log on standard error.
+# DIR contains data/, log and run. run is the directory of the socket. If its path is too long for
+# a socket, run is a link to a directory in /tmp. DIR itself may be a link to a directory outside
+# of target/, see STATE in lib.sh. After a failure, the script prints a message and the end of the
+# server's log on standard error, and returns exit code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-# A server that has one of these adds the place in the library to the DETAIL of an error.
+# If the server has one of these variables, pgrx adds a place in the library's source code to the
+# DETAIL of errors.
 unset RUST_BACKTRACE RUST_LIB_BACKTRACE
 
 usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
@@ -35,7 +38,8 @@ socket_limit=$((107 - 16)) # of a socket's path, less "/.s.PGSQL.5432" and some
 locate() {
   home=$(realpath -m "$1")
   if [ ! -e "$home" ] && [ "$STATE" != "$TARGET" ] && [[ $home == "$TARGET"/* ]]; then
-    # The server's user cannot reach target/: make_home links to this.
+    # The server's user cannot enter target/. So the files are in STATE, and make_home makes DIR a
+    # link to them.
     home=$STATE/${home#"$TARGET"/}
   fi
   data=$home/data run=$home/run log=$home/log
@@ -61,8 +65,8 @@ initialise() {
   mv "$data.new" "$data"
 }
 
-# Prints the server's pid if it runs. The postmaster.pid of a killed server may name another
-# process.
+# Prints the server's pid if the server runs. The pid in the postmaster.pid of a killed server may
+# by now belong to another process.
 server_pid() {
   local pid
   pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
@@ -103,7 +107,8 @@ start() {
   make_socket_directory
   write_configuration "$@"
   [ ! -e "$log" ] || logged=$(stat -c %s "$log")
-  # After a kill -9 the processes of the old server need time to release its shared memory.
+  # After a kill -9 the remaining processes of the old server need time to release the shared
+  # memory.
   until as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -l "$log" start \
     </dev/null >/dev/null 2>"$home/pg_ctl.log"; do
     tries=$((tries + 1))

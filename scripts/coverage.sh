@@ -1,22 +1,25 @@
 #!/bin/bash
-# coverage.sh: which lines of the extension and of crates/ the tests run, behind `make coverage`.
-# The figures by folder go to target/coverage/summary.txt, the lines to
+# coverage.sh: measures which lines of the extension and of crates/ the tests run, behind `make
+# coverage`. The percentages of the folders go to target/coverage/summary.txt. The lines go to
 # target/coverage/html/index.html and target/coverage/lcov.info.
 #
-#   coverage.sh          everything: unit tests, in-database tests, and the acceptance tests below
-#   coverage.sh crates | in_database | acceptance   only these, in addition to earlier runs
-#   coverage.sh report   only the report of earlier runs
+#   coverage.sh          runs the unit tests, the in-database tests, and the acceptance tests that
+#                        are listed below
+#   coverage.sh crates | in_database | acceptance   runs only the unit tests, only the in-database
+#                        tests or only the acceptance tests. Keeps the counters of earlier runs
+#   coverage.sh report   only makes the report of earlier runs
 #
-# The measured code is compiled with -C instrument-coverage, dependencies are not. Most of it runs
-# in server processes. They write their counters when they call exit(). A killed process, or one
-# that ends with _exit() in an immediate shutdown, writes nothing. So each test stops its server in
-# the mode "fast", and tests of crashes are left out. Lines of tests do not count.
+# The measured code is compiled with -C instrument-coverage. Dependencies are not measured. Most of
+# the measured code runs in server processes. A process writes its counters when it calls exit(). A
+# killed process writes no counters, and neither does a process that ends with _exit() in an
+# immediate shutdown. So each test stops its server in the mode "fast", and tests of crashes are
+# left out. Lines of test code do not count.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
 
-# These acceptance tests preload the library and use real clients, which the in-database tests
-# cannot do. One of queue_flood kills servers, and is left out.
+# The acceptance tests that are measured. Unlike the in-database tests, they preload the library
+# and use real clients. One test of queue_flood kills servers, and is skipped below.
 ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers
   checkpoints preload two_phase standby application_role multi_session_writes column_changes
   upgrade lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
@@ -25,7 +28,7 @@ out=$TARGET/coverage
 profiles=$STATE/coverage-profiles # the server's user writes there
 objects=$out/objects
 
-# ---- LLVM's tools, of the version of rustc's LLVM -----------------------------------------------
+# ---- the LLVM tools that fit rustc --------------------------------------------------------------
 
 find_llvm() {
   local version dir
@@ -56,16 +59,18 @@ exec "$@" -C instrument-coverage
 WRAPPER
   chmod +x "$out/rustc"
   export RUSTC_WORKSPACE_WRAPPER=$out/rustc CARGO_INCREMENTAL=0
-  # Processes of the same program share a few files and add their counters to them.
+  # %4m: the processes of a program share four files, and each process adds its counters to one of
+  # them.
   export LLVM_PROFILE_FILE=$profiles/%4m.profraw
   mkdir -p "$objects" "$profiles"
   chmod 0777 "$profiles"
 }
 
-# keep NAME FILE: keeps a copy of the measured binary. A later build would overwrite it.
+# keep NAME FILE: keeps a copy of the measured binary FILE, because a later build would overwrite
+# FILE.
 keep() { cp "$2" "$objects/$1"; }
 
-# Prints the paths of a package's test programs, from cargo's messages.
+# Prints the paths of the test programs of packages. cargo's messages contain these paths.
 test_programs() {
   cargo test --no-run --message-format=json "$@" 2>/dev/null |
     python3 -c 'import json, sys

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """coverage_summary.py ROOT ALL.LCOV OUT.LCOV: counts the covered lines of each folder.
 
-Leaves out the lines of unit tests, also in OUT.LCOV. Exit code 1 if a folder is below its minimum.
+Reads ALL.LCOV and writes OUT.LCOV, which does not contain the lines of unit tests. Prints the
+percentage of each folder. Exit code 1 if a folder is below its minimum.
 
-Several measured programs can contain the same function. A line is covered if any program ran it.
+Several measured programs can contain the same line. The line is covered if any program ran it.
 """
 
 import re
@@ -23,7 +24,10 @@ WANTED_IN_ALL = 85
 
 
 def test_lines(path):
-    """The number of the line `#[cfg(test)]` above `mod tests`, which this project puts last."""
+    """Returns the number of the line `#[cfg(test)]` above `mod tests`.
+
+    The tests are the last part of a file in this project.
+    """
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         if line.startswith("#[cfg(test)]") and any(

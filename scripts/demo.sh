@@ -1,11 +1,11 @@
 #!/bin/bash
-# demo.sh: the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
+# demo.sh: runs the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
 #
-#   demo.sh run    builds and installs the extension, starts a new cluster in target/demo (it
-#                  deletes the cluster of an earlier run), and runs demo/walkthrough.sql
-#   demo.sh psql   runs psql on it, interactively or with standard input
-#   demo.sh url    prints its connection URL
-#   demo.sh stop   stops it
+#   demo.sh run    builds and installs the extension, deletes the cluster of an earlier run, starts
+#                  a new cluster in target/demo, and runs demo/walkthrough.sql
+#   demo.sh psql   runs psql on the cluster, interactively or with standard input
+#   demo.sh url    prints the cluster's connection URL
+#   demo.sh stop   stops the cluster
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 database=leads_demo
@@ -23,7 +23,8 @@ run() {
   cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" \
     -c "CREATE DATABASE $database OWNER lead_app"
   step "What it records (demo/walkthrough.sql)"
-  # Errors go to standard output, in order with the results: the walkthrough shows some of them.
+  # The walkthrough shows some errors. They go to standard output, so that they appear between the
+  # results.
   (cd "$ROOT/demo" &&
     cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <walkthrough.sql 2>&1)
   step "Done. The demo is still running:"

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Finds unguarded functions that PostgreSQL can call. A panic in such a function ends the server.
+"""Finds functions without a guard that PostgreSQL can call. A panic in one would end the server.
 
 A function with a C calling convention passes if it meets one of these conditions:
 * It has the attribute #[pgrx::pg_guard], which turns a panic into an error of the statement.
-* It is a hook in src/hooks that calls the next hook with `next::`, `.run(` or `previous(`. Its
-  prelude and epilogue are guarded functions. It runs other Rust code only where a comment above it,
-  `// Unguarded: ...`, allows this.
-* The comment `// Unguarded: ...` above it says why nothing in it can panic or raise an error.
-* It only returns the address of a static to PostgreSQL (pg_finfo_...).
+* It is a hook in src/hooks that calls the next hook with `next::`, `.run(` or `previous(`. The
+  prelude and the epilogue of a hook are guarded functions of their own.
+* A comment `// Unguarded: ...` above the function gives the reason why it needs no guard.
+* Its name begins with pg_finfo_. Such a function only returns the address of a static.
+
+Hooks and callbacks that are registered outside of src/hooks are findings too.
 """
 
 import re
@@ -23,7 +24,7 @@ NEXT = re.compile(r"next::\w+\(|\.run\(|previous\(|\$work\(")
 
 
 def body(lines, start):
-    """The lines of the function that begins at `start`."""
+    """Returns the lines of the function that begins at `start`."""
     depth, seen = 0, False
     for number in range(start, len(lines)):
         depth += lines[number].count("{") - lines[number].count("}")

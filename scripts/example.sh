@@ -1,13 +1,15 @@
 #!/bin/bash
-# example.sh: the example application examples/leads-api, behind `make example`.
+# example.sh: runs the example application examples/leads-api, behind `make example`.
 #
-#   example.sh run    builds and installs the extension, starts a cluster in target/example and the
-#                     application on 127.0.0.1, on port $PORT or a free one, and prints its URL.
-#                     The first run adds the data of leads_api/walkthrough.py. The data stays until
-#                     `make clean`. SIGNED=1 in the first run signs checkpoints, with a key that
-#                     the lead-audit command makes
-#   example.sh stop   stops both
-#   example.sh test [ARGUMENT...]   runs its tests in a separate cluster; ARGUMENTs as in pytest
+#   example.sh run    builds and installs the extension, and starts a cluster in target/example.
+#                     Then starts the application on 127.0.0.1, on the port $PORT or on a free
+#                     port, and prints its URL. The first run adds the data of
+#                     leads_api/walkthrough.py. The data stays until `make clean`. With SIGNED=1 in
+#                     the first run, checkpoints are signed with a key that the lead-audit command
+#                     makes
+#   example.sh stop   stops the application and the cluster
+#   example.sh test [ARGUMENT...]   runs the tests of the application in a separate cluster. The
+#                     ARGUMENTs go to pytest
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 folder=$ROOT/examples/leads-api
@@ -16,10 +18,12 @@ pid_file=$TARGET/example.pid
 log=$TARGET/logs/example.log
 cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
 
-# start_cluster CLUSTER [LINE...]: failed statements and sealing need the library preloaded.
+# start_cluster CLUSTER [LINE...]: starts a cluster that preloads the library, because the
+# recording of failed statements and sealing need a preloaded library.
 start_cluster() { cluster start "$1" "shared_preload_libraries = 'lead_audit'" "${@:2}"; }
 
-# make_key CLUSTER: makes a key that the server can read, and a directory that it can write to.
+# make_key CLUSTER: makes a key that the server can read, and a directory that the server can write
+# to.
 make_key() {
   local home public
   home=$(realpath "$1")
@@ -33,7 +37,8 @@ make_key() {
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home/signing.key"
 }
 
-# Prints the pid of the application if it runs. An old pid file may name another process.
+# Prints the pid of the application if it runs. The pid in an old file may by now belong to another
+# process.
 server_pid() {
   local pid
   pid=$(cat "$pid_file" 2>/dev/null) &&
@@ -99,8 +104,8 @@ stop_application() {
   rm -f "$pid_file"
 }
 
-# The browser tests need Debian's Chromium. Only root can install it. Without it the tests are
-# skipped.
+# Installs Debian's Chromium for the browser tests. Only root can do that. Without Chromium the
+# browser tests are skipped.
 get_chromium() {
   command -v chromium >/dev/null && return
   if [ "$(id -u)" -ne 0 ] || [ "${LEAD_AUDIT_PRIVATE_PACKAGES:-}" = 1 ] ||
@@ -131,7 +136,8 @@ run_tests() {
     cd "$folder"
     export PYTHONDONTWRITEBYTECODE=1 LEADS_TEST_URL
     LEADS_TEST_URL=$(cluster url "$dir-test")
-    # For the test of signed checkpoints. `make test` and `make example SIGNED=1` build it.
+    # The test of signed checkpoints needs the command lead-audit. `make test` and `make example
+    # SIGNED=1` build it.
     export LEAD_AUDIT_COMMAND=$TARGET/debug/lead-audit
     [ -e "$LEAD_AUDIT_COMMAND" ] || LEAD_AUDIT_COMMAND=$TARGET/release/lead-audit
     "$python" -m mypy

@@ -1,6 +1,6 @@
 #!/bin/bash
-# install.sh: builds the extension (release) and installs it into the private server of the demo
-# and the acceptance tests. cargo decides which parts to compile.
+# install.sh: makes a release build of the extension, and installs it into the private server of
+# the demo and the acceptance tests. cargo compiles only the parts that have changed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -10,6 +10,6 @@ step "Building and installing the extension for PostgreSQL $PG_MAJOR" \
 (
   flock 9
   run_logged install cargo pgrx install --release --pg-config "$BIN/pg_config" "${PG_FEATURES[@]}"
-  # For the tests of the upgrade: CREATE EXTENSION lead_audit VERSION '1.0'.
+  # The tests of the upgrade install an earlier version: CREATE EXTENSION lead_audit VERSION '1.0'.
   cp "$ROOT"/sql/released/lead_audit--*.sql "$("$BIN/pg_config" --sharedir)/extension/"
 ) 9>"$TARGET/install.lock"

@@ -1,14 +1,16 @@
-# lib.sh: sourced by all scripts. It sets paths, the user of the server, and the environment of
-# cargo and pgrx. It starts and installs nothing; setup.sh does.
+# lib.sh: all other scripts source this file. It sets paths, the user of the server, and the
+# environment of cargo and pgrx. It does not start or install anything. setup.sh does that.
 #
 #   ROOT       the checkout
-#   TARGET     ROOT/target: all output of the scripts ($LEAD_AUDIT_TARGET: assertions.sh builds
-#              elsewhere)
-#   STATE      the files that the server's user must reach (server, clusters): TARGET, or a
-#              directory outside it, see below
+#   TARGET     the directory for all output of the scripts: ROOT/target, or $LEAD_AUDIT_TARGET,
+#              which assertions.sh sets
+#   STATE      the directory for files that the server's user must be able to read (server,
+#              clusters): TARGET, or a directory outside of the checkout, see below
 #   PG_MAJOR   the major version of PostgreSQL: $PG, by default 15, the version of Debian 12
-#   PREFIX     the private copy of the server for the demo and the acceptance tests (release build)
-#   TEST_PREFIX   the copy for the in-database tests (debug build with the tests)
+#   PREFIX     the private copy of the server for the demo and the acceptance tests, with a release
+#              build of the extension
+#   TEST_PREFIX   the private copy of the server for the in-database tests, with a debug build that
+#              contains the tests
 #   BIN        the server's programs in PREFIX
 # shellcheck shell=bash disable=SC2034 # other scripts use these variables
 
@@ -24,15 +26,15 @@ TARGET=${LEAD_AUDIT_TARGET:-$ROOT/target}
 
 # ---- messages -----------------------------------------------------------------------------------
 
-# The start of the script that called the others.
+# The time at which the outermost script started.
 export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS}
 
 step() { printf '==> [%3d s] %s\n' $((EPOCHSECONDS - LEAD_AUDIT_STARTED)) "$*"; }
 note() { printf '    %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# run_logged NAME COMMAND...: runs COMMAND with its output in target/logs/NAME.log, shows its
-# progress, and the end of the log if it fails.
+# run_logged NAME COMMAND...: runs COMMAND, with its output in target/logs/NAME.log. Shows the
+# progress meanwhile. If COMMAND fails, shows the end of the log and ends the script.
 run_logged() {
   local log=$TARGET/logs/$1.log ticker status=0
   shift
@@ -51,12 +53,12 @@ run_logged() {
   fi
 }
 
-# Shows the last line of a growing log with the time: in place on a terminal, else one line every
-# 20 seconds. Ends with its parent.
+# Shows the last line of a growing log, with the time. On a terminal the line replaces the line
+# before. Elsewhere the function prints a line every 20 seconds. Ends when the calling script ends.
 show_progress() {
   local start=$SECONDS seconds line
-  # The sleep is short and closes the caller's output and lock, because it can outlive this
-  # function.
+  # The sleep can outlive this function. So it is short, and closes the output and the lock file
+  # (descriptor 9) that it inherits.
   while sleep 1 >/dev/null 2>&1 9>&- && kill -0 "$$" 2>/dev/null; do
     seconds=$((SECONDS - start))
     line=$(tail -n 1 "$1" | tr -d '\r' | sed 's/^ *//' | cut -c 1-80)
@@ -71,8 +73,8 @@ show_progress() {
 [[ " ${MAJORS[*]} " == *" $PG_MAJOR "* ]] ||
   die "PG=$PG_MAJOR: the extension supports PostgreSQL ${MAJORS[*]}"
 
-# private_apt_conf DIR: settings for an apt that keeps lists, packages and status in DIR, needs no
-# rights, and runs no hook of the system.
+# private_apt_conf DIR: prints the configuration for an apt that keeps its lists, packages and
+# status in DIR. Such an apt needs no rights of root, and runs none of the system's hooks.
 private_apt_conf() {
   local work=$1
   cat <<CONF
@@ -108,16 +110,16 @@ fi
 mkdir -p "$TARGET" 2>/dev/null && [ -w "$TARGET" ] ||
   die "cannot write to $TARGET (was it made by root? then: sudo rm -rf '$TARGET')"
 
-# PostgreSQL refuses to run as root. The server then runs as postgres or, without such a user, as
-# nobody.
+# PostgreSQL refuses to run as root. If root runs the scripts, the server runs as the user
+# postgres, or as nobody if there is no such user.
 SERVER_USER=
 if [ "$(id -u)" -eq 0 ]; then
   SERVER_USER=nobody
   ! id -u postgres >/dev/null 2>&1 || SERVER_USER=postgres
 fi
 
-# Runs a command as the user of the server. It starts in /, because that user may not be able to
-# enter the current directory.
+# Runs a command as the user of the server. The command starts in /, because the user of the server
+# may not be allowed to enter the current directory.
 as_server() {
   if [ -n "$SERVER_USER" ]; then
     (cd / && exec setpriv --reuid "$SERVER_USER" --regid "$(id -g "$SERVER_USER")" \
@@ -127,9 +129,10 @@ as_server() {
   fi
 }
 
-# If the server's user cannot enter the checkout (in the home of root, or with the mode 0700),
-# server and clusters are in a directory outside. It is named after the checkout and linked from
-# target/state.
+# The server's user may not be allowed to enter the checkout, for example because it is in the home
+# directory of root or has the mode 0700. Then the server and the clusters are in a directory in
+# /var/tmp. The name of this directory depends on the path of the checkout, and target/state is a
+# link to the directory.
 STATE=$TARGET
 if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
   STATE=/var/tmp/lead_audit-$(printf %s "$TARGET" | sha256sum | cut -c 1-12)
@@ -150,25 +153,26 @@ BIN=$PREFIX/usr/lib/postgresql/$PG_MAJOR/bin
 PACKAGES=$STATE/packages # Debian packages that could not be installed, unpacked by packages.sh
 TOOLS=$TARGET/tools      # cargo-pgrx, and the stand-in for sudo
 
-# Settings of the caller that would misdirect psql, make or cargo.
+# Removes variables of the caller that would change how psql, make or cargo work.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CDPATH
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSERVICEFILE PGOPTIONS
 unset PGDATA PGSSLMODE
 unset PGRX_PG_CONFIG_PATH PGRX_PG_CONFIG_AS_ENV CARGO_BUILD_TARGET
 export LC_ALL=C.UTF-8 USER=${USER:-$(id -un)}
-# Each major version has its own configuration of pgrx, so a change of one does not rebuild the
-# others.
+# Each major version has its own configuration of pgrx. So a change of one configuration does not
+# cause builds for the other versions.
 export CARGO_TARGET_DIR=$TARGET PGRX_HOME=$TARGET/pgrx
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PGRX_HOME=$TARGET/pgrx$PG_MAJOR
-# The arguments of cargo for a version other than the default.
+# The arguments of cargo. They are empty for the default version.
 PG_FEATURES=()
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PG_FEATURES=(--no-default-features --features "pg$PG_MAJOR")
 PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
-# rust-toolchain.toml names the toolchain. If the default toolchain of rustup has the same version
-# under another name, use it: a machine without network cannot download it a second time.
+# rust-toolchain.toml names the toolchain. If rustup's default toolchain has the same version under
+# another name, the scripts use the default toolchain, because a machine without network cannot
+# download the same version again.
 if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
   pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' "$ROOT/rust-toolchain.toml")
   if [[ $'\n'$(rustup toolchain list) != *$'\n'"$pinned"-* &&
@@ -178,21 +182,22 @@ if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
   fi
 fi
 
-# own_pg_config MAJOR: prints the pg_config that the caller chose, for example
-# PG_CONFIG_17=…/pg_config.
+# own_pg_config MAJOR: prints the pg_config that the caller has chosen, for example with
+# PG_CONFIG_17=/path/to/pg_config.
 own_pg_config() {
   local variable=PG_CONFIG_$1
   [ -n "${!variable:-}" ] && echo "${!variable}"
 }
 
-# Prints the existing directories among the arguments (patterns), joined with ':'.
+# Prints those of its arguments that are existing directories, joined with ':'. The caller passes
+# patterns, which stay as they are if nothing matches.
 existing_dirs() {
   local dir joined=
   for dir in "$@"; do [ ! -d "$dir" ] || joined=${joined:+$joined:}$dir; done
   printf %s "$joined"
 }
 
-# Makes the unpacked files of packages.sh visible to the server, to bindgen and on the PATH.
+# Makes the files that packages.sh has unpacked visible to the server, to bindgen and on the PATH.
 use_private_packages() {
   local libraries
   [ -d "$PACKAGES/usr" ] && [ -z "${LEAD_AUDIT_PACKAGES_USED:-}" ] || return 0
@@ -208,7 +213,7 @@ use_private_packages() {
 }
 use_private_packages
 
-# Gets everything that is missing. Scripts that build or test call it.
+# Gets everything that is missing. Scripts that build or test call this function.
 setup() {
   "$ROOT/scripts/setup.sh"
   use_private_packages

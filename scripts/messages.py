@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """messages.py: compares docs/troubleshooting.md with the messages in src/ and sql/.
 
-messages.py          prints SQLSTATE and message from the sources, with "…" for the variable parts
-messages.py --check  exit code 1 and the differences, if a message is missing on the page, has
-                     another SQLSTATE there, or is only on the page
+messages.py          prints the SQLSTATE and the text of each message in the sources, with "…" for
+                     the variable parts
+messages.py --check  prints the differences and returns exit code 1, if a message is missing on the
+                     page, has another SQLSTATE on the page, or is not in the sources
 """
 
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/troubleshooting.md"
-# PostgreSQL's own messages that lead_audit causes.
+# Messages of PostgreSQL itself that are on the page, because lead_audit causes them.
 FROM_POSTGRES = {
     'invalid value for parameter "lead_audit.…": …',
     'permission denied to set parameter "lead_audit.…"',
@@ -67,10 +68,11 @@ RUST = [
     re.compile(rf"(?:refused|refusal)\(\s*{CODE},\s*{STRING}"),
     re.compile(r"pgrx::(log|warning|notice)!\(\s*" + STRING),
     re.compile(r"\b(notice)\(&?" + STRING),
-    # A line of the server's log that the code writes without pgrx.
+    # A line that the code writes to the server's log without pgrx.
     re.compile(r"write!\(\s*(line),\s*" + STRING),
 ]
-# Messages that the code passes to the function that raises them.
+# Messages that the code passes to a function that raises them. They have no SQLSTATE in the
+# sources.
 RUST_WITHOUT_CODE = [
     re.compile(rf"wrong\({STRING}"),
     re.compile(rf"(?:Some\(size\)|None) => {STRING}\)?(?:\.to_owned\(\))?,"),
@@ -79,7 +81,7 @@ SQL = re.compile(r"RAISE (EXCEPTION|WARNING|NOTICE)\s+'((?:[^']|'')*)'([^;]*)", 
 
 
 def shape(text):
-    """The message with one "…" for each sequence of variable parts."""
+    """Returns the message with one "…" for each sequence of variable parts."""
     return re.sub(r"\s+", " ", re.sub(r"…(?::?\s?…)*(?:: $)?", "…", text))
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks that the modules of src/ depend on each other in one direction only.
 
-The head of src/lib.rs lists the folders in order. A folder uses only the folders above it in this
-list. Files of one folder do not use each other in a circle. A use of a re-exported name counts as a
-use of the file that defines the name.
+The head of src/lib.rs lists the modules in their order. A module may use only modules above it in
+this list. Files of one module may not use each other in a circle. A use of a re-exported name
+counts as a use of the file that defines the name.
 """
 
 import re
@@ -17,7 +17,7 @@ TEXTS = {
 
 
 def expand(tree):
-    """The paths of a use declaration: `a::{b, c::d}` is a::b and a::c::d."""
+    """Returns the paths of a use declaration. `a::{b, c::d}` has the paths a::b and a::c::d."""
     if (start := tree.find("{")) < 0:
         return [tree.split(" as ")[0].strip()]
     parts = re.findall(r"(?:[^{},]|\{(?:[^{}]|\{[^{}]*\})*\})+", tree[start + 1 : tree.rindex("}")])
@@ -33,7 +33,7 @@ def declared(text, keyword):
 
 
 def resolve(path):
-    """The module that defines the item of a path. The path starts at the crate root."""
+    """Returns the module that defines the item at a path. The path starts at the crate root."""
     module = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in TEXTS), ())
     for exported in declared(TEXTS.get(module, ""), "pub use"):
         if (

@@ -1,16 +1,17 @@
 #!/bin/bash
-# package.sh: Debian packages, behind `make package`. They go to target/deb:
+# package.sh: builds the Debian packages, behind `make package`. They go to target/deb:
 #
-#   postgresql-15-lead-audit   the extension, built for $PG, by default 15
+#   postgresql-15-lead-audit   the extension for PostgreSQL $PG, by default 15
 #   lead-audit                 the command, its manual, and the systemd unit of a witness
 #
-# dpkg-deb packs the files that install.sh has installed. Nothing in them needs a debian/rules.
-# dpkg-shlibdeps computes the dependencies, including the C library of this machine. So build on
-# the oldest Debian that shall be supported.
+# dpkg-deb packs the files that install.sh has installed. There is no debian/rules, because the
+# packages do not need one. dpkg-shlibdeps computes the dependencies of the packages, which include
+# the version of this machine's C library. So run the script on the oldest Debian release that the
+# packages have to support.
 #
-#   package.sh              builds both. lintian checks them if it is installed; its errors are
-#                           fatal
-#   package.sh extension    builds only the first
+#   package.sh              builds both packages. If lintian is installed, it checks them, and the
+#                           script fails if lintian reports an error
+#   package.sh extension    builds only the package of the extension
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 "$ROOT/scripts/install.sh"
 
@@ -18,14 +19,16 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml" | head -n 1)-1
 maintainer='lead_audit maintainers <maintainers@lead-audit.invalid>'
 arch=$(dpkg --print-architecture)
 out=$TARGET/deb
-# The time of the last commit, so that the same sources give the same package. cargo does not see
-# it, because it would compile C code again after each commit.
+# The time stamp in the packages is the time of the last commit, so that the same sources give the
+# same packages. The variable is not exported. With it, cargo would compile C code again after each
+# commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(
   git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CHANGELOG.md"
 )}
 mkdir -p "$out"
 
-# begin PACKAGE: makes its tree in $stage, with the files that every Debian package has.
+# begin PACKAGE: makes the directory $stage for the files of the package, and adds the files that
+# every Debian package has.
 begin() {
   package=$1 stage=$out/stage/$1
   rm -rf "$stage"
@@ -42,7 +45,8 @@ $package ($version) unstable; urgency=medium
 LOG
 }
 
-# libraries FILE: prints the Debian packages that a program or library needs.
+# libraries FILE: prints the Debian packages with the libraries that FILE, a program or library,
+# needs.
 libraries() {
   local work=$out/shlibdeps
   rm -rf "$work"
@@ -56,7 +60,9 @@ libraries() {
   rm -rf "$work"
 }
 
-# finish DEPENDS SHORT: builds the package; the long description is on standard input.
+# finish DEPENDS SHORT [FIELD...]: builds the package. DEPENDS lists its dependencies, SHORT is its
+# short description, and FIELDs are further lines of the control file. The long description is on
+# standard input.
 finish() {
   local deb=$out/${package}_${version}_$arch.deb
   {

@@ -1,17 +1,20 @@
 #!/bin/bash
-# packages.sh: gets what the build needs from Debian: a C compiler, libclang (for bindgen),
-# PostgreSQL with its headers (if the version is that of this Debian; others: server.sh), and
-# Python (for the tests). setup.sh calls it. It is quick and silent when nothing is missing.
+# packages.sh: gets the Debian packages that the build and the tests need: a C compiler, libclang
+# (for bindgen), Python (for the tests), and PostgreSQL with its headers. If PG names another
+# version than Debian's own, server.sh gets PostgreSQL instead. setup.sh calls this script. It is
+# quick and prints nothing if nothing is missing.
 #
-# It installs missing packages with apt if that is allowed: as root, or with sudo without a
-# password. The server itself is an exception, because the package postgresql-15 would create and
-# start a system cluster. The server is downloaded and unpacked in target/packages, with the
-# libraries it lacks. Without apt, everything except the C compiler is unpacked there.
+# The script installs missing packages with apt if it runs as root, or if sudo works without a
+# password. It never installs the server, because the package postgresql-15 would create and start
+# a cluster of the system. It downloads the server, with the libraries that the system lacks, and
+# unpacks them in target/packages. If it may not install packages, it unpacks everything except the
+# C compiler in target/packages.
 #
-#   packages.sh [EXTRA...]   EXTRA: more packages for some tests; they are always unpacked
-#     pip          pip, for Python's venvs, if Python lacks it (scripts/python.sh)
+#   packages.sh [EXTRA...]   EXTRA names further packages for some tests. They are always unpacked,
+#                            never installed
+#     pip          pip, which scripts/python.sh needs, unless Python contains it
 #     sqlsmith     sqlsmith, which generates random queries
-#     pgbouncer    PgBouncer; on the PATH afterwards
+#     pgbouncer    PgBouncer, which is on the PATH afterwards
 #     jdbc         PostgreSQL's JDBC driver, with support for Unix sockets
 #     spring       Spring's jdbc and transaction modules
 #     ruby         Ruby with pg and ActiveRecord, unless installed
@@ -37,7 +40,8 @@ has_libclang() {
   return 1
 }
 has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
-# The server of another version, or one that the caller chose, is not a package of this Debian.
+# True if the server does not come from a package of this Debian: PG names another version, or the
+# caller has chosen a pg_config.
 has_other_server() { [ "$PG_MAJOR" != "$DEBIAN_MAJOR" ] || own_pg_config "$PG_MAJOR" >/dev/null; }
 has_programs() {
   has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"
@@ -133,8 +137,8 @@ has_headers || headers=("postgresql-server-dev-$PG_MAJOR")
 step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them:" \
   "${wanted[*]} ${headers[*]}"
 
-# This apt has its own lists, cache and status, so it needs no rights. It knows the installed
-# packages and downloads the others.
+# The apt for the download has its own lists, cache and status, so it needs no rights of root. It
+# gets a copy of the system's status, so it downloads only packages that are not installed.
 work=$TARGET/apt
 rm -rf "$work"
 mkdir -p "$work"/{lists/partial,archives/partial,lone,unpacked}
@@ -145,7 +149,7 @@ run_logged apt-lists "${apt[@]}" update
 
 [ ${#wanted[@]} -eq 0 ] ||
   run_logged apt-download "${apt[@]}" --download-only install "${wanted[@]}"
-# Only the files of these packages are needed, not the compilers that they depend on.
+# Downloads these packages without their dependencies, which are compilers that nothing needs here.
 [ ${#headers[@]} -eq 0 ] ||
   (cd "$work/lone" && run_logged apt-headers "${apt[@]}" download "${headers[@]}")
 for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do

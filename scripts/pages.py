@@ -1,27 +1,28 @@
 #!/usr/bin/env python3
-"""pages.py: runs the examples on pages of the documentation and compares the output.
+"""pages.py: runs the examples on pages of the documentation, and compares the output with the page.
 
   pages.py [--fill] [--system] [--user USER] PAGE...
 
-Runs blocks of these kinds, in their order:
+Runs the blocks of these kinds, in the order in which they are on the page:
 
-  ```console   a session with psql or the shell. A line with "crm=# " is input of the superuser in
-               the database crm, a line with "crm=> " is input of the role app. "crm-# " continues a
-               statement. "$ " is the shell. Other lines are output: "…" matches any text within a
-               line, and alone in a line any number of lines
-  ```sql       statements that the superuser runs in the database crm; they must succeed
-  ```sh        commands that must succeed
+  ```console   a session with psql or the shell. A line that begins with "crm=# " is input of the
+               superuser in the database crm. A line that begins with "crm=> " is input of the role
+               app. "crm-# " continues a statement, and "$ " is input of the shell. All other lines
+               are output. In output, "…" matches any text within a line. A line that is only "…"
+               matches any number of lines
+  ```sql       statements of the superuser in the database crm. They must succeed
+  ```sh        commands of the shell. They must succeed
 
-A word after the kind limits where a block runs. A "system" block needs a whole server with Debian's
-pg_ctlcluster, and runs only with --system. An "elsewhere" block never runs. Two kinds of comments
-control the run:
+A word after the kind limits where a block runs. A "system" block needs a server that Debian's
+pg_ctlcluster manages, and runs only with --system. An "elsewhere" block never runs. Two kinds of
+comments control the run:
 
-  <!-- before …SQL… -->    statements that the superuser runs first
+  <!-- before …SQL… -->    statements that the superuser runs at this point. The page hides them
   <!-- until SELECT … -->  waits until the query returns t
 
-Creates the database crm and its owner, the role app, if they are missing. psql finds the server
-through the environment (PGHOST). --user runs psql as that user of the system. --fill writes changed
-output into the page.
+If they are missing, creates the database crm and its owner, the role app. psql finds the server
+through variables such as PGHOST. With --user, psql runs as that user of the system. With --fill,
+the script writes changed output into the page.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def strip_end(lines):
 
 
 class Psql:
-    """A psql session that stays open."""
+    """A psql session that stays open between examples."""
 
     def __init__(self, database, role, user):
         command = ["psql", "-X", "-d", database, "-U", role, "-v", "VERBOSITY=default"]
@@ -84,9 +85,9 @@ class Runner:
         self.directory = tempfile.TemporaryDirectory()
 
     def psql(self, database, role, text):
-        """Returns the output of psql in the session of this role.
+        """Runs `text` in the psql session of this role, and returns the output.
 
-        The role "waiting" is the superuser in a separate session.
+        The role "waiting" stands for a second session of the superuser.
         """
         key = (database, role)
         if key not in self.sessions:

@@ -1,19 +1,20 @@
 #!/bin/bash
-# postgres_source.sh: prints the directory of PostgreSQL's sources, for the major version PG.
-# Downloads the sources if they are missing. Only the sources contain PostgreSQL's test suites.
+# postgres_source.sh: prints the directory with the sources of PostgreSQL, of the major version PG.
+# Downloads the sources if they are missing. They contain PostgreSQL's test suites, which no
+# package contains.
 #
 #   PG_SOURCE_16=/path/to/sources   uses these unpacked sources, and does not change them
-#   else     downloads Debian's source package and unpacks it into target/source17. Takes the
-#            newest version that the mirror has, because the mirror may lack a version that was
-#            just replaced. Skips Debian's patches: they would make the server load libraries from
-#            the directories of the system
+#   otherwise  downloads Debian's source package and unpacks it into target/source17. Takes the
+#              newest version that the mirror really has, because the mirror's list may name a
+#              version that the mirror lacks. Does not apply Debian's patches, because with them
+#              the server would load libraries from the directories of the system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# The Debian releases that have this major version as a source package. No release has 16. `stable`
-# is a fallback: it may list an earlier version that the mirror has, when the list of the release
-# names a newer version that the mirror lacks.
+# The Debian releases that have each major version as a source package. No release has 16. `stable`
+# is a fallback. If the list of trixie names a version that the mirror lacks, the list of stable
+# may name an earlier version that the mirror has.
 declare -A suites=(
   [15]="bookworm bookworm-security"
   [17]="trixie trixie-security stable"

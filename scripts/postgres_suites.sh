@@ -2,24 +2,29 @@
 # postgres_suites.sh: runs PostgreSQL's regression and isolation suites with the library in the
 # server, behind `make test-postgres`. Each suite runs in three modes:
 #
-#   plain       without the library. Its differences from the expected output come from this
+#   plain       without the library. Differences from the expected output are then caused by this
 #               machine
 #   preloaded   with the library preloaded and the extension in the database
-#   watched     as preloaded, and an event trigger watches every table that the suite creates
+#   watched     with the library preloaded and the extension in the database. In addition, an event
+#               trigger enables lead_audit for every table that the suite creates
 #               (postgres_suites/watch.sql)
 #
-# A result of preloaded or watched may differ from plain only where postgres_suites/accepted.txt
-# accepts the difference and gives the reason. Afterwards verify() must find no fault, every entry
-# must be written, no process of the server may have died, and the entries must agree with the
-# logical decoding of the same WAL (postgres_suites/oracle.sql).
+# A result in the mode preloaded or watched may differ from the result in the mode plain only if
+# postgres_suites/accepted.txt accepts the difference and gives the reason. After the run, verify()
+# must find no fault, there must be no unwritten entry, and no process of the server may have died.
+# In the mode watched, the entries must also agree with the logical decoding of the WAL
+# (postgres_suites/oracle.sql).
 #
-#   postgres_suites.sh                  runs all modes; the suites come from postgres_source.sh
-#   postgres_suites.sh run MODE SUITE [TEST...]   runs one mode and suite (regress or isolation),
-#                                       or some of its tests in this order
+#   postgres_suites.sh                  runs both suites in all modes, and compares the results.
+#                                       The suites come from postgres_source.sh
+#   postgres_suites.sh prepare          only copies the suites and compiles their libraries
+#   postgres_suites.sh run MODE SUITE [TEST...]   runs one suite (regress or isolation) in one
+#                                       mode. With TESTs, runs only these tests, in this order
 #   postgres_suites.sh compare          only compares the results of the last runs again
 #
-# The output stays in target/postgres-suites15 (or where target/state points). MODE/SUITE contains
-# results/, run.log and server.log.
+# The output stays in target/postgres-suites15, or in the directory of the same name that
+# target/state points to. Its directories MODE/SUITE contain output/results/, run.log and
+# server.log.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 MODES=(plain preloaded watched)
@@ -28,7 +33,7 @@ files=$ROOT/scripts/postgres_suites
 work=$STATE/postgres-suites$PG_MAJOR
 cluster=$ROOT/scripts/cluster.sh
 
-# Copies the files of both suites to where the server's user can read them, and compiles the
+# Copies the files of both suites to a directory that the server's user can read, and compiles the
 # libraries that the suites load.
 prepare() {
   local source library directory headers
@@ -49,8 +54,9 @@ prepare() {
   get_psql "$source"
 }
 
-# The output of a script also depends on psql's version. If the server is newer than the sources,
-# this gets a psql of the version of the sources.
+# Gets a psql for the suites. Their output also depends on the version of psql. If the version of
+# the server's psql is not that of the sources, the function downloads a psql of the sources'
+# version.
 get_psql() {
   local source=$1 version package
   ln -s "$BIN/psql" "$work/psql"
@@ -87,7 +93,8 @@ run() {
     name=isolation_regression program=isolation/pg_isolation_regress schedule=isolation_schedule
   }
   [ "$mode" = plain ] || settings+=("shared_preload_libraries = 'lead_audit'")
-  # The WAL also contains UPDATEs that change nothing, so the log must have entries for them.
+  # The WAL also contains UPDATEs that change nothing. With log_unchanged, the audit trail contains
+  # them too.
   [ "$mode" != watched ] || settings+=("lead_audit.log_unchanged = on")
   tests=("$@")
   [ $# -gt 0 ] || tests=("--schedule=$work/$suite/$schedule")
@@ -95,13 +102,13 @@ run() {
   [ ! -e "$directory/cluster" ] || "$cluster" remove "$directory/cluster"
   rm -rf "$directory"
   mkdir -p "$directory"
-  # fsync is off because no data has to survive a crash of the machine. The replication slot needs
-  # wal_level, and the suites need prepared transactions.
+  # fsync is off, because no data has to survive a crash of the machine. The replication slot needs
+  # wal_level = logical, and the suites need prepared transactions.
   "$cluster" start "$directory/cluster" "fsync = off" "wal_level = logical" \
     "max_prepared_transactions = 20" "lc_messages = 'C'" "max_wal_size = '4GB'" \
     "dynamic_library_path = '\$libdir:$work/lib'" "${settings[@]}"
   sql() { "$cluster" psql "$directory/cluster" -XqAt -v ON_ERROR_STOP=1 "$@"; }
-  # Creates the database as pg_regress would.
+  # Creates the database in the way that pg_regress does.
   sql -d postgres -c "CREATE DATABASE $name TEMPLATE template0 LOCALE 'C'"
   for setting in "lc_messages = 'C'" "lc_monetary = 'C'" "lc_numeric = 'C'" "lc_time = 'C'" \
     "bytea_output = 'hex'" "timezone_abbreviations = 'Default'"; do
@@ -115,8 +122,8 @@ run() {
   socket=$("$cluster" socket "$directory/cluster")
   [ "$mode" != watched ] || start_oracle
   programs=$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test
-  # Exit code 1 means that results differ from PostgreSQL's expected output. compare.py judges
-  # them.
+  # Exit code 1 means that results differ from PostgreSQL's expected output. compare.py checks
+  # these differences.
   as_server env --chdir="$directory/output" "$programs/$program" \
     --inputdir="$work/$suite" --outputdir="$directory/output" --bindir="$work" \
     --dlpath="$work/lib" --use-existing --dbname=$name --host="$socket" --port=5432 \
@@ -135,8 +142,8 @@ run() {
   "$cluster" remove "$directory/cluster"
 }
 
-# Decodes the changes of the suite while it runs. If nobody read the slot, it would keep VACUUM
-# from removing dead rows of the catalogs.
+# Starts to decode the changes of the suite. They are decoded while the suite runs, because an
+# unread replication slot would keep VACUUM from removing dead rows of the catalogs.
 start_oracle() {
   sql -d "$name" -c "SELECT FROM pg_create_logical_replication_slot('oracle', 'test_decoding')"
   mkfifo "$directory/changes"
@@ -171,7 +178,8 @@ all() {
   for mode in "${MODES[@]}"; do
     step "PostgreSQL $PG_MAJOR's suites, mode $mode"
     jobs=()
-    # The isolation suite mostly waits, so both suites in parallel take little longer than one.
+    # The suites run in parallel. The isolation suite mostly waits, so both together take little
+    # longer than the regression suite alone.
     for suite in "${SUITES[@]}"; do
       (run "$mode" "$suite") & jobs+=($!)
     done

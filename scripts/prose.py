@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""prose.py: checks the style of every Markdown page, and the paths that it names. Prints findings.
-Exit code 1 if there are any.
+"""prose.py: checks the style of Markdown pages, and that the paths that they name exist. Prints its
+findings. Exit code 1 if there are findings.
 
-  prose.py [PAGE...]          checks the pages, by default all of them
-  prose.py --wrap PAGE...     first breaks paragraphs and lists into lines of at most 100 columns
+  prose.py [PAGE...]          checks the pages, by default all pages of the project
+  prose.py --wrap PAGE...     wraps paragraphs and lists at 100 columns, then checks the pages
 
 CONTRIBUTING.md ("Prose") has the rules in plain words. Code blocks and `code` are not prose.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 100
 WORDS = 35
-# Private words, figures of speech and hard constructions, each with a replacement.
+# Words and constructions that are hard to understand, each with a replacement.
 AVOID = {
     r"\bwhoever\b": "name the role: a superuser, an application, you",
     r"\bwhatever\b|\bhowever many\b": "name the things",
@@ -39,17 +39,17 @@ AVOID = {
     r"\bfailing row\b": "rejected row",
     r"\bnewcomer\b": "new partition, new user",
 }
-# A sentence with one of these as its first word hides its subject.
+# The first words of sentences whose subject is hard to find.
 OPENERS = re.compile(r"(?:What|Whoever|Whatever|Of|That|Those that|Who)\s(?!is\b.*\?)")
 FENCE = re.compile(r"^(\s*)(```|~~~)")
-# The path of a file or folder of this project, as `code`.
+# A path of a file or folder of this project, in code style.
 PATH = re.compile(
     r"`((?:bench|clients|crates|demo|docs|examples|pgrx-tests|scripts|sql|src|verifiers)/[\w./-]*)`"
 )
 
 
 def prose(text):
-    """The paragraphs and list items of a page: (line number, text)."""
+    """Returns the paragraphs and list items of a page, as pairs of line number and text."""
     found, fenced, comment = [], False, False
     block, start = [], 0
 
@@ -103,7 +103,7 @@ def sentences(text):
 
 
 def wrap(text):
-    """Wraps the paragraphs and list items of a page again. Changes nothing else."""
+    """Wraps the paragraphs and list items of a page. Changes nothing else."""
     lines, block, fenced, comment = [], [], False, False
 
     def end():
@@ -166,7 +166,8 @@ def faults(path):
     for number, line in enumerate(text.splitlines(), 1):
         if FENCE.match(line):
             fenced = not fenced
-        # A table's row, a link, a signature and the output of a program cannot be broken.
+        # These lines cannot be broken: the row of a table, a link, a signature, and the output of a
+        # program.
         if (
             len(line) > COLUMNS
             and not fenced

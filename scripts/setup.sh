@@ -1,11 +1,12 @@
 #!/bin/bash
-# setup.sh: gets everything for building and testing, under target/: Debian packages (packages.sh),
-# a private copy of the PostgreSQL server, cargo-pgrx, and pgrx's configuration. Every other script
-# calls it first. When nothing is missing, it takes a fraction of a second and prints nothing.
+# setup.sh: gets everything that building and testing need, and puts it under target/: Debian
+# packages (packages.sh), a private copy of the PostgreSQL server, cargo-pgrx, and the
+# configuration of pgrx. Scripts that build or test call this script first. If nothing is missing,
+# it takes a fraction of a second and prints nothing.
 #
-# The server is a copy, because extensions are installed into it and nothing outside the checkout
-# may change. Debian's pg_config finds its directories relative to itself, so the copy keeps the
-# layout usr/lib, usr/share, usr/include.
+# The scripts install the extension into a copy of the server, because they must not change
+# anything outside of the checkout. Debian's pg_config finds the other directories relative to its
+# own path, so the copy has the same layout: usr/lib, usr/share and usr/include.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 pgrx_version=$(sed -n 's/^pgrx = "=\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml")
@@ -23,7 +24,8 @@ check_rust() {
     die "Rust $rust_version or later is needed; $(command -v rustc) is $found."
 }
 
-# copy_server PREFIX: copies Debian's server, again after a change of its packages.
+# copy_server PREFIX: copies Debian's server to PREFIX, if PREFIX has no copy or if the server's
+# packages have changed since the copy.
 copy_server() {
   local prefix=$1 from='' stamp part
   local postgres=usr/lib/postgresql/$PG_MAJOR/bin/postgres
@@ -43,8 +45,8 @@ copy_server() {
   mkdir -p "$prefix.new/usr/lib/postgresql" "$prefix.new/usr/share/postgresql" \
     "$prefix.new/usr/include"
   for part in "lib/postgresql/$PG_MAJOR" "share/postgresql/$PG_MAJOR" include/postgresql; do
-    # Server, client programs and headers may be split between the system and the unpacked
-    # packages.
+    # Some of the server, the client programs and the headers may be installed in the system, and
+    # the others in the unpacked packages.
     for from in "$PACKAGES" ""; do
       [ ! -d "$from/usr/$part" ] ||
         cp -a --no-preserve=ownership "$from/usr/$part" "$prefix.new/usr/$(dirname "$part")/"
@@ -60,8 +62,8 @@ get_cargo_pgrx() {
   name=$(cargo-pgrx pgrx --version 2>/dev/null) || true
   [ "${name##* }" != "$pgrx_version" ] || return 0
   step "Building cargo-pgrx $pgrx_version (once; about 2 minutes)"
-  # Without its default features it does not need OpenSSL's headers. It only calls cargo and copies
-  # files, so a fast compilation matters more than fast code.
+  # Without its default features, cargo-pgrx does not need the headers of OpenSSL. cargo-pgrx only
+  # calls cargo and copies files, so a fast compilation matters more than fast code.
   run_logged cargo-pgrx env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     cargo install --locked cargo-pgrx --version "=$pgrx_version" --no-default-features --force \
@@ -69,7 +71,8 @@ get_cargo_pgrx() {
   rm -rf "$TOOLS/build"
 }
 
-# Writes the file of `cargo pgrx init`, but only if it differs: a newer file rebuilds pgrx-pg-sys.
+# Writes the file that `cargo pgrx init` would write, but only if its content changes. With a newer
+# file, cargo would build pgrx-pg-sys again.
 configure_pgrx() {
   local config
   config="[configs]
@@ -79,8 +82,8 @@ pg$PG_MAJOR = \"$TEST_PREFIX/usr/lib/postgresql/$PG_MAJOR/bin/pg_config\""
     printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
 }
 
-# `cargo pgrx test --runas` calls sudo. For root, this script replaces it, because sudo may not be
-# installed. test.sh puts it on the PATH.
+# Writes a script that replaces sudo if root runs the tests, because `cargo pgrx test --runas`
+# calls sudo and sudo may not be installed. test.sh puts this script on the PATH.
 write_sudo() {
   [ -n "$SERVER_USER" ] && [ ! -e "$TOOLS/sudo/sudo" ] || return 0
   mkdir -p "$TOOLS/sudo"

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """site.py: prepares the pages for mdBook and checks the links of the site, behind `make docs`.
 
-site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and their pictures
-                    to DIR/src, where mdBook reads them. They keep their relative paths, so that
-                    links between them keep working
-site.py links DIR   checks that each link of the site in DIR leads to a file and a heading
+site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and the pictures of
+                    all these pages to DIR/src, where mdBook reads them. The copies keep their
+                    relative paths, so that links between pages still work
+site.py links DIR   checks that each link within the site in DIR leads to a file, and to a heading
+                    if it names one
 """
 
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-# Pages that are no chapter: the list itself, and templates.
+# The page that is not a chapter of the site, because it is the list of chapters.
 NO_CHAPTER = {"docs/SUMMARY.md"}
 
 
@@ -36,7 +37,7 @@ def pages(work):
     shutil.rmtree(work, ignore_errors=True)
     for name in chapters:
         (work / "src" / name).parent.mkdir(parents=True, exist_ok=True)
-        # Files that are not on the site cannot be linked. Only the text of such a link stays.
+        # A link to a file that is not on the site is replaced by the text of the link.
         text = (ROOT / name).read_text(encoding="utf-8")
         linked = re.sub(
             r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)",

@@ -1,21 +1,21 @@
 #!/bin/bash
-# storm.sh: a stress test of random concurrent sessions, behind `make test-storm`. Writers run
-# random statements of every kind and change the tables that other writers use (storm/writers.py).
-# sqlsmith runs beside them. A superuser cancels and terminates sessions and workers, and rewrites
-# the catalogs with VACUUM FULL (storm/chaos.py). In the last sixth of the time, processes are
-# killed, and the server restarts.
+# storm.sh: runs a stress test of random concurrent sessions, behind `make test-storm`. Sessions
+# called writers run random statements of every kind, and change the tables that other writers use
+# (storm/writers.py). sqlsmith runs at the same time. A superuser cancels and terminates sessions
+# and workers, and rewrites the catalogs with VACUUM FULL (storm/chaos.py). In the last sixth of
+# the time, the test also kills processes, and the server restarts.
 #
-# Afterwards the server must have restarted only after kills, the entries must agree with the
-# logical decoding of the WAL (postgres_suites/oracle.sql), verify() must find no fault, and every
-# failure must have a record. An entry may be missing only if the lock_timeout of its session
-# prevented the write. It must then be counted as a gap.
+# Afterwards the test checks the following. The server has restarted only after kills. The entries
+# agree with the logical decoding of the WAL (postgres_suites/oracle.sql). verify() finds no fault.
+# Every failed statement is recorded. An entry may be missing only if a lock timeout or a deadlock
+# prevented the write. Then an entry with the outcome gap must stand for the missing entry.
 #
-#   storm.sh [SECONDS [SEED]]   by default 1800 seconds, plus the time to start and end, and a
-#                               random seed. The same seed gives the same statements in each
-#                               session, but not at the same time
+#   storm.sh [SECONDS [SEED]]   SECONDS is the time without the start and the end, by default 1800.
+#                               SEED is random by default. The same seed gives each session the
+#                               same random choices, but not at the same times
 #
-# The output and the server's log stay in target/storm (or where target/state points). After faults
-# the stopped cluster stays too.
+# The output and the server's log stay in target/storm, or in the directory of the same name that
+# target/state points to. If the test found faults, the stopped cluster stays too.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 seconds=${1:-1800} seed=${2:-$((EPOCHSECONDS % 100000))}

@@ -1,33 +1,39 @@
 #!/bin/bash
-# test.sh: all tests, behind `make test`.
+# test.sh: runs the tests, behind `make test`.
 #
-#   test.sh              unit and property tests, in-database tests, acceptance tests, Python
-#                        tests and the example's tests. PG=17 test.sh: lints, in-database and
-#                        acceptance tests with PostgreSQL 17, which it downloads. The other tests
-#                        do not depend on the version of the server
-#   test.sh named NAME   the tests of any kind with NAME in their name, behind `make test NAME=...`
-#   test.sh majors       all of that with 15, then with each other major version
+#   test.sh              runs all tests: the unit and property tests, the in-database tests, the
+#                        acceptance tests, and the tests of the verifier, of the Python client and
+#                        of the example. PG=17 test.sh downloads PostgreSQL 17, and runs the lints,
+#                        the in-database tests and the acceptance tests with it. The other tests do
+#                        not depend on the version of the server
+#   test.sh named NAME   runs the tests of any kind with NAME in their name, behind
+#                        `make test NAME=...`
+#   test.sh majors       runs all tests with each supported major version
 #   test.sh crates       only the tests of crates/, without a server
-#   test.sh pgrx [NAME...]             only the in-database tests (pgrx-tests/), or those with NAME
-#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs as
-#                                      in cargo test
-#   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17. Not part of all tests
-#   test.sh released     the update from version 1.0, built from its commit. Not part of all tests
+#   test.sh pgrx [NAME...]             only the in-database tests (pgrx-tests/). With NAMEs, only
+#                                      those with a NAME in their name
+#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build. The
+#                                      ARGUMENTs go to cargo test
+#   test.sh upgrade      the test of pg_upgrade from PostgreSQL 15 to 17. It is not part of all
+#                        tests
+#   test.sh released     the test of the update from version 1.0, which is built from its commit.
+#                        It is not part of all tests
 #   test.sh verifier     only verifiers/python, without a server
-#   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md; ARGUMENTs as in
+#   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md. The ARGUMENTs go to
 #                                      pytest
-#   test.sh example [ARGUMENT...]      only examples/leads-api; ARGUMENTs as in pytest
+#   test.sh example [ARGUMENT...]      only examples/leads-api. The ARGUMENTs go to pytest
 #
-# The in-database tests run under `cargo pgrx test`, which creates a new cluster and starts its
-# server. That server listens on a free port of localhost, because pgrx needs one.
+# `cargo pgrx test` runs the in-database tests. It creates a new cluster and starts its server.
+# This server listens on a free port of localhost, because pgrx connects over TCP.
 #
-# The acceptance tests start the server in LEAD_AUDIT_PG_CONFIG, with clusters in
-# LEAD_AUDIT_STATE_DIR.
+# The acceptance tests start the server of the pg_config in LEAD_AUDIT_PG_CONFIG, with clusters in
+# the directory LEAD_AUDIT_STATE_DIR.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
 
-# Compiles and runs only the suites with such a test.
+# named NAME: runs the tests with NAME in their name. Compiles and runs only suites that have such
+# a test.
 named() {
   local name=${1:-} found=0 files
   [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "make test NAME=part_of_a_name"
@@ -38,7 +44,8 @@ named() {
   fi
   if has "fn \w*$name" '*.rs' pgrx-tests src; then pgrx "$name"; fi
   if has "fn \w*$name" '*.rs' crates/acceptance/tests; then
-    # Only the files with such a test: crates/acceptance/tests/FILE.rs or FILE/*.rs.
+    # Runs only the test programs that have such a test. The program FILE consists of
+    # crates/acceptance/tests/FILE.rs, or of the files in crates/acceptance/tests/FILE/.
     mapfile -t files < <(cd crates/acceptance/tests && grep -rlE "fn \w*$name" --include='*.rs' . |
       sed 's|^\./||; s|/.*||; s|\.rs$||' | sort -u)
     acceptance "${files[@]/#/--test=}" -- "$name"
@@ -65,7 +72,7 @@ verifier() {
 
 pgrx() {
   local clusters=$STATE/test-pgdata$PG_MAJOR arguments=()
-  # This directory contains the server's socket, whose path must be short.
+  # This directory contains the socket of the server, and the path of a socket must be short.
   if [ ${#clusters} -gt 85 ]; then
     clusters=$(mktemp -d /tmp/lead_audit-XXXXXX)
     # shellcheck disable=SC2064 # clusters is gone when the trap runs
@@ -82,7 +89,8 @@ pgrx() {
     step "In-database tests: cargo pgrx test pg$PG_MAJOR ${1:-}"
     cargo pgrx test "${arguments[@]}" --pgdata "$clusters" "pg$PG_MAJOR" "$@"
   else
-    # cargo pgrx test accepts one name only. This is the command that it runs.
+    # `cargo pgrx test` accepts only one name. This is the command that `cargo pgrx test` itself
+    # runs.
     step "In-database tests: cargo test $*"
     env ${SERVER_USER:+CARGO_PGRX_TEST_RUNAS="$SERVER_USER"} CARGO_PGRX_TEST_PGDATA="$clusters" \
       PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false PGRX_ALL_FEATURES=false \
@@ -107,7 +115,7 @@ acceptance() {
     cargo test --no-fail-fast -p acceptance "$@"
 }
 
-# Checks the code that is compiled differently for this version.
+# Runs clippy, because some code is compiled only for this version of PostgreSQL.
 lints() {
   step "Lints with PostgreSQL $PG_MAJOR: cargo clippy -p lead_audit"
   cargo clippy -p lead_audit --all-targets "${PG_FEATURES[@]}" -- -D warnings
@@ -132,7 +140,8 @@ python() { "$ROOT/scripts/test_python.sh" "$@"; }
 
 example() { "$ROOT/scripts/example.sh" test "$@"; }
 
-# Builds version 1.0 in target/released, and copies the server into which the test installs it.
+# Builds version 1.0 in target/released, copies a server for the test, and runs the test, which
+# installs version 1.0 into this copy.
 released() {
   local commit=7aa8e60 work=$TARGET/released package=$STATE/released-1.0
   local server=$STATE/pg$PG_MAJOR-released

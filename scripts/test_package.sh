@@ -1,14 +1,15 @@
 #!/bin/bash
-# test_package.sh: tests the packages of `make package` on a new Debian, behind
-# `make test-package`. Needs root and debootstrap.
+# test_package.sh: tests the packages of `make package` on a new Debian system, behind `make
+# test-package`. Needs root and debootstrap.
 #
-# debootstrap makes a minimal system with Debian's postgresql. apt installs the packages. The pages
-# docs/install.md, quick-start.md and removal.md run there. A database of each earlier version is
-# updated. apt removes the packages. A chroot starts no services, so pg_ctlcluster starts the
-# server.
+# debootstrap makes a minimal Debian system, and apt installs Debian's PostgreSQL and the packages
+# there. The script then runs the examples on the pages docs/install.md and docs/quick-start.md,
+# and updates a database of each earlier version. Finally it runs the examples on docs/removal.md,
+# which remove the packages with apt. The system is a chroot, which starts no services, so the
+# script starts the server with pg_ctlcluster.
 #
-#   test_package.sh    PG=17 uses the Debian release with 17, and so on. target/debian-... keeps
-#                      the base system
+#   test_package.sh    uses the Debian release that has PostgreSQL $PG. The base system stays in
+#                      target/debian-..., so that later runs need not make it again
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 declare -A suites=([15]=bookworm [17]=trixie [18]=forky)
@@ -18,7 +19,7 @@ suite=${suites[$PG_MAJOR]:-}
 command -v debootstrap >/dev/null ||
   die "debootstrap is not installed (Debian: apt-get install debootstrap)"
 
-# The mounts end with this script.
+# Runs the rest of the script in its own mount namespace, so that its mounts end with it.
 if [ "${LEAD_AUDIT_UNSHARED:-}" != 1 ]; then
   "$ROOT/scripts/package.sh"
   LEAD_AUDIT_UNSHARED=1 exec unshare --mount --propagation private --pid --fork --kill-child \
@@ -34,7 +35,7 @@ inside() {
     LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
 psql() { inside runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 "$@"; }
-# expect TEXT COMMAND...: fails unless the command prints TEXT.
+# expect TEXT COMMAND...: runs COMMAND, and fails if it prints anything other than TEXT.
 expect() {
   local found
   found=$("${@:2}") || die "this failed: ${*:2}"
@@ -46,7 +47,8 @@ make_base() {
   [ ! -e "$base" ] || return 0
   step "A minimal Debian $suite (once; a few minutes)"
   rm -rf "$base.new"
-  # If this debootstrap does not know the release yet, it uses the script of sid.
+  # If the installed debootstrap has no script for the release yet, this function uses the script
+  # of sid.
   script=/usr/share/debootstrap/scripts/$suite
   [ -e "$script" ] || script=${script%/*}/sid
   run_logged debootstrap debootstrap --variant=minbase "$suite" "$base.new" \
@@ -60,7 +62,7 @@ make_system() {
   mount -t proc proc "$system/proc"
   mount -t tmpfs tmpfs "$system/dev/shm"
   cp /etc/resolv.conf "$system/etc/"
-  # apt there uses the proxy and the mirror of this machine.
+  # In the new system, apt uses the settings of this machine, for example its proxy.
   apt-config dump | grep '^Acquire::' >"$system/etc/apt/apt.conf.d/99-as-here"
   printf '#!/bin/sh\nexit 101\n' >"$system/usr/sbin/policy-rc.d"
   chmod +x "$system/usr/sbin/policy-rc.d"

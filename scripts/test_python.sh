@@ -1,12 +1,13 @@
 #!/bin/bash
-# test_python.sh: the tests of clients/python and of docs/clients.md, on private clusters under
-# target/python.
+# test_python.sh: runs the tests of clients/python and of docs/clients.md, on private clusters
+# under target/python.
 #
-#   test_python.sh [ARGUMENT...]   mypy, pytest with SQLAlchemy 2 and psycopg, then pytest with
-#                                  SQLAlchemy 1.4 and psycopg2 (Django). With ARGUMENTs of pytest:
-#                                  only pytest with SQLAlchemy 2
-#   test_python.sh versions        pytest with each installed Python of 3.9 (Django 4.2), 3.10
-#                                  (SQLAlchemy 1.4) and 3.13 (Django 6, SQLAlchemy 2.1)
+#   test_python.sh                 runs mypy, then pytest with SQLAlchemy 2 and psycopg, then
+#                                  pytest with SQLAlchemy 1.4, where Django uses psycopg2
+#   test_python.sh ARGUMENT...     runs only pytest with SQLAlchemy 2. The ARGUMENTs go to pytest
+#   test_python.sh versions        runs pytest with Python 3.9 (Django 4.2), 3.10 (SQLAlchemy 1.4)
+#                                  and 3.13 (Django 6, SQLAlchemy 2.1). Skips a version that is not
+#                                  installed
 #   LEAD_AUDIT_SQLX=1              also runs the example with sqlx, which takes minutes to compile
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
@@ -19,14 +20,15 @@ export LEAD_AUDIT_PACKAGES=$PACKAGES
 "$ROOT/scripts/python.sh"
 "$ROOT/scripts/python.sh" sqlalchemy-1.4
 
-# Remove the clusters of a killed run.
+# Removes the clusters of runs that were killed.
 for dir in "$TARGET"/python/cluster-*; do
   if [ -e "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then
     "$ROOT/scripts/cluster.sh" remove "$dir"
   fi
 done
 
-# Tests each installed version. Fails if a version fails, or if none is installed.
+# Runs the tests with each installed version of Python. Fails if the tests fail with a version, or
+# if no version is installed.
 versions() {
   local version status=0 made run=0
   for version in 3.9 3.10 3.13; do

@@ -1,9 +1,10 @@
 #!/bin/bash
-# test_python_stress.sh: runs clients/python/tests/stress.py: all drivers, FastAPI and Django at
-# once, through PgBouncer, with a restart of the server. Fails if an entry has a wrong user. It
-# uses a private cluster under target/python.
+# test_python_stress.sh: runs clients/python/tests/stress.py. This test uses all drivers, FastAPI
+# and Django at once, through PgBouncer, and restarts the server. It fails if an entry has a wrong
+# user. It uses a private cluster under target/python.
 #
-#   test_python_stress.sh [SECONDS]   by default 60, plus the time to start and stop
+#   test_python_stress.sh [SECONDS]   SECONDS is the time without the start and the end, by default
+#                                     60
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 

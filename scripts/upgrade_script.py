@@ -4,22 +4,24 @@
   upgrade_script.py            writes sql/lead_audit--OLD--NEW.sql
   upgrade_script.py --check    exit code 1 if the existing file is not up to date
 
-NEW is the default_version of lead_audit.control. OLD is the newest version in sql/released/, which
-contains its install script. The upgrade script has every statement of sql/*.sql that OLD lacks, in
-the order of the files. CREATE FUNCTION, VIEW and TRIGGER become CREATE OR REPLACE if OLD has the
-object. A changed event trigger is dropped and created again.
+NEW is the default_version of lead_audit.control. OLD is the newest version with an install script
+in sql/released/. The upgrade script has every statement of sql/*.sql that the install script of OLD
+lacks, in the order of the files. CREATE FUNCTION, VIEW and TRIGGER become CREATE OR REPLACE if OLD
+has the object. A changed event trigger is dropped and created again.
 
-The script cannot derive other changes. Write them manually in sql/upgrade/OLD--NEW.sql:
+upgrade_script.py cannot derive other changes. Write them manually in sql/upgrade/OLD--NEW.sql:
 * ALTER TABLE for a table of OLD
-* DROP for an object that NEW lacks, or for a function with other arguments or another result. The
-  script creates the function again, with its privileges and comments
+* DROP for an object that NEW lacks, or for a function that gets other arguments or another result.
+  upgrade_script.py adds the statements that create the function again, with its privileges and
+  comments
 * ALTER ... SET SCHEMA for an object that moves to another schema
 * statements that move data
-The part of that file above the line "-- GENERATED" comes before the generated statements, the part
-below it after them.
+In the upgrade script, the part of that file above the line "-- GENERATED" is before the generated
+statements, and the part below the line is after them.
 
-crates/acceptance/tests/upgrade.rs compares the catalogs of a new and an upgraded database, and so
-finds missing statements. docs/decisions/004-upgrade-scripts.md gives the reasons for this design.
+crates/acceptance/tests/upgrade.rs compares the catalogs of a new database and an upgraded database,
+and so finds missing statements. docs/decisions/004-upgrade-scripts.md gives the reasons for this
+design.
 """
 
 import re
@@ -32,7 +34,8 @@ TOKEN = re.compile(
     r"(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<tag>\$\w*\$).*?(?P=tag))|(?P<end>;)|(?P<other>[^-/'\"$;]+|.)",
     re.DOTALL,
 )
-# The kind and name of the object of a CREATE. Kinds of several words come first (EVENT TRIGGER).
+# Matches a CREATE, and finds the kind and the name of the object. EVENT TRIGGER stands before
+# TRIGGER, because the expression tries the kinds in this order.
 MAKES = re.compile(
     r"CREATE (?:OR REPLACE )?(?:UNIQUE )?(?P<kind>EVENT"
     r" TRIGGER|TRIGGER|FUNCTION|VIEW|TABLE|SEQUENCE|INDEX|TYPE|DOMAIN|ROLE)"
@@ -51,7 +54,7 @@ def fail(message):
 
 
 def statements(text):
-    """The statements of a script, without comments and final semicolons."""
+    """Returns the statements of a script, without comments and final semicolons."""
     found, current = [], []
     for token in TOKEN.finditer(text):
         if token["end"]:
@@ -65,12 +68,12 @@ def statements(text):
 
 
 def key(statement):
-    """The statement with single spaces, so that line breaks do not matter in comparisons."""
+    """Returns the statement with single spaces, so that comparisons ignore line breaks."""
     return " ".join(statement.split())
 
 
 def made(statement):
-    """(kind, name) of the object that a CREATE statement creates. None for other statements.
+    """Returns the kind and the name of the object that a CREATE creates. None for other statements.
 
     The name of a trigger includes its table.
     """
@@ -82,7 +85,7 @@ def made(statement):
 
 
 def mentions(statement, kind, name):
-    """Whether a REVOKE, GRANT, COMMENT or ALTER is about the object."""
+    """Returns whether a REVOKE, GRANT, COMMENT or ALTER names the object."""
     if kind == "EVENT TRIGGER":
         return re.search(rf"\bEVENT TRIGGER {re.escape(name)}\b", statement) is not None
     if kind == "TRIGGER":
@@ -97,9 +100,9 @@ def mentions(statement, kind, name):
 
 
 def after_moves(statement, moves):
-    """The statement with the new names of moved objects.
+    """Returns the statement with the new names of moved objects.
 
-    A statement with a dollar-quoted function body stays as it is.
+    Does not change a statement with a dollar-quoted function body.
     """
     if re.search(r"\$\w*\$", statement):
         return statement
@@ -111,7 +114,7 @@ def after_moves(statement, moves):
 
 
 def difference(old, new, by_hand):
-    """The statements that lead from old to new, in addition to the manual statements `by_hand`."""
+    """Returns the statements that lead from `old` to `new`, except the manual ones in `by_hand`."""
     moves = MOVES.findall(by_hand)
     had_text = {key(after_moves(statement, moves)) for statement in old} | {
         key(statement) for statement in statements(by_hand)

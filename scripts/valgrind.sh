@@ -1,25 +1,28 @@
 #!/bin/bash
-# valgrind.sh: runs acceptance tests against a server under valgrind (memcheck), behind `make
-# test-valgrind`. Fails if valgrind reports that the library accesses invalid memory or uses
+# valgrind.sh: runs acceptance tests with a server that runs under valgrind (memcheck), behind
+# `make test-valgrind`. Fails if valgrind reports that the library accesses invalid memory or uses
 # uninitialised memory.
 #
-#   valgrind.sh [TEST...]   crates/acceptance/tests/TEST.rs; by default a few that cover most
-#                           of the library
+#   valgrind.sh [TEST...]   runs crates/acceptance/tests/TEST.rs. By default runs a few tests that
+#                           cover most of the library
 #
-# It slows the tests down 20 to 50 times, so no other target includes it. Debian's server does not
-# tell valgrind about its memory contexts. So valgrind finds errors outside of a context's blocks,
-# but not within a block. scripts/valgrind.supp lists reports that the library does not cause.
+# valgrind makes the tests 20 to 50 times slower, so no other target of the Makefile runs this
+# script. Debian's server does not tell valgrind about its memory contexts. So valgrind finds
+# errors outside of the blocks that a context allocates, but no errors within a block.
+# scripts/valgrind.supp lists reports that the library does not cause.
 #
-# Result of 24 November 2026 (valgrind 3.19, PostgreSQL 15.20) for two_phase, random_schemas and
-# to_jsonb_oracle: 74 server processes, no report that names the library, and 5 reports in the
-# server's own code, all in ReceiveSharedInvalidMessages (now in valgrind.supp).
+# On 24 November 2026 the script ran two_phase, random_schemas and to_jsonb_oracle (valgrind 3.19,
+# PostgreSQL 15.20). There were 74 server processes and no report that names the library. There
+# were 5 reports in the server's own code, all in ReceiveSharedInvalidMessages. They are now in
+# valgrind.supp.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 command -v valgrind >/dev/null ||
   die "valgrind is not installed (Debian: apt-get install valgrind)"
 "$ROOT/scripts/install.sh"
 
-# Copies the server and replaces its program with a script that starts the server under valgrind.
-# The script runs the server directly for other uses, such as initdb and --version.
+# Copies the server, and replaces the program postgres with a script that starts the server under
+# valgrind. For other uses of the program, for example by initdb or with --version, the script runs
+# the program without valgrind.
 prefix=$STATE/pg$PG_MAJOR-valgrind logs=$STATE/valgrind
 rm -rf "$prefix" "$logs"
 cp -a "$PREFIX" "$prefix"

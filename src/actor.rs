@@ -1,6 +1,6 @@
-//! The actor: the context that the application sets, and the caller as the database sees it, which
-//! the application cannot forge. It is computed again only after one of these has changed, so a
-//! bulk statement computes it once.
+//! Reads the actor: the context that the application sets, and the caller as the database sees it.
+//! The application cannot forge the caller. The actor is computed again only after one of its
+//! values has changed, so a bulk statement computes it once.
 
 use crate::pg::{Text, role_name};
 use crate::settings;
@@ -24,7 +24,8 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// The columns whose text is percent-encoded, because its bytes are not valid text.
+    /// Returns the names of the columns with percent-encoded text. A text is encoded if its bytes
+    /// are not UTF-8 or contain NUL.
     pub fn encoded(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("user_id", &self.user_id),
@@ -59,13 +60,14 @@ thread_local! {
     static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
-/// Called when a role changed: a renamed role must not be recorded under its old name.
+/// Makes the next call of [`current`] look up the names of roles again, because a role has changed.
+/// A renamed role must not be recorded under its old name.
 pub fn role_changed() {
     ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
 }
 
-/// Runs `work` with `role` recorded as the current user, for code that acts for that role with more
-/// rights.
+/// Runs `work`, and records `role` as the current user meanwhile. Code that acts on behalf of
+/// `role` with more rights than `role` has uses this function.
 pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<pg_sys::Oid>);
     impl Drop for Restore {
@@ -77,21 +79,22 @@ pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Like [`acting_for`], unless a caller has already set the role.
+/// Does what [`acting_for`] does, but keeps the role that an enclosing call has set.
 pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     acting_for(ACTING_FOR.get().unwrap_or(role), work)
 }
 
-/// The role that is recorded as the current user.
+/// Returns the role on whose behalf the code acts: the role that [`acting_for`] has set, or else
+/// the outer user.
 pub fn acting_role() -> pg_sys::Oid {
-    // SAFETY: reads a variable of the session. enable() and disable() are SECURITY DEFINER
-    // functions; the outer user is the role that called them.
+    // SAFETY: the call only reads a variable of the session. enable() and disable() are SECURITY
+    // DEFINER functions. The outer user is the role that called them.
     ACTING_FOR.get().unwrap_or_else(|| unsafe { pg_sys::GetOuterUserId() })
 }
 
-/// The present actor.
+/// Returns the present actor.
 pub fn current() -> Rc<Actor> {
-    // SAFETY: these read variables of the session.
+    // SAFETY: these calls only read variables of the session.
     let (session_user, current_user) = unsafe {
         (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId()))
     };
@@ -111,8 +114,8 @@ pub fn current() -> Rc<Actor> {
     if let Some(actor) = hit {
         return actor;
     }
-    // The generations are read before the roles' names: the next call then notices a change that
-    // arrives in between.
+    // The generations are read before the names of the roles. If a role changes between the two,
+    // the next call sees that the generation differs.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));
@@ -140,12 +143,13 @@ fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: 
         client_addr: text(client_addr()),
         application_name: (!application_name.is_empty())
             .then(|| Text::from_server(application_name)),
-        // SAFETY: set when the process starts.
+        // SAFETY: PostgreSQL sets the variable when the process starts.
         backend_pid: unsafe { pg_sys::MyProcPid },
     }
 }
 
-/// The actor as far as it can be read while an error is raised: roles by their oids.
+/// The part of the actor that can be read while an error is raised. Roles are oids, because no
+/// catalog can be read at that time.
 pub struct Now {
     pub session_user: pg_sys::Oid,
     pub current_user: pg_sys::Oid,
@@ -158,10 +162,10 @@ pub struct Now {
 }
 
 impl Now {
-    /// Reads the actor.
+    /// Reads the present actor.
     pub fn read() -> Self {
         let application_name = application_name();
-        // SAFETY: these read variables of the session.
+        // SAFETY: these calls only read variables of the session.
         let (session_user, current_user) = unsafe {
             (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId()))
         };
@@ -179,26 +183,26 @@ impl Now {
     }
 }
 
-/// Stores the client's address, which does not change during the session. Reading the address can
-/// raise an error, so it is not read while an error is raised.
+/// Stores the client's address for [`Now`], because reading the address can raise an error. The
+/// address does not change during the session.
 pub fn remember_client_addr() {
     CLIENT_ADDR.set(client_addr());
 }
 
 fn application_name() -> &'static [u8] {
-    // SAFETY: the setting is null only before it is first assigned. The text lives until the next
-    // assignment. Both callers compare or copy it before that.
+    // SAFETY: the setting is null only before its first assignment. Its text lives until the next
+    // assignment. Both callers compare or copy the text before that.
     unsafe {
         let name = pg_sys::application_name;
         if name.is_null() { b"" } else { CStr::from_ptr(name).to_bytes() }
     }
 }
 
-/// The client's network address as inet_client_addr() returns it, without its mask. `None` for a
-/// Unix socket or without a client.
+/// Returns the client's network address: the result of inet_client_addr() without the network mask.
+/// `None` if the client uses a Unix socket, or if the process has no client.
 fn client_addr() -> Option<String> {
-    // SAFETY: inet_client_addr has no arguments and returns NULL without an address. network_host
-    // takes the inet that it returns.
+    // SAFETY: inet_client_addr has no arguments and returns NULL if there is no address.
+    // network_host takes the inet that inet_client_addr returns.
     unsafe {
         let address = pgrx::direct_function_call_as_datum(pg_sys::inet_client_addr, &[])?;
         pgrx::direct_function_call(pg_sys::network_host, &[Some(address)])

@@ -1,7 +1,8 @@
-//! Records failed statements. Rollback discards their entries, so a record goes through a queue in
-//! shared memory, and the database's worker makes an entry of it.
+//! Records failed statements. A failed transaction cannot keep an entry, because rollback discards
+//! everything that it has written. So the session puts a record into a queue in shared memory, and
+//! the database's worker turns the record into an entry.
 //!
-//! Works only with the library preloaded.
+//! Failed statements are recorded only if the library is preloaded.
 
 pub mod queue;
 mod session;
@@ -17,7 +18,8 @@ pub use session::{
 };
 pub use worker::{drain, load_names};
 
-/// Turns on the recording of failures and of unwritten entries. Called if the library is preloaded.
+/// Turns on the recording of failed statements and of unwritten entries. Called when the library is
+/// preloaded.
 pub fn record_failures() {
     crate::entries::count_writes();
     crate::entries::report_unwritten_to(session::entry_not_written);

@@ -1,10 +1,11 @@
-//! All functions of this library that PostgreSQL calls as hooks or callbacks.
+//! Contains the hooks that the library installs, and its callbacks for errors, transactions and
+//! invalidations.
 //!
-//! A hook has three parts: a guarded prelude, the next hook, a guarded epilogue. An error in
-//! prelude or epilogue fails the statement and never ends the server. The next hook is called
-//! between them without a guard, so that an error of PostgreSQL keeps its constraint, position and
-//! context. Such an error jumps over the hook's own frame, so no value in that frame may have a
-//! destructor.
+//! A hook has three parts: a guarded prelude, the call of the next hook, and a guarded epilogue.
+//! Because of the guard (`pg_guard`), a panic in the prelude or the epilogue becomes an error of
+//! the statement and does not end the server. The next hook is called without a guard, so that an
+//! error of PostgreSQL keeps its constraint, position and context. Such an error jumps over the
+//! frame of the hook, so no value in this frame may have a destructor.
 //!
 //! | hook | prelude | epilogue |
 //! | --- | --- | --- |
@@ -16,25 +17,27 @@
 //! | ExecutorEnd | entries: write the batch of the statement that loaded the library | – |
 //! | ProcessUtility | see below | see below |
 //! | needs_fmgr_hook, fmgr_hook | DDL guard: restrict the rights | DDL guard: restore the rights |
-//! | emit_log | failures: make the record of the error final | – |
+//! | emit_log | failures: confirm the record of the error | – |
 //! | error callbacks | – | failures: make a record of the error |
 //! | shmem_request, shmem_startup | – | failures: request the lock; map the region |
 //!
-//! Three of these hooks do more than fits into the table:
+//! Three kinds of hooks do more than the table can show:
 //!
-//! - The epilogue of ExecutorFinish has three steps. DDL guard: note the written tables. Entries:
-//!   write the batch. Failures: close the scope.
-//! - The prelude of ProcessUtility has four steps. Failures: open a scope, make the worker leave a
-//!   database. Entries: gather entries (COPY). DDL guard: keep the text, note the table of COPY.
-//!   Its epilogue has three. DDL guard: forget the text. Entries: write the batch. Failures: close
-//!   the scope.
-//! - The fmgr hooks restrict the rights of a function that trigger commands of the DDL guard call.
+//! - The epilogue of ExecutorFinish has three steps. DDL guard: note the tables that the statement
+//!   has written to. Entries: write the batch. Failures: close the scope.
+//! - The prelude of ProcessUtility does this. Failures: open a scope, and make the worker leave a
+//!   database. DDL guard: note the table of COPY, and keep the command's text. Entries: gather
+//!   entries (COPY). The epilogue of ProcessUtility does this. DDL guard: forget the text. Entries:
+//!   write the batch (COPY). Failures: close the scope.
+//! - The fmgr hooks restrict the rights of functions that are called by the commands with which the
+//!   DDL guard changes triggers.
 //!
-//! Transaction callbacks run in the order of `transaction.rs`. Only PRE_COMMIT and PRE_PREPARE may
-//! raise an error there. Invalidation callbacks (`invalidation.rs`) only set flags.
+//! `transaction.rs` fixes the order in which the modules handle the end of a transaction. Only
+//! PRE_COMMIT and PRE_PREPARE may raise an error. Invalidation callbacks (`invalidation.rs`) only
+//! mark caches as stale.
 //!
-//! The preloaded library installs all of them. If a session's first write to a watched table loads
-//! the library, it installs only what writing entries needs.
+//! A preloaded library installs all hooks and callbacks. If a session's first write to a watched
+//! table loads the library, it installs only the ones that recording entries needs.
 
 mod error;
 mod executor;
@@ -47,8 +50,8 @@ mod shared_memory;
 mod transaction;
 mod utility;
 
-/// Installs the hooks and callbacks in front of existing ones. Called once, while the library is
-/// loaded.
+/// Installs the hooks and callbacks. An existing hook becomes the next hook of the new one. Called
+/// once, while the library is being loaded.
 pub fn install(preloading: bool) {
     invalidation::install(preloading);
     transaction::install();

@@ -1,26 +1,28 @@
-//! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
+//! lead_audit: every write to a watched table becomes an entry with a checksum in
+//! `lead_audit.entry`.
 //!
-//! Data flows in one direction: a trigger makes a row event, `capture` encodes it, `entries` writes
-//! it, `seal` appends it to the tree, `verify` and `history` read it. `failures` works beside that:
-//! the session makes a record of a failed statement, the queue keeps the record across the
-//! rollback, the worker makes an entry of it.
+//! Data flows in one direction. A trigger makes a row event, `capture` turns the event into an
+//! entry, `entries` writes the entry, `seal` appends it to the tree, and `verify` and `history`
+//! read it. `failures` adds entries of failed statements: the session makes a record of a failed
+//! statement, the queue keeps the record across the rollback, and the worker turns the record into
+//! an entry.
 //!
-//! Each module uses only modules above it in this list (scripts/module_order.py checks that):
+//! Each module uses only modules above it in this list. scripts/module_order.py checks this order.
 //!
 //! 1. `pg`: safe wrappers around PostgreSQL
 //! 2. `settings`: the settings `lead_audit.*`
-//! 3. `version`: which versions of the SQL objects the library works with
-//! 4. `actor`: who acts, as the application and as the database say
-//! 5. `entries`: from the finished entry to the row of `lead_audit.entry`
-//! 6. `capture`: from the trigger to the finished entry
-//! 7. `history`: finding entries by the key of their row
-//! 8. `seal`: from entries to the tree and its checkpoints
+//! 3. `version`: the versions of the SQL objects that the library works with
+//! 4. `actor`: the user behind an event, as the application names it and as the database sees it
+//! 5. `entries`: the way from the finished entry to the row of `lead_audit.entry`
+//! 6. `capture`: the way from the trigger to the finished entry
+//! 7. `history`: finding entries by row key
+//! 8. `seal`: the way from entries to the tree and its checkpoints
 //! 9. `verify`: comparing entries, tree and checkpoints
-//! 10. `failures`: failed statements
-//! 11. `watch`: which tables are watched, and the DDL guard
+//! 10. `failures`: recording failed statements
+//! 11. `watch`: the watched tables, and the DDL guard
 //! 12. `worker`: the background processes
-//! 13. `status`: which parts are on
-//! 14. `hooks`: everything that PostgreSQL calls by a hook or a callback
+//! 13. `status`: the list of parts that are on or off
+//! 14. `hooks`: the hooks, and the callbacks for errors, transactions and invalidations
 //! 15. `sql`: the SQL objects
 
 #![allow(unsafe_code, reason = "PostgreSQL's interface is C")]
@@ -47,8 +49,8 @@ mod pgrx_tests;
 
 ::pgrx::pg_module_magic!(name, version);
 
-/// Called by PostgreSQL when the library is loaded into a server process, or into the postmaster
-/// when it is preloaded.
+/// Initializes the library. PostgreSQL calls this function when it loads the library into a server
+/// process, or into the postmaster if the library is preloaded.
 #[allow(non_snake_case)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
@@ -67,11 +69,11 @@ pub extern "C-unwind" fn _PG_init() {
 /// The module that `cargo pgrx test` requires of the crate under test.
 #[cfg(test)]
 pub mod pg_test {
-    /// Called once before the first test.
+    /// Does nothing. `cargo pgrx test` calls this function once before the first test.
     pub fn setup(_options: Vec<&str>) {}
 
-    /// Settings for the test server. Empty by default, since lead_audit must work without
-    /// preloading; scripts/assertions.sh sets one.
+    /// Returns the settings for the test server. The list is empty by default, because lead_audit
+    /// must work without preloading. scripts/assertions.sh adds a setting.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
         std::env::var("LEAD_AUDIT_TEST_SETTINGS")

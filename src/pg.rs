@@ -1,5 +1,6 @@
-//! Safe wrappers around PostgreSQL, named after PostgreSQL's terms. Modules above this one receive
-//! errors as values or by unwinding. No module here keeps state of its own.
+//! Wraps PostgreSQL in safe functions and types, which are named after PostgreSQL's terms. Callers
+//! receive errors as values or by unwinding. Only the allocator and the signal handlers have static
+//! variables.
 
 mod allocator;
 mod background_process;

@@ -1,8 +1,9 @@
-//! The settings `lead_audit.*`: the context, which the application sets, and the superuser's
-//! switches.
+//! Defines the settings `lead_audit.*`: the context, which the application sets, and the settings
+//! that only a superuser can change.
 //!
-//! The context's four settings are needed for every row, so they are kept as PostgreSQL stores
-//! them. A counter that every assignment increments tells `actor` when to read them again.
+//! The four settings of the context are needed for every row, so they are read only after a change.
+//! Every assignment to one of them increments a counter, which tells `actor` when to read them
+//! again.
 
 pub mod failures;
 mod sealing;
@@ -17,10 +18,10 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::net::IpAddr;
 
-/// What to do when an entry cannot be written.
+/// The consequence for a statement if one of its entries cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum OnError {
-    /// The statement succeeds, with a WARNING and a count in `lead_audit.stats`.
+    /// The statement succeeds, with a WARNING. `lead_audit.stats` counts the unwritten entry.
     #[name = c"warn"]
     Warn,
     /// The statement fails.
@@ -34,36 +35,36 @@ static LOG_UNCHANGED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ON_ERROR: GucSetting<OnError> = GucSetting::<OnError>::new(OnError::Warn);
 static BATCH_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1024);
 
-/// Whether events are recorded.
+/// Returns whether events are recorded.
 pub fn enabled() -> bool {
     ENABLED.get()
 }
 
-/// Whether soft deletes and restores are recorded.
+/// Returns whether soft deletes and restores are recorded.
 pub fn log_soft_deletes() -> bool {
     LOG_SOFT_DELETES.get()
 }
 
-/// Whether an UPDATE that changes no column is recorded.
+/// Returns whether an UPDATE that changes no column is recorded.
 pub fn log_unchanged() -> bool {
     LOG_UNCHANGED.get()
 }
 
-/// What to do when an entry cannot be written.
+/// Returns the consequence for a statement if one of its entries cannot be written.
 pub fn on_error() -> OnError {
     ON_ERROR.get()
 }
 
-/// How many bytes of entries a statement gathers before it writes them.
+/// Returns the number of bytes of entries that a statement gathers before it writes them.
 pub fn batch_bytes() -> usize {
     BATCH_MEMORY.get().max(0) as usize * 1024
 }
 
-/// The variable of a text setting.
+/// The variable in which PostgreSQL keeps the value of a text setting.
 pub struct TextSetting(Cell<*mut c_char>);
 
-// SAFETY: a server process has one thread. Only PostgreSQL's GUC machinery writes the pointer, in
-// that thread.
+// SAFETY: a server process has one thread. Only PostgreSQL's code for settings writes the pointer,
+// in the same thread.
 unsafe impl Sync for TextSetting {}
 
 impl TextSetting {
@@ -71,46 +72,46 @@ impl TextSetting {
         TextSetting(Cell::new(std::ptr::null_mut()))
     }
 
-    /// The value, or `None` if it is unset or empty: after a SET LOCAL the value is empty, not
-    /// unset.
+    /// Returns the value, or `None` if it is unset or empty. Both are treated alike, because the
+    /// value is empty and not unset after a transaction with SET LOCAL.
     pub fn get(&self) -> Option<String> {
         let value = self.0.get();
         if value.is_null() {
             return None;
         }
-        // SAFETY: a GUC's value is a C string that lives until the next assignment. It is copied
-        // here.
+        // SAFETY: the value of a setting is a C string that lives until the next assignment. The
+        // code copies it before that.
         let value = unsafe { CStr::from_ptr(value) };
         (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
     }
 }
 
-/// `lead_audit.user_id`.
+/// The value of `lead_audit.user_id`.
 pub static USER_ID: TextSetting = TextSetting::new();
-/// `lead_audit.user_ip`.
+/// The value of `lead_audit.user_ip`.
 pub static USER_IP: TextSetting = TextSetting::new();
-/// `lead_audit.user_agent`.
+/// The value of `lead_audit.user_agent`.
 pub static USER_AGENT: TextSetting = TextSetting::new();
-/// `lead_audit.request_id`.
+/// The value of `lead_audit.request_id`.
 pub static REQUEST_ID: TextSetting = TextSetting::new();
 
 thread_local! {
     static ASSIGNMENTS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of assignments to the context's settings. If it is unchanged, the settings are
-/// unchanged.
+/// Returns the number of assignments to the settings of the context. While this number stays the
+/// same, the settings stay the same.
 pub fn context_generation() -> u64 {
     ASSIGNMENTS.get()
 }
 
-/// Longest `user_id` and `request_id`, in characters.
+/// The maximum length of `user_id` and of `request_id`, in characters.
 const ID_LIMIT: usize = 255;
-/// Longest `user_agent`, in characters.
+/// The maximum length of `user_agent`, in characters.
 const USER_AGENT_LIMIT: usize = 500;
 
-/// Defines all settings and reserves the prefix: from then on a misspelt name is an error. Settings
-/// that are fixed at server start are defined only if the library is preloaded.
+/// Defines all settings, and reserves the prefix `lead_audit`, so that PostgreSQL refuses misspelt
+/// names. Settings that are fixed at server start are defined only if the library is preloaded.
 pub fn define(preloading: bool) {
     define_context(
         c"lead_audit.user_id",
@@ -177,7 +178,7 @@ pub fn define(preloading: bool) {
     );
     sealing::define();
     failures::define(preloading);
-    // SAFETY: takes a C string that lives forever.
+    // SAFETY: the argument is a static C string.
     unsafe {
         pg_sys::MarkGUCPrefixReserved(c"lead_audit".as_ptr());
     }
@@ -196,8 +197,7 @@ fn define_context(
     check: Check,
 ) {
     // SAFETY: all strings and the variable are static, and the hooks have the signatures that
-    // PostgreSQL requires. If a value was set before the library was loaded, this call checks and
-    // adopts it.
+    // PostgreSQL requires.
     unsafe {
         pg_sys::DefineCustomStringVariable(
             name.as_ptr(),
@@ -265,7 +265,8 @@ fn check_address(text: &str) -> Result<(), String> {
     }
 }
 
-/// Checks a new value. If the check fails, stores its message as PostgreSQL's DETAIL.
+/// Checks a new value. If the check fails, stores the message of the check as the DETAIL of
+/// PostgreSQL's error.
 ///
 /// # Safety
 /// `value` must point to a C string or to null.
@@ -286,8 +287,8 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
     };
     let Some(complaint) = complaint else { return true };
     let complaint: Vec<u8> = complaint.into_bytes().into_iter().chain([0]).collect();
-    // SAFETY: the copy is in ErrorContext, like that of GUC_check_errdetail(), and is freed with
-    // the error.
+    // SAFETY: the copy is in ErrorContext, where GUC_check_errdetail() puts its text too, and is
+    // freed with the error.
     unsafe {
         pg_sys::GUC_check_errdetail_string =
             pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, complaint.as_ptr().cast());
@@ -295,15 +296,15 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
     false
 }
 
-/// The value of a setting outside the innermost function or script that changed it. `None` if no
-/// function or script changed it.
+/// Returns the value that a setting has outside of the innermost function or script that has
+/// changed it. `None` if no function or script has changed the setting.
 ///
-/// CREATE EXTENSION runs its script with a search_path of its own. The caller's value is one level
-/// down PostgreSQL's stack.
+/// For example, CREATE EXTENSION runs the extension's script with a search_path of its own. The
+/// value of the caller is then one level down in PostgreSQL's stack of the setting.
 pub fn outer_text_value(name: &CStr) -> Option<String> {
-    // SAFETY: the records live as long as the process. Each begins with `gen`, and is a
-    // config_string if vartype says so. The stack's entries live as long as the nest level that
-    // made them.
+    // SAFETY: the structs of the settings live as long as the process. An entry of a stack lives as
+    // long as the nest level that has made it. The value is a C string, because the code returns
+    // early if `vartype` is not PGC_STRING.
     unsafe {
         for &variable in variables() {
             if CStr::from_ptr((*variable).name) != name || (*variable).stack.is_null() {
@@ -320,11 +321,11 @@ pub fn outer_text_value(name: &CStr) -> Option<String> {
     None
 }
 
-/// PostgreSQL's records of all settings, in an array that lives as long as the current memory
-/// context.
+/// Returns pointers to PostgreSQL's structs of all settings. The array is valid as long as the
+/// current memory context, and at most until a setting is added.
 fn variables<'a>() -> &'a [*mut pg_sys::config_generic] {
-    // SAFETY: the array has as many records as PostgreSQL reports. Before 16 it is PostgreSQL's own
-    // array, which moves when a setting is added.
+    // SAFETY: the array has the length that PostgreSQL reports. Before PostgreSQL 16 the array is
+    // PostgreSQL's own, which moves when a setting is added.
     #[cfg(feature = "pg15")]
     unsafe {
         std::slice::from_raw_parts(
@@ -332,7 +333,8 @@ fn variables<'a>() -> &'a [*mut pg_sys::config_generic] {
             pg_sys::GetNumConfigOptions().max(0) as usize,
         )
     }
-    // SAFETY: the same, with a copy in the current memory context.
+    // SAFETY: the array has the length that PostgreSQL reports, and is a copy in the current memory
+    // context.
     #[cfg(not(feature = "pg15"))]
     unsafe {
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! The SQL objects, in the order in which they depend on each other.
+//! Lists the files with the extension's SQL objects. Each file depends on the files before it.
 
 use pgrx::extension_sql_file;
 

@@ -1,5 +1,5 @@
-//! `lead_audit.status()`: lists which parts are on, and how to turn on the others. Each part
-//! reports its own state.
+//! Implements `lead_audit.status()`, which lists the parts that are on, and tells how to turn on
+//! the others. Each part reports its own state.
 
 mod parts;
 mod queue;

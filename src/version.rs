@@ -5,8 +5,9 @@
 //! - *Older objects*: the package is installed and `ALTER EXTENSION lead_audit UPDATE` has not run
 //!   yet. The library works with SQL objects from version 1.0 on.
 //! - *Newer objects*: the session loaded its library before the update, or an older package was
-//!   installed again. Within one major version, writes are still recorded, because a minor version
-//!   only adds to the table of entries. The library refuses every other operation.
+//!   installed again. If the objects and the library have the same major version, the library still
+//!   records writes, because a minor version only adds to the table `lead_audit.entry`. The library
+//!   refuses every other operation.
 
 use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};
@@ -14,27 +15,28 @@ use pgrx::{PgSqlErrorCode, pg_extern};
 /// The first released version.
 const FIRST: (u32, u32) = (1, 0);
 
-/// The first version that keeps its internal functions in a schema of their own.
+/// The first version with the schema lead_audit_internal, which contains the internal functions.
 const INTERNAL_SCHEMA: (u32, u32) = (1, 1);
 
-/// The library's version. The control file omits the third number.
+/// The library's version, which has three numbers. The version of the SQL objects has only the
+/// first two.
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
-/// The hint for SQL objects that are newer than the library.
+/// The hint of the error for SQL objects that are newer than the library.
 pub const INSTALL: &str = "Install the library of the SQL objects' version, or connect again if \
                            that was done since this session began";
 
 /// The operation that needs the SQL objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Write entries.
+    /// The library writes entries.
     Writing,
-    /// Any other operation.
+    /// The library does any other operation.
     Everything,
 }
 
-/// Refuses SQL objects of a version that the library cannot know. Succeeds where the extension does
-/// not exist.
+/// Returns an error if the library cannot do the operation with the installed version of the SQL
+/// objects. Succeeds if the extension does not exist in this database.
 pub fn check(need: Need) -> Result<(), ServerError> {
     match extension_version() {
         Some(objects) if !fits(LIBRARY, &objects, need) => Err(mismatch(&objects)),
@@ -42,24 +44,26 @@ pub fn check(need: Need) -> Result<(), ServerError> {
     }
 }
 
-/// Like [`check`] for every operation, but raises the error.
+/// Raises an error if the library cannot do every operation with the installed version of the SQL
+/// objects.
 pub fn require() {
     if let Err(error) = check(Need::Everything) {
         error.raise(Some(format!("{INSTALL}.")));
     }
 }
 
-/// `lead_audit_internal.require_library()`: calls [`require`] for SQL functions, which would
-/// otherwise run with any library.
+/// Implements `lead_audit_internal.require_library()`: calls [`require`] for functions that are
+/// written in SQL, which would otherwise run with a library of any version.
 #[pg_extern(sql = false)]
 fn require_library() {
     require();
 }
 
-/// The schema of the SQL functions that only the library and other SQL functions call.
+/// Returns the schema of the internal functions, which only the library and other SQL functions
+/// call.
 ///
-/// The version decides, not the existence of the schema: before the update from 1.0, any role that
-/// may create schemas can have created a schema of this name.
+/// The function looks at the version of the SQL objects, not at the existence of the schema. Before
+/// the update from 1.0, any role that may create schemas can have created a schema of this name.
 pub fn internal_schema() -> &'static str {
     match extension_version().as_deref().and_then(numbers) {
         Some(objects) if objects < INTERNAL_SCHEMA => "lead_audit",
@@ -88,8 +92,8 @@ fn mismatch(objects: &str) -> ServerError {
     }
 }
 
-/// Returns whether a library can work with SQL objects. It refuses a version that does not begin
-/// with two numbers.
+/// Returns whether a library can work with SQL objects. The result is false if a version does not
+/// begin with two numbers.
 fn fits(library: &str, objects: &str, need: Need) -> bool {
     let (Some(library), Some(objects)) = (numbers(library), numbers(objects)) else { return false };
     let newest = match need {
@@ -99,7 +103,7 @@ fn fits(library: &str, objects: &str, need: Need) -> bool {
     (FIRST..=newest).contains(&objects)
 }
 
-/// The first two numbers of a version.
+/// Returns the first two numbers of a version.
 fn numbers(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split('.').map(|part| part.parse().ok());
     Some((parts.next()??, parts.next()??))

@@ -1,10 +1,10 @@
-//! The background processes of a preloaded library: a launcher without a database, and a worker in
-//! each database that has the extension.
+//! The background processes of a preloaded library: a launcher, which connects to no database, and
+//! a worker in each database that has the extension.
 //!
-//! The launcher learns of databases from the sessions that create or use them
-//! (`failures::utility_commands`), so it does not poll. It probes each database once after the
-//! server starts. A database without the extension costs a process only during the probe. On a
-//! standby no process runs until promotion.
+//! The launcher does not poll: a session that creates or changes a database, or creates the
+//! extension, wakes it (`failures::utility_commands`). After the start of the server, the launcher
+//! probes each database once: a worker starts there and looks for the extension. A worker that does
+//! not find the extension ends. On a standby no process runs until the standby is promoted.
 
 mod launcher;
 mod tasks;
@@ -13,17 +13,18 @@ mod worker_main;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
-/// Registers the launcher, while the server is preloading the library.
+/// Registers the launcher. Called while the server preloads the library.
 pub fn register_launcher() {
     let mut launcher =
         description(c"lead_audit launcher", c"lead_audit launcher", c"lead_audit_launcher_main");
     launcher.bgw_restart_time = launcher::RESTART_SECONDS;
-    // SAFETY: called while the server preloads libraries, as PostgreSQL requires; PostgreSQL copies
-    // the description.
+    // SAFETY: the server is preloading libraries, as PostgreSQL requires for this call. PostgreSQL
+    // copies the description.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut launcher) };
 }
 
-/// Builds the description that launcher and workers share.
+/// Builds the description of a background process, with the values that the launcher and the
+/// workers share.
 fn description(name: &CStr, kind: &CStr, function: &CStr) -> pg_sys::BackgroundWorker {
     let mut worker = pg_sys::BackgroundWorker {
         bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION)
@@ -38,7 +39,8 @@ fn description(name: &CStr, kind: &CStr, function: &CStr) -> pg_sys::BackgroundW
     worker
 }
 
-/// Copies as much of the text as fits, with a NUL at its end.
+/// Copies the beginning of the text that fits into the field. The field is zero before, so a NUL
+/// follows the copy.
 fn copy<const N: usize>(field: &mut [c_char; N], text: &CStr) {
     let text = text.to_string_lossy();
     let length = text.floor_char_boundary(N - 1);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """compare.py MAJOR DIRECTORY ACCEPTED: compares the results of PostgreSQL's suites.
 
-scripts/postgres_suites.sh calls it, and describes DIRECTORY. A result passes if it equals one of
-PostgreSQL's expected outputs or the result of the same test without the library. It also passes if
-ACCEPTED contains each hunk of the difference. The comparison ignores the width of columns (a run of
-spaces or dashes counts as one) and the row count below a result.
+scripts/postgres_suites.sh calls this script, and its head describes DIRECTORY. The result of a test
+passes if it equals one of PostgreSQL's expected outputs, or the result of the same test without the
+library. It also passes if ACCEPTED accepts each hunk of the difference. The comparison ignores the
+width of columns (several spaces or dashes count as one) and the row count below a table of results.
 
 ACCEPTED consists of sections:
 
@@ -14,10 +14,11 @@ ACCEPTED consists of sections:
     +a line that it has instead
 
 A section names a mode (preloaded, watched, or all for both), tests (* stands for any characters)
-and major versions (by default all). It accepts a hunk that consists of its lines. A line that
-begins with ~ is a regular expression for a whole line, with its - or +. A section with only ~ lines
-accepts every line that matches one of its expressions, in any hunk. The tests regress/oracle and
-isolation/oracle are the differences between the entries and the WAL: one + line each.
+and major versions (by default all). It accepts a hunk that consists of the section's lines. A line
+that begins with ~ is a regular expression, which must match a whole line of the hunk with its - or
++. A section in which all lines begin with ~ accepts every line that matches one of its expressions,
+in any hunk. The names regress/oracle and isolation/oracle stand for the differences between the
+entries and the WAL. Each of these differences is a line with +.
 """
 
 import fnmatch
@@ -29,7 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MODES = {"preloaded": ["preloaded"], "watched": ["watched"], "all": ["preloaded", "watched"]}
-# Lines in the server's log after a process died or a check of the server failed.
+# Matches lines of the server's log that are written after a process has died or an assertion has
+# failed.
 DEATHS = re.compile(
     r"terminated by signal|terminating any other active server processes"
     r"|PANIC:|TRAP:|fatal runtime error|panicked at"
@@ -38,7 +40,7 @@ DEATHS = re.compile(
 
 @dataclass
 class Section:
-    """An accepted difference: one hunk, or lines in any hunk."""
+    """A section of ACCEPTED. It accepts one hunk, or certain lines in any hunk."""
 
     line_number: int
     modes: list[str]
@@ -93,7 +95,7 @@ def read_accepted(path: Path) -> list[Section]:
 
 
 def without_widths(path: Path) -> bytes:
-    """The output with each run of spaces or dashes shortened, and without the row counts."""
+    """Returns the output with shortened runs of spaces and dashes, and without the row counts."""
     text = path.read_bytes()
     text = re.sub(rb"^\(\d+ rows?\)$", b"(rows)", text, flags=re.MULTILINE)
     text = re.sub(rb"[ \t]+$", b"", text, flags=re.MULTILINE)
@@ -101,7 +103,7 @@ def without_widths(path: Path) -> bytes:
 
 
 def hunks(expected: Path, found: Path) -> list[list[str]]:
-    """The hunks of the difference. A hunk is a list of lines with - or +, without context."""
+    """Returns the hunks of the difference. A hunk is a list of its lines with - or +."""
     texts = without_widths(expected), without_widths(found)
     if texts[0] == texts[1]:
         return []
@@ -143,7 +145,7 @@ class Comparison:
         return [test for line in lines if line.startswith("test:") for test in line.split()[1:]]
 
     def expected(self, suite: str, test: str) -> list[Path]:
-        """The files with PostgreSQL's expected output: test.out and test_0.out to test_9.out."""
+        """Returns the files with expected outputs: test.out and test_0.out to test_9.out."""
         names = [f"{test}.out", *(f"{test}_{number}.out" for number in range(10))]
         return [
             path
@@ -152,7 +154,10 @@ class Comparison:
         ]
 
     def remaining(self, mode: str, suite: str, test: str) -> list[list[str]]:
-        """The hunks that no section accepts, for the expected output with the fewest."""
+        """Returns the hunks that no section accepts.
+
+        Compares the result with each expected output, and takes the one with the fewest such lines.
+        """
         found = self.directory / mode / suite / "output/results" / f"{test}.out"
         if not found.exists():
             return [["(there is no result)"]]
@@ -224,7 +229,7 @@ class Comparison:
             self.ask_oracle(suite, (directory / "oracle").read_text().splitlines())
 
     def ask_oracle(self, suite: str, lines: list[str]) -> None:
-        """Reports each difference between entries and WAL that no oracle section accepts."""
+        """Reports each difference between the entries and the WAL that no section accepts."""
         sections = [
             section for section in self.sections if section.is_for("watched", f"{suite}/oracle")
         ]

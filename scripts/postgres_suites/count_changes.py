@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Counts the changes in the output of test_decoding, by transaction, table and operation.
 
-scripts/postgres_suites.sh and scripts/storm.sh call it. It reads standard input. When the input
-ends, it writes lines of transaction, table, operation, statement and count, separated by tabs, to
-standard output. The statement is a number for each TRUNCATE, which can name several tables, and 0
-for other operations. Tables of the schemas lead_audit and held are left out: watch.sql stores its
-notes in held. After a restart the server sends unconfirmed transactions again; each counts once.
+scripts/postgres_suites.sh and scripts/storm.sh call this script. It reads standard input. When the
+input ends, it writes lines to standard output. A line contains transaction, table, operation,
+statement and count, separated by tabs. The statement is 0, except for TRUNCATE. All tables of one
+TRUNCATE have the same number there. Tables of the schemas lead_audit and held are left out, because
+watch.sql stores its notes in held. After a restart the server sends unconfirmed transactions again.
+The script counts each transaction once.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Disturbs the storm: cancels, terminates, rewrites catalogs, and later kills processes."""
+"""Disturbs the sessions of the storm: cancels and terminates them, rewrites catalogs, and kills."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ WORKERS = "('lead_audit worker', 'lead_audit launcher')"
 
 
 class Chaos(threading.Thread):
-    """A superuser's session that disturbs others at random.
+    """A session of a superuser that disturbs other sessions at random.
 
-    With `kill` it also sends SIGKILL, and waits until the server has restarted.
+    With `kill`, the session also kills processes. After each kill it waits until the server has
+    restarted.
     """
 
     def __init__(self, shared: Shared, conninfo: str, seed: int, kill: bool, pause: float):
@@ -195,7 +196,7 @@ class Chaos(threading.Thread):
                 session.execute("SET statement_timeout = '20s'; SET lock_timeout = '1s'")
 
     def end_prepared(self, session: psycopg.Connection) -> None:
-        """Ends old prepared transactions. Without an owner they hold locks forever."""
+        """Ends old prepared transactions, because they would hold their locks forever."""
         for (name,) in session.execute(
             "SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '1 second'"
         ).fetchall():
@@ -215,7 +216,8 @@ class Chaos(threading.Thread):
             return
         self.killed.append(pid)
         os.kill(pid, signal.SIGKILL)
-        # The server ends this session too, and accepts a new connection only after recovery.
+        # After the kill, the server ends this session too. It accepts a new connection only after
+        # recovery.
         while not self.stop.wait(0.2):
             session.execute("SELECT 1")
 

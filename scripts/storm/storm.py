@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """storm.py SECONDS SEED SOCKET LOG DIRECTORY: runs the storm. See scripts/storm.sh.
 
-SOCKET is the directory of the server's socket, LOG the server's log. The results go to DIRECTORY:
-decoded (counts of decoded changes), oracle (differences), errors (errors of the writers) and
-sqlsmith.log. Prints a line for each fault. Exit code 1 if there are faults.
+SOCKET is the directory of the server's socket, and LOG is the server's log. These files go to
+DIRECTORY: decoded (the counts of decoded changes), oracle (the differences between the entries and
+the WAL), errors (the errors of the writers) and sqlsmith.log. Prints a line for each fault. Exit
+code 1 if there are faults.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ FILES = Path(__file__).parent
 SUITES = FILES.parent / "postgres_suites"
 WRITERS = 7
 DATABASE = "storm"
-# Lines in the server's log after a process died or a check of the server failed.
+# Matches lines of the server's log that are written after a process has died or an assertion has
+# failed.
 DEATHS = re.compile(
     r"terminated by signal|terminating any other active server processes|shutting down due to"
     r"|PANIC:|TRAP:|fatal runtime error|panicked at|memory allocation of"
 )
-# Errors that the writers' statements cannot cause. ACCEPTED exempts errors that PostgreSQL raises.
+# Errors that the statements of the writers must not cause. ACCEPTED matches exceptions: errors that
+# PostgreSQL itself raises. There are none at present.
 INTERNAL = re.compile(r"^(XX|58|53)|^(?!57|55P03|40).*lead_audit")
 ACCEPTED = re.compile(r"^$")
 
 
 def row(session: psycopg.Connection, query: str, *parameters: object) -> tuple[Any, ...]:
-    """The only row of a query."""
+    """Runs a query and returns its only row."""
     found = session.execute(query, parameters or None).fetchone()
     assert found is not None
     return found
@@ -103,7 +106,8 @@ class Storm:
             session.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
         with self.admin() as session:
             session.execute("CREATE EXTENSION lead_audit")
-            # With this setting CREATE TABLE fails if the table cannot be watched.
+            # With this setting, CREATE TABLE fails if lead_audit cannot watch the table (see
+            # watch.sql).
             session.execute(f"ALTER DATABASE {DATABASE} SET held.refuse = 'on'")
         for script in (SUITES / "watch.sql", FILES / "schema.sql"):
             if script.parent == FILES:
@@ -125,9 +129,10 @@ class Storm:
     def end_unlogged(self) -> None:
         """Makes all tables logged, before the kills begin.
 
-        If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, it may
-        fail to start ("could not create file ...: File exists"). Recovery replays the creation of
-        the init fork, but not the rollback. The old file exists until the next checkpoint.
+        If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, the server
+        may fail to start ("could not create file ...: File exists"). Recovery replays the creation
+        of the init fork, but not the rollback. The file of the init fork exists until the next
+        checkpoint.
         """
         self.shared.unlogged = False
         with self.admin() as session:
@@ -165,7 +170,10 @@ class Storm:
     # ---- afterwards -----------------------------------------------------------------------------
 
     def wait_for_end(self) -> psycopg.Connection:
-        """Waits until no prepared transaction is left and the queue is empty. Returns a session."""
+        """Waits until the writers' sessions have ended and the queue is empty.
+
+        Ends the prepared transactions before that. Returns a session of the superuser.
+        """
         end = time.monotonic() + 180
         while True:
             try:
@@ -175,7 +183,8 @@ class Storm:
                 ):
                     session.execute(f"{'COMMIT' if number % 2 else 'ROLLBACK'} PREPARED '{name}'")
                 while True:
-                    # If a worker has ended, the launcher starts it again.
+                    # The queue gets empty even if the worker has ended, because the launcher starts
+                    # it again.
                     if session.execute(
                         "SELECT NOT EXISTS (SELECT FROM pg_stat_activity"
                         " WHERE usename IN ('writer', 'smith'))"
@@ -248,7 +257,7 @@ class Storm:
             f"failures: {queued} queued, {written} written, {dropped} dropped,"
             f" {quarantined} quarantined; {recorded} entries, {logged} in the server's log"
         )
-        # A dropped record was not necessarily queued before.
+        # `queued` counts some of the dropped records, but not all of them.
         if not written <= queued <= written + dropped or (recorded, logged) != (written, dropped):
             self.faults.append("the counts of failures do not agree")
         self.check_failures(session)
@@ -257,9 +266,9 @@ class Storm:
                 self.faults.append(f"clients saw {count} times: {message}")
 
     def check_gaps(self, session: psycopg.Connection, unwritten: int) -> None:
-        """Checks that each unwritten entry is recorded as a gap.
+        """Checks that an entry with the outcome gap stands for each unwritten entry.
 
-        The cause is a lock timeout or a deadlock, for example with VACUUM FULL.
+        The only accepted causes are a lock timeout and a deadlock, for example with VACUUM FULL.
         """
         for line in self.log.open(errors="replace"):
             if "has no audit entry" in line and '"outcome":"gap"' in line:
@@ -289,7 +298,7 @@ class Storm:
             )
 
     def check_failures(self, session: psycopg.Connection) -> None:
-        """Checks that each failure that a writer saw is an entry or a line of the server's log."""
+        """Checks that each error that a writer saw is an entry or a line of the server's log."""
         found: Counter[str] = Counter(
             dict(
                 session.execute(
@@ -325,7 +334,7 @@ class Storm:
         with self.admin() as session:
             session.execute("SELECT pg_create_logical_replication_slot('oracle', 'test_decoding')")
         # After a restart, pg_recvlogical connects again and receives unconfirmed transactions a
-        # second time. count_changes.py counts them once.
+        # second time. count_changes.py counts each transaction once.
         self.receiver = subprocess.Popen(
             [
                 "pg_recvlogical",
@@ -373,8 +382,8 @@ class Storm:
         self.counter.wait()
         with session.cursor().copy("COPY held.decoded FROM STDIN") as copy:
             copy.write(self.decoded.read_bytes())
-        # The oracle excuses unwatched tables by name. In the storm every table is watched, so the
-        # names are removed.
+        # oracle.sql does not expect entries for tables that watch.sql has noted as unwatched, and
+        # finds them by name. In the storm every table is watched, so the names are removed.
         session.execute("UPDATE held.note SET name = '' WHERE NOT watched")
         with (self.directory / "oracle").open("wb") as output:
             subprocess.run(

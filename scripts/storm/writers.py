@@ -1,4 +1,4 @@
-"""The writers of the storm: random DML of every kind, and DDL on tables that other writers use."""
+"""The writers of the storm. They run random DML, and DDL on tables that other writers use."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ ISOLATIONS = ["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZAB
 
 
 class Shared:
-    """The state that all writers share: the names of their tables, and counts."""
+    """The state that all writers share: counts, and the names of the tables that they created."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        # Whether writers may create unlogged tables: see Storm.end_unlogged.
+        # Whether writers may create unlogged tables. Storm.end_unlogged gives the reason.
         self.unlogged = True
         self.lock = threading.Lock()
         self.numbers = itertools.count(1)
@@ -64,8 +64,9 @@ class Shared:
         self.errors: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
-        # failed: the failures of Writer.fail that the client saw, by request.
-        # unsure: possible further failures, whose error the client did not see.
+        # failed: for each request, the number of statements of Writer.fail whose error the client
+        # saw. unsure: for each request, the number of statements that may have failed although the
+        # client saw no error.
         self.failed: Counter[str] = Counter()
         self.unsure: Counter[str] = Counter()
 
@@ -73,12 +74,12 @@ class Shared:
         return f"{schema}.d{next(self.numbers)}"
 
     def add(self, name: str) -> None:
-        """Adds a table. Its creator can write to it at once, other sessions after the commit."""
+        """Adds a new table. Other writers can use the table after the commit."""
         with self.lock:
             self.names.append(name)
 
     def refresh(self, names: list[str]) -> None:
-        """Replaces the names by the tables that exist."""
+        """Replaces the names by those of the tables that exist."""
         with self.lock:
             self.names = names
 
@@ -241,7 +242,7 @@ class Writer(threading.Thread):
     def note(self, error: psycopg.Error) -> None:
         code = error.sqlstate or type(error).__name__
         self.shared.errors[code] += 1
-        # The count of messages ignores numbers.
+        # Messages that differ only in numbers are counted as the same message.
         message = error.diag.message_primary or (str(error).splitlines() or [""])[0]
         context = " [lead_audit]" if "lead_audit" in (error.diag.context or "") else ""
         self.shared.messages[f"{code} {re.sub('[0-9]+', 'N', message)}{context}"] += 1
@@ -444,7 +445,7 @@ class Writer(threading.Thread):
         session.execute(f"TRUNCATE {table}")
 
     def fail(self, session: Connection) -> None:
-        """Fails and counts the failure. It must become an entry or a line of the server's log."""
+        """Runs a statement that fails, and counts the error, which must be recorded."""
         self.shared.unsure[self.request] += 1
         try:
             session.execute("INSERT INTO s.fixed VALUES (1)")
@@ -505,7 +506,8 @@ class Writer(threading.Thread):
         self.shared.add(name)
 
     def drop_table(self, session: Connection) -> None:
-        # The number of dropped tables grows with the number of tables.
+        # Drops more tables at once if there are more tables, so that their number does not grow
+        # without a limit.
         names = {
             self.shared.some_name(self.random) for _ in range(1 + len(self.shared.names) // 20)
         } - {"s.plain_0"}

@@ -1,7 +1,8 @@
-//! The memory that the server's processes share, if the library is preloaded: the databases that
-//! have the extension, and the records that wait for their workers.
+//! The queue: memory that all processes of the server share if the library is preloaded. It lists
+//! the databases that have the extension, and holds the records that wait for the workers of these
+//! databases.
 //!
-//! All of it lies in one memory `region`. The postmaster maps it (`startup`) before it starts any
+//! The memory is one `region`. The postmaster maps the region (`startup`) before it starts any
 //! other process.
 
 mod databases;

@@ -1,7 +1,7 @@
-//! Turns records into entries, in the worker. `drain` takes records from the queue and writes their
-//! entries, which `failed_entry` makes. For an error before PostgreSQL knew the table (in parsing,
-//! in binding a parameter), `resolve` finds the table from the statement's text. `quarantine` keeps
-//! a record from ending one worker after the other.
+//! Turns records into entries, in the worker. `drain` takes records from the queue, and
+//! `failed_entry` makes and writes their entries. If a statement failed before PostgreSQL knew its
+//! table (during parsing, or while a parameter was bound), `resolve` finds the table from the
+//! statement's text. `quarantine` keeps a record from ending one worker after another.
 
 mod drain;
 mod failed_entry;

@@ -1,11 +1,13 @@
-//! Handles an error while it is raised, and again when it is reported.
+//! Handles an error at the time when it is raised, and again when it is reported.
 //!
-//! PostgreSQL calls its error callbacks while the error is on top of its error stack, for every
-//! cause, lack of memory included. A guard would be wrong here: to turn a second error into a panic
-//! it empties that stack, and the first error is lost. So the callback has two parts. The first
-//! part copies the error. If it runs out of memory, that new error replaces the first, as elsewhere
-//! in PostgreSQL. It calls no Rust code with values to drop. The second part makes a record of the
-//! copy. It calls no function of PostgreSQL that can raise an error.
+//! PostgreSQL calls its error callbacks while the error is on top of the error stack, for every
+//! error, even if memory is exhausted. A guard would be wrong in such a callback. If the callback
+//! raised a second error, the guard would empty the error stack to turn the second error into a
+//! panic, and the first error would be lost. So the callback has two parts. The first part copies
+//! the error. If memory is exhausted during the copy, the out-of-memory error replaces the first
+//! error, as in PostgreSQL's own callbacks. The first part calls no Rust code that has values to
+//! drop. The second part makes a record of the copy. The second part calls no function of
+//! PostgreSQL that can raise an error.
 
 use crate::failures::{self, ErrorCallbacks, RejectedRow, StatementScope};
 use pgrx::pg_sys;
@@ -18,7 +20,7 @@ thread_local! {
 
 mod raw {
     unsafe extern "C-unwind" {
-        // The function that pgrx binds, without pgrx's guard.
+        // pgrx binds this function too, but with a guard.
         pub fn CopyErrorData() -> *mut pgrx::pg_sys::ErrorData;
     }
 }
@@ -28,40 +30,43 @@ pub fn install() {
         in_statement: error_in_statement,
         outside_of_statements: error_outside_of_statements,
     });
-    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS_EMIT_LOG.set(pg_sys::emit_log_hook);
         pg_sys::emit_log_hook = Some(emit_log);
     }
 }
 
-// Unguarded: a guard empties the error stack (see above). Neither this function nor `record` can
-// panic.
+// Unguarded: a guard would empty the error stack (see the head of this file). Neither this function
+// nor `record` can panic.
 unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     let scope = argument.cast::<StatementScope>();
-    // Each error gets one record, made by the innermost scope.
+    // PostgreSQL calls the callbacks of all scopes. Only that of the innermost scope makes a
+    // record, so each error gets one record.
     if failures::innermost_scope() == scope {
-        // SAFETY: the scope is in the list, so it is live.
+        // SAFETY: the scope is in the list of error callbacks, so it is live.
         unsafe { record(scope) }
     }
 }
 
-// Unguarded: for the reason that `error_in_statement` has.
+// Unguarded: a guard would empty the error stack (see the head of this file).
 unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) {
-    // PostgreSQL calls this callback last. If a scope exists, it has already made the record.
+    // PostgreSQL calls this callback last. If there is a scope, the callback of that scope has
+    // already made the record.
     if failures::innermost_scope().is_null() {
-        // SAFETY: null means that no scope exists.
+        // SAFETY: null is a valid argument, and means that there is no scope.
         unsafe { record(std::ptr::null_mut()) }
     }
 }
 
 /// # Safety
-/// `scope` must be null or a scope in PostgreSQL's list.
+/// `scope` must be null, or a scope in PostgreSQL's list of error callbacks.
 unsafe fn record(scope: *mut StatementScope) {
     let mut row = RejectedRow::none();
-    // SAFETY: called while an error is raised. The memory context belongs to this library and is
-    // reset after the record is made. A further error leaves this frame at once, and it holds no
-    // values to drop.
+    // SAFETY: an error is being raised, so CopyErrorData has an error to copy. The memory context
+    // belongs to this library, and is reset after the record is made. A second error jumps over
+    // this frame, which holds no values to drop.
     unsafe {
         let memory = failures::begin_record();
         if memory.is_null() {
@@ -87,17 +92,17 @@ unsafe extern "C-unwind" fn failed(
     error: *const pg_sys::ErrorData,
     row: *const RejectedRow,
 ) {
-    // SAFETY: `record` passes a live scope or null, the copy of the error, and the rows that it
-    // copied.
+    // SAFETY: `record` passes a live scope or null, the live copy of the error, and a live
+    // `RejectedRow`.
     unsafe { failures::error_raised(scope.as_ref(), &*error, &*row) }
 }
 
-/// The error is about to be reported to the server's log and to the client, so no code has caught
-/// it. From now on the record is final: a client that has seen its error finds the record in the
+/// Confirms the record of an error before PostgreSQL reports the error to the server's log and to
+/// the client. No code has caught the error. When the client sees the error, its record is in the
 /// queue or in the server's log.
 unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
-    // SAFETY: PostgreSQL passes the live error. The session's state keeps the text while it is
-    // written.
+    // SAFETY: PostgreSQL passes the live error. The state of the session keeps the line alive while
+    // the line is written.
     unsafe {
         if (*data).elevel >= pgrx::PgLogLevel::ERROR as i32 {
             let unqueued = final_record(data);
@@ -116,6 +121,6 @@ unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
 unsafe extern "C-unwind" fn final_record(
     data: *const pg_sys::ErrorData,
 ) -> *const std::ffi::c_char {
-    // SAFETY: `data` is the live error, as in `emit_log`.
+    // SAFETY: `data` is the live error that `emit_log` passes.
     unsafe { failures::error_is_final(&*data) }
 }

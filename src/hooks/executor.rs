@@ -1,5 +1,5 @@
-//! Hooks of the executor. Row triggers run within ExecutorFinish: entries are gathered there and
-//! written at its end.
+//! The hooks of the executor. AFTER row triggers run within ExecutorFinish, so entries are gathered
+//! during ExecutorFinish and written at its end.
 
 use super::next;
 use crate::failures::{self, Phase, StatementScope};
@@ -16,7 +16,8 @@ thread_local! {
 }
 
 pub fn install(preloading: bool) {
-    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         if preloading {
             PREVIOUS_START.set(pg_sys::ExecutorStart_hook);
@@ -46,11 +47,11 @@ unsafe extern "C-unwind" fn before_start(
     scope: *mut StatementScope,
     query: *mut pg_sys::QueryDesc,
 ) {
-    // SAFETY: the hook above passes its own scope and PostgreSQL's query.
+    // SAFETY: the hook function passes its own scope and PostgreSQL's query.
     unsafe { failures::execution_begins(&mut *scope, query) }
 }
 
-// PostgreSQL 18 removed `execute_once`.
+// PostgreSQL 18 has removed the argument `execute_once`.
 #[cfg(not(feature = "pg18"))]
 unsafe extern "C-unwind" fn executor_run(
     query: *mut pg_sys::QueryDesc,
@@ -59,7 +60,7 @@ unsafe extern "C-unwind" fn executor_run(
     once: bool,
 ) {
     let mut scope = StatementScope::new();
-    // SAFETY: as in `executor_start`.
+    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns.
     unsafe {
         before_run(&raw mut scope, query);
         next::executor_run(PREVIOUS_RUN.get(), query, direction, count, once);
@@ -74,7 +75,7 @@ unsafe extern "C-unwind" fn executor_run(
     count: u64,
 ) {
     let mut scope = StatementScope::new();
-    // SAFETY: as in `executor_start`.
+    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns.
     unsafe {
         before_run(&raw mut scope, query);
         next::executor_run(PREVIOUS_RUN.get(), query, direction, count);
@@ -84,13 +85,14 @@ unsafe extern "C-unwind" fn executor_run(
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_run(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
-    // SAFETY: the hook above passes its own scope and PostgreSQL's query.
+    // SAFETY: the hook function passes its own scope and PostgreSQL's query.
     unsafe { failures::phase_begins(&mut *scope, query, Phase::Run) }
 }
 
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     let mut scope = StatementScope::new();
-    // SAFETY: as in `executor_start`. The executor's state lives until ExecutorEnd.
+    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns. The
+    // executor's state lives until ExecutorEnd.
     unsafe {
         before_finish(&raw mut scope, query);
         next::executor_finish(PREVIOUS_FINISH.get(), query);
@@ -103,7 +105,7 @@ unsafe extern "C-unwind" fn before_finish(
     scope: *mut StatementScope,
     query: *mut pg_sys::QueryDesc,
 ) {
-    // SAFETY: the hook above passes its own scope and PostgreSQL's query.
+    // SAFETY: the hook function passes its own scope and PostgreSQL's query.
     unsafe { failures::phase_begins(&mut *scope, query, Phase::Finish) };
     entries::statement_scope_opens();
 }
@@ -114,12 +116,12 @@ unsafe extern "C-unwind" fn after_finish(
     query: *mut pg_sys::QueryDesc,
 ) {
     entries::statement_scope_closes();
-    // SAFETY: `query` is PostgreSQL's, as in `before_finish`.
+    // SAFETY: the hook function passes PostgreSQL's query.
     unsafe { watch::statement_ends(query) };
-    // SAFETY: as in `before_finish`; the query's state is live. A query with
-    // EXEC_FLAG_SKIP_TRIGGERS is part of an outer statement (a foreign key's action), and its
-    // triggers have not run yet.
+    // SAFETY: the hook function passes its own scope and PostgreSQL's query, whose state is live.
     unsafe {
+        // A query with EXEC_FLAG_SKIP_TRIGGERS is part of an outer statement, as the action of a
+        // foreign key is. The triggers of the query run later, at the end of the outer statement.
         let triggers_ran =
             (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
         if triggers_ran {
@@ -136,8 +138,10 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
     unsafe { next::executor_end(PREVIOUS_END.get(), query) }
 }
 
-/// If the present statement loaded the library, the hook on ExecutorFinish was not yet installed.
-/// Entries of an outer statement are then written slightly early.
+/// Writes the batch of the statement that has loaded the library, because the hook on
+/// ExecutorFinish was not installed when that statement reached ExecutorFinish. If an inner
+/// statement loaded the library, the entries of the outer statement so far are written here too,
+/// which is earlier than usual.
 #[pgrx::pg_guard]
 extern "C-unwind" fn before_end() {
     if entries::is_first_statement() {

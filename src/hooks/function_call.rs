@@ -1,5 +1,5 @@
-//! Hooks for looking up and calling a function. PostgreSQL calls `needs_fmgr_hook` at each look-up,
-//! so its usual path uses no guard.
+//! The hooks for looking up and calling a function. PostgreSQL calls `needs_fmgr_hook` at each
+//! look-up, so the usual path through this hook has no guard.
 
 use crate::watch;
 use pgrx::pg_sys;
@@ -11,7 +11,8 @@ thread_local! {
 }
 
 pub fn install() {
-    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS_NEEDS.set(pg_sys::needs_fmgr_hook);
         pg_sys::needs_fmgr_hook = Some(needs_fmgr_hook);
@@ -25,8 +26,8 @@ unsafe fn previous_needs(function: pg_sys::Oid) -> bool {
     PREVIOUS_NEEDS.get().is_some_and(|previous| unsafe { previous(function) })
 }
 
-// Unguarded: PostgreSQL calls this at each look-up of a function. It reads one variable of the
-// session; the functions that it calls after that have guards.
+// Unguarded: PostgreSQL calls this hook at each look-up of a function. The hook itself only reads
+// one variable of the session. The functions that it then calls have guards.
 unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
     // SAFETY: PostgreSQL passed the argument.
     unsafe { watch::restricts_calls() && concerns(function) || previous_needs(function) }
@@ -42,8 +43,8 @@ unsafe extern "C-unwind" fn fmgr_hook(
     function: *mut pg_sys::FmgrInfo,
     argument: *mut pg_sys::Datum,
 ) {
-    // SAFETY: PostgreSQL passed the arguments. The previous hook is called only for the functions
-    // that it asked for.
+    // SAFETY: PostgreSQL passed the arguments. The previous hook is called only for functions for
+    // which it asked.
     unsafe {
         called(event, (*function).fn_oid);
         if let Some(previous) = PREVIOUS.get()

@@ -1,6 +1,6 @@
-//! PostgreSQL calls these functions when a catalog changed. They mark caches as stale, and the
-//! caches are read again when needed. They can run at any catalog access, so they read no catalog
-//! themselves.
+//! The invalidation callbacks. PostgreSQL calls them when a catalog has changed. They mark the
+//! library's caches as stale, and the caches are filled again when they are needed. A callback can
+//! run during any access to a catalog, so it must not read a catalog itself.
 
 use crate::{actor, capture, entries, failures, watch};
 use pgrx::pg_sys;
@@ -9,7 +9,8 @@ use pgrx::pg_sys::SysCacheIdentifier as Cache;
 pub fn install(preloading: bool) {
     let none = pg_sys::Datum::from(0);
     let both = pg_sys::Datum::from(usize::from(preloading));
-    // SAFETY: called once, while the library is loaded; callbacks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The callbacks exist for
+    // the life of the process.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), both);
         pg_sys::CacheRegisterSyscacheCallback(
@@ -40,8 +41,8 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
     }
 }
 
-/// A renamed schema changes the names in entries, but the relcache does not report it as a change
-/// of the relation.
+/// Marks all relations as changed. Entries contain the names of schemas, but PostgreSQL does not
+/// report a renamed schema as a change of the relations in the schema.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
     capture::relation_changed(None);

@@ -1,8 +1,9 @@
-//! Calls the next hook: the previously installed hook, or PostgreSQL's own function.
+//! Calls the next hook, which is the previously installed hook or else PostgreSQL's own function.
 //!
-//! These functions are bound without pgrx's guard. The guard would turn an error into one without
-//! constraint, context and position. An error jumps over the frames of these functions and of the
-//! hooks that call them, so none of these frames may hold a value to drop.
+//! The functions of PostgreSQL are bound here without pgrx's guard. The guard would remove the
+//! constraint, the context and the position of an error. An error jumps over the frames of these
+//! functions and over the frames of the hooks that call them, so none of these frames may hold a
+//! value to drop.
 
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
@@ -19,7 +20,7 @@ mod raw {
             parameters: pg_sys::ParamListInfo,
         ) -> *mut pg_sys::PlannedStmt;
         pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
-        // PostgreSQL 18 removed `execute_once`, here and below.
+        // PostgreSQL 18 has removed the argument `execute_once`.
         #[cfg(not(feature = "pg18"))]
         pub fn standard_ExecutorRun(
             query: *mut pg_sys::QueryDesc,
@@ -39,8 +40,7 @@ mod raw {
 }
 
 /// # Safety
-/// The arguments must be those that PostgreSQL passed to the hook. This holds for each function
-/// here.
+/// The arguments must be those that PostgreSQL passed to the hook.
 pub unsafe fn planner(
     previous: pg_sys::planner_hook_type,
     parse: *mut pg_sys::Query,
@@ -53,7 +53,7 @@ pub unsafe fn planner(
 }
 
 /// # Safety
-/// As for [`planner`].
+/// The arguments must be those that PostgreSQL passed to the hook.
 pub unsafe fn executor_start(
     previous: pg_sys::ExecutorStart_hook_type,
     query: *mut pg_sys::QueryDesc,
@@ -64,7 +64,7 @@ pub unsafe fn executor_start(
 }
 
 /// # Safety
-/// As for [`planner`].
+/// The arguments must be those that PostgreSQL passed to the hook.
 #[cfg(not(feature = "pg18"))]
 pub unsafe fn executor_run(
     previous: pg_sys::ExecutorRun_hook_type,
@@ -78,7 +78,7 @@ pub unsafe fn executor_run(
 }
 
 /// # Safety
-/// As for [`planner`].
+/// The arguments must be those that PostgreSQL passed to the hook.
 #[cfg(feature = "pg18")]
 pub unsafe fn executor_run(
     previous: pg_sys::ExecutorRun_hook_type,
@@ -91,7 +91,7 @@ pub unsafe fn executor_run(
 }
 
 /// # Safety
-/// As for [`planner`].
+/// The arguments must be those that PostgreSQL passed to the hook.
 pub unsafe fn executor_finish(
     previous: pg_sys::ExecutorFinish_hook_type,
     query: *mut pg_sys::QueryDesc,
@@ -101,7 +101,7 @@ pub unsafe fn executor_finish(
 }
 
 /// # Safety
-/// As for [`planner`].
+/// The arguments must be those that PostgreSQL passed to the hook.
 pub unsafe fn executor_end(previous: pg_sys::ExecutorEnd_hook_type, query: *mut pg_sys::QueryDesc) {
     // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
     unsafe { previous.unwrap_or(raw::standard_ExecutorEnd)(query) }

@@ -1,4 +1,5 @@
-//! The planner hook: an error while planning a write to a watched table makes a failed statement.
+//! The planner hook. Opens a scope, so that an error during the planning of a write to a watched
+//! table is recorded as a failed statement.
 
 use super::next;
 use crate::failures::{self, StatementScope};
@@ -11,7 +12,8 @@ thread_local! {
 }
 
 pub fn install() {
-    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS.set(pg_sys::planner_hook);
         pg_sys::planner_hook = Some(planner);
@@ -41,6 +43,6 @@ unsafe extern "C-unwind" fn before(
     text: *const c_char,
     parameters: pg_sys::ParamListInfo,
 ) {
-    // SAFETY: the hook above passes its own scope and the arguments that PostgreSQL passed.
+    // SAFETY: the hook function passes its own scope and the arguments that PostgreSQL passed.
     unsafe { failures::planning_begins(&mut *scope, parse, text, parameters) }
 }

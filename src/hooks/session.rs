@@ -1,4 +1,5 @@
-//! Runs when a session begins: its first statement may fail before PostgreSQL calls any other hook.
+//! The hook on client authentication, which runs when a session begins. It sets up the error
+//! callback, because the session's first statement may fail before PostgreSQL calls any other hook.
 
 use crate::failures;
 use pgrx::pg_sys;
@@ -8,7 +9,7 @@ use std::ffi::c_int;
 type ClientAuthentication = unsafe extern "C-unwind" fn(port: *mut pg_sys::Port, status: c_int);
 
 unsafe extern "C-unwind" {
-    // Declared in libpq/auth.h, which pgrx does not bind.
+    // The variable is declared in libpq/auth.h. pgrx has no binding for it.
     static mut ClientAuthentication_hook: Option<ClientAuthentication>;
 }
 
@@ -17,7 +18,8 @@ thread_local! {
 }
 
 pub fn install() {
-    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS.set(ClientAuthentication_hook);
         ClientAuthentication_hook = Some(client_authentication);

@@ -1,5 +1,5 @@
-//! The postmaster requests shared memory while it preloads the library, and initializes it at its
-//! start and after a crash.
+//! The hooks for shared memory. PostgreSQL calls shmem_request after it has preloaded the library.
+//! It calls shmem_startup when the server starts, and again after a crash of a server process.
 
 use crate::failures::queue;
 use pgrx::pg_sys;
@@ -11,7 +11,8 @@ thread_local! {
 }
 
 pub fn install() {
-    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS_REQUEST.set(pg_sys::shmem_request_hook);
         pg_sys::shmem_request_hook = Some(request);
@@ -22,8 +23,7 @@ pub fn install() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn request() {
-    // SAFETY: PostgreSQL calls this hook where the previous hook and a request for memory are
-    // allowed.
+    // SAFETY: PostgreSQL calls this hook at a time when the previous hook may run.
     unsafe {
         if let Some(previous) = PREVIOUS_REQUEST.get() {
             previous();
@@ -34,7 +34,7 @@ unsafe extern "C-unwind" fn request() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn startup() {
-    // SAFETY: PostgreSQL calls this hook where the previous hook may run.
+    // SAFETY: PostgreSQL calls this hook at a time when the previous hook may run.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP.get() {
             previous();

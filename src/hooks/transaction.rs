@@ -1,10 +1,10 @@
-//! Runs at the end of transactions and subtransactions. PRE_COMMIT and PRE_PREPARE may raise an
-//! error, which aborts the transaction.
+//! The callbacks for the end of transactions and subtransactions. The code for PRE_COMMIT and
+//! PRE_PREPARE may raise an error, which aborts the transaction.
 //!
-//! COMMIT, PREPARE and ABORT must not raise an error: after the commit it would be a PANIC of the
-//! server. Their functions neither wait nor allocate memory of PostgreSQL, and their own memory is
-//! bounded. An error that is raised in spite of this is caught, and the other modules still do
-//! their work for the end of the transaction.
+//! The code for COMMIT, PREPARE and ABORT must not raise an error, because an error after the
+//! commit becomes a PANIC of the server. This code neither waits nor allocates memory of
+//! PostgreSQL, and it allocates little memory of its own. If a module nevertheless raises an error,
+//! the error is caught, and the other modules still do their work for the end of the transaction.
 
 use crate::pg::TransactionEnd;
 use crate::{capture, entries, failures, seal, watch};
@@ -13,7 +13,8 @@ use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
 
 pub fn install() {
-    // SAFETY: called once, while the library is loaded; callbacks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The callbacks exist for
+    // the life of the process.
     unsafe {
         pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(subtransaction), std::ptr::null_mut());
@@ -28,7 +29,7 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
             if event == Event::XACT_EVENT_PRE_PREPARE {
                 seal::before_prepare();
             }
-            // Normally nothing is pending here, but an entry must not be lost.
+            // Usually all entries are written by now. But if any remain, they must not be lost.
             capture::statement_ends();
             entries::flush();
             entries::before_commit();
@@ -77,7 +78,7 @@ unsafe extern "C-unwind" fn subtransaction(
     }
 }
 
-/// Runs work that must not raise an error, and swallows an error that is raised in spite of this.
+/// Runs `work`, which must not raise an error, and ignores an error that it nevertheless raises.
 fn without_error(work: impl FnOnce()) {
     pgrx::PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(|_| ())

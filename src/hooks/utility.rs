@@ -1,5 +1,5 @@
-//! Hook for utility commands. COPY fires row triggers outside of the executor, TRUNCATE and COPY
-//! can fail, and some commands concern the background workers.
+//! The hook for utility commands. COPY fires row triggers outside of the executor, a failed COPY or
+//! TRUNCATE is recorded, and some commands concern the launcher and the worker.
 
 use crate::failures::{self, StatementScope};
 use crate::pg::UtilityCall;
@@ -13,7 +13,8 @@ thread_local! {
 }
 
 pub fn install() {
-    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    // SAFETY: `install` is called once, while the library is being loaded. The hook functions exist
+    // for the life of the process.
     unsafe {
         PREVIOUS.set(pg_sys::ProcessUtility_hook);
         pg_sys::ProcessUtility_hook = Some(process_utility);
@@ -21,7 +22,7 @@ pub fn install() {
 }
 
 /// Defines a hook of ProcessUtility: a function that packs its arguments into a [`UtilityCall`] and
-/// passes that to `$work`.
+/// passes the [`UtilityCall`] to `$work`.
 macro_rules! utility_hook {
     ($hook:ident => $work:path) => {
         unsafe extern "C-unwind" fn $hook(
@@ -44,7 +45,7 @@ macro_rules! utility_hook {
                 destination,
                 completion,
             };
-            // SAFETY: PostgreSQL makes this call.
+            // SAFETY: PostgreSQL passed the arguments of `call`.
             unsafe { $work(call) }
         }
     };
@@ -57,10 +58,11 @@ utility_hook!(process_utility => run);
 unsafe fn run(call: UtilityCall) {
     let mut scope = StatementScope::new();
     let mut command = CommandScope::new();
-    // SAFETY: the call is PostgreSQL's, and both scopes live until this returns.
+    // SAFETY: `call` is PostgreSQL's present call, and both scopes live until this function
+    // returns.
     unsafe {
-        // Only COPY fires row triggers. Other commands, such as CALL, may end the transaction, so
-        // no state can be held across them.
+        // COPY is the only command that fires row triggers itself. Other commands, such as CALL,
+        // may end the transaction, so no state can be held while they run.
         let fires_row_triggers =
             (*(*call.statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
         before(&raw mut scope, &raw const call, fires_row_triggers);
@@ -77,7 +79,7 @@ unsafe extern "C-unwind" fn before(
     call: *const UtilityCall,
     fires_row_triggers: bool,
 ) {
-    // SAFETY: the hook above passes its own scope and call.
+    // SAFETY: the hook function passes its own scope and call.
     unsafe {
         failures::command_begins(&mut *scope, &*call);
         failures::utility_commands::command_begins((*call).statement, (*call).context);
@@ -95,6 +97,6 @@ unsafe extern "C-unwind" fn after(scope: *mut StatementScope, fires_row_triggers
         capture::statement_ends();
         entries::flush();
     }
-    // SAFETY: the hook above passes its own scope.
+    // SAFETY: the hook function passes its own scope.
     unsafe { failures::statement_ends(&mut *scope) }
 }

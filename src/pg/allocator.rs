@@ -1,30 +1,32 @@
-//! The library's allocator: the system's allocator, and a reserve for when the system has no
-//! memory.
+//! The library's allocator. It uses the system's allocator and, if the system has no memory, a
+//! reserve.
 //!
-//! If an allocation fails, Rust ends the process, and with it the server. Buffers whose size a user
-//! determines use `try_reserve`. All other allocations of this library are small. If the system
-//! refuses one, it comes from the reserve, which suffices until PostgreSQL has raised its own
-//! error. The reserve is a static array that is untouched until then, so it takes address space and
-//! no memory.
+//! If an allocation fails, Rust aborts the process, and PostgreSQL then restarts all processes of
+//! the server. A buffer whose size depends on a user is allocated with `try_reserve`, which returns
+//! an error. All other allocations of this library are small. If the system refuses a small
+//! allocation, the memory comes from the reserve, which suffices until PostgreSQL has raised an
+//! out-of-memory error of its own. The reserve is a static array. Until its first use it takes
+//! address space, but no memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Largest allocation that the reserve serves, in bytes.
+/// The size of the largest allocation that the reserve serves, in bytes.
 const LARGEST: usize = 128 * 1024;
 
-/// Size of the reserve, in bytes.
+/// The size of the reserve, in bytes.
 const SIZE: usize = 1024 * 1024;
 
-/// Strictest alignment that the reserve serves.
+/// The strictest alignment that the reserve serves, in bytes.
 const ALIGNMENT: usize = 16;
 
 #[global_allocator]
 static ALLOCATOR: WithReserve<System> = WithReserve::new(System);
 
-/// An allocator with a reserve. Pieces of the reserve are handed out from its beginning to its end.
-/// It starts again at the beginning when all pieces have been freed.
+/// An allocator with a reserve. The allocator hands out pieces of the reserve from the beginning to
+/// the end of the reserve. When all pieces have been freed, the allocator starts again at the
+/// beginning.
 struct WithReserve<A> {
     allocator: A,
     memory: Memory,
@@ -35,7 +37,7 @@ struct WithReserve<A> {
 #[repr(C, align(16))]
 struct Memory(UnsafeCell<[u8; SIZE]>);
 
-// SAFETY: an atomic exchange of the state hands each piece of the memory to one owner.
+// SAFETY: an atomic update of `state` gives each piece of the memory to only one owner.
 unsafe impl Sync for Memory {}
 
 const fn pack(end: usize, pieces: u32) -> u64 {
@@ -55,7 +57,7 @@ impl<A> WithReserve<A> {
         }
     }
 
-    /// Takes a piece of the reserve. Returns null if none fits.
+    /// Takes a piece of the reserve. Returns null if the reserve cannot serve the allocation.
     fn take(&self, layout: Layout) -> *mut u8 {
         if layout.size() > LARGEST || layout.align() > ALIGNMENT {
             return std::ptr::null_mut();
@@ -84,16 +86,16 @@ impl<A> WithReserve<A> {
             let (end, pieces) = unpack(state);
             Some(if pieces <= 1 { 0 } else { pack(end, pieces - 1) })
         };
-        // The closure always returns a value, so this always succeeds.
+        // The closure always returns a value, so the update always succeeds.
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, freed);
     }
 }
 
-// SAFETY: memory is either the allocator's or a piece of the reserve, has the requested layout, and
-// is freed to where it came from.
+// SAFETY: each allocation comes from the inner allocator or from the reserve, has the requested
+// layout, and is returned to its source.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for WithReserve<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller obeys this trait's rules, so the layout is valid.
+        // SAFETY: the caller obeys the rules of the trait, so the layout is valid.
         let memory = unsafe { self.allocator.alloc(layout) };
         if memory.is_null() { self.take(layout) } else { memory }
     }
@@ -102,21 +104,21 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for WithReserve<A> {
         if self.is_from_reserve(memory) {
             self.give_back();
         } else {
-            // SAFETY: the memory is not from the reserve, so it is the allocator's.
+            // SAFETY: the memory is not from the reserve, so it is from the inner allocator.
             unsafe { self.allocator.dealloc(memory, layout) }
         }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if !self.is_from_reserve(memory) {
-            // SAFETY: the memory is not from the reserve, so it is the allocator's.
+            // SAFETY: the memory is not from the reserve, so it is from the inner allocator.
             let moved = unsafe { self.allocator.realloc(memory, layout, size) };
             if !moved.is_null() {
                 return moved;
             }
         }
-        // SAFETY: the caller guarantees that `size` is valid for a layout of this alignment. Old
-        // and new memory are each valid for their own size. Both are in use, so they do not
+        // SAFETY: the caller guarantees that `size` is valid for a layout of this alignment. The
+        // old and the new memory are each valid for their own size. Both are in use, so they do not
         // overlap.
         unsafe {
             let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
@@ -136,7 +138,7 @@ mod tests {
     /// An allocator that has no memory.
     struct Nothing;
 
-    // SAFETY: it gives out no memory.
+    // SAFETY: the allocator gives out no memory.
     unsafe impl GlobalAlloc for Nothing {
         unsafe fn alloc(&self, _layout: Layout) -> *mut u8 {
             std::ptr::null_mut()
@@ -168,7 +170,7 @@ mod tests {
             assert_eq!(std::slice::from_raw_parts(second, 100), [8; 100]);
             allocator.dealloc(second, bytes(100));
             allocator.dealloc(moved, bytes(50));
-            // All pieces are freed, so the reserve starts at its beginning.
+            // All pieces are freed, so the allocator starts again at the beginning of the reserve.
             assert_eq!(allocator.alloc(bytes(8)), first);
         }
     }

@@ -1,4 +1,5 @@
-//! Common parts of background processes: signals, waiting, transactions, and the timing of tasks.
+//! The common parts of the launcher and the workers: signals, waiting, transactions, and the timing
+//! of tasks.
 
 use super::{ServerError, hold_extension};
 use pgrx::pg_sys;
@@ -10,8 +11,7 @@ use std::time::Duration;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // The functions that pgrx binds, without pgrx's guard, which must not run in a signal
-        // handler.
+        // pgrx binds these functions too, but with a guard, which must not run in a signal handler.
         pub fn SetLatch(latch: *mut pgrx::pg_sys::Latch);
         pub fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
     }
@@ -20,19 +20,19 @@ mod raw {
 static STOP: AtomicBool = AtomicBool::new(false);
 static IN_TRANSACTION: AtomicBool = AtomicBool::new(false);
 
-/// Whether SIGTERM has arrived.
+/// Returns whether the process has received SIGTERM.
 pub fn must_stop() -> bool {
     STOP.load(Ordering::Acquire)
 }
 
-// The C function is pqsignal; since 18 that is a macro.
+// The C function is pqsignal. Since PostgreSQL 18, pqsignal is a macro for pqsignal_be.
 #[cfg(not(feature = "pg18"))]
 pub use pg_sys::pqsignal as set_signal_handler;
 #[cfg(feature = "pg18")]
 pub use pg_sys::pqsignal_be as set_signal_handler;
 
-/// Sets up the signal handlers. SIGTERM cancels the transaction in progress. The loop then decides
-/// when to stop: queued records can still be written.
+/// Sets up the signal handlers. SIGTERM cancels the transaction in progress, but does not end the
+/// process. The main loop decides when to stop, so that it can still write queued records.
 pub fn handle_signals() {
     // SAFETY: the handlers have the signature that PostgreSQL requires, and are async-signal-safe.
     unsafe {
@@ -42,11 +42,11 @@ pub fn handle_signals() {
     }
 }
 
-/// A signal handler: sets flags and wakes the loop.
-// Unguarded: a signal handler, which sets plain variables.
+/// Handles SIGTERM: sets flags and wakes the main loop.
+// Unguarded: a guard must not run in a signal handler. The handler only sets variables and a latch.
 unsafe extern "C-unwind" fn stop(_signal: i32) {
-    // SAFETY: PostgreSQL's own handlers set these variables in the same way. errno is restored for
-    // the interrupted code.
+    // SAFETY: PostgreSQL's own handlers set these variables in the same way. The handler restores
+    // errno for the interrupted code.
     unsafe {
         let errno = *libc::__errno_location();
         STOP.store(true, Ordering::Release);
@@ -59,23 +59,24 @@ unsafe extern "C-unwind" fn stop(_signal: i32) {
     }
 }
 
-/// When a task of a background process has its next turn.
+/// The time at which a task of a background process runs next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum NextTurn {
-    /// After its interval: no work remains for now.
+    /// After the task's interval, because no work remains for now.
     AtInterval,
-    /// At once: work remains.
+    /// At once, because work remains.
     AtOnce,
-    /// This long after the beginning of this turn: more work may arrive soon.
+    /// After this duration, counted from the beginning of the present run, because more work may
+    /// come soon.
     After(Duration),
 }
 
-/// Waits until the latch is set or `timeout` is over, then handles interrupts and reloads the
-/// configuration if asked. Returns whether the latch was set.
+/// Waits until the latch is set or `timeout` has passed. Then handles interrupts, and reloads the
+/// configuration if SIGHUP has asked for a reload. Returns whether the latch was set.
 pub fn wait(timeout: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: waits on the process's own latch, then does what every loop of a background process
-    // does.
+    // SAFETY: the code waits on the latch of its own process, and then does what the main loop of
+    // every background worker does.
     unsafe {
         let milliseconds = timeout.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
         let happened = pg_sys::WaitLatch(
@@ -88,7 +89,7 @@ pub fn wait(timeout: Duration) -> bool {
         if is_woken {
             pg_sys::ResetLatch(pg_sys::MyLatch);
         }
-        // A cancel that arrives between transactions has nothing to cancel.
+        // Between transactions there is nothing to cancel, so a request to cancel is dropped.
         pg_sys::QueryCancelPending = 0;
         pgrx::check_for_interrupts!();
         if pg_sys::ConfigReloadPending != 0 {
@@ -99,8 +100,8 @@ pub fn wait(timeout: Duration) -> bool {
     }
 }
 
-/// Runs `work` in a transaction of its own, with a snapshot. An error rolls it back and is
-/// returned.
+/// Runs `work` in a transaction of its own, with a snapshot. If `work` raises an error, rolls back
+/// the transaction and returns the error.
 ///
 /// # Errors
 /// If `work` or the commit raises an error.
@@ -108,11 +109,12 @@ pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R,
     transaction(activity, || (), |()| work())
 }
 
-/// Like `in_transaction`, and prevents other sessions from dropping the extension meanwhile.
-/// Returns `None` if the extension does not exist.
+/// Runs `work` as [`in_transaction`] does, and prevents other sessions from dropping the extension
+/// meanwhile. Returns `None` if the extension does not exist.
 ///
-/// DROP EXTENSION locks the extension before its tables. Without the lock on the extension, a
-/// worker that holds a table and waits for another table could deadlock with it.
+/// DROP EXTENSION locks the extension before its tables. If the worker did not lock the extension
+/// first, the worker and DROP EXTENSION could each hold a lock on one table and wait for the other
+/// table, which is a deadlock.
 ///
 /// # Errors
 /// If `work` or the commit raises an error.
@@ -123,14 +125,16 @@ pub fn in_extension_transaction<R>(
     transaction(activity, hold_extension, |is_here| is_here.then(work))
 }
 
-/// Runs `first` before the snapshot is taken, then `work` with the result of `first`.
+/// Starts a transaction, runs `first`, takes a snapshot, runs `work` with the result of `first`,
+/// and commits.
 fn transaction<T, R>(
     activity: &CStr,
     first: impl FnOnce() -> T,
     work: impl FnOnce(T) -> R,
 ) -> Result<R, ServerError> {
-    // SAFETY: the sequence is that of PostgreSQL's own background workers. After an error the abort
-    // releases all resources. No transaction is in progress when this is called.
+    // SAFETY: the calls are in the order that PostgreSQL's own background workers use. After an
+    // error the abort releases all resources. No transaction is in progress when this function is
+    // called.
     unsafe {
         pg_sys::QueryCancelPending = 0;
         IN_TRANSACTION.store(true, Ordering::Release);

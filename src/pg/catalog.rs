@@ -1,20 +1,21 @@
-//! Look-ups in the system catalogs.
+//! Looks up rows and names in the system catalogs.
 
 use pgrx::pg_sys;
 
-/// A column of the row that a system cache has for a key. `None` if there is no such row.
+/// Returns a column of the row that a system cache has for a key. `None` if there is no such row.
 ///
 /// # Safety
-/// The key must be of the type of the cache's only key. The column must be NOT NULL, of a type that
-/// is passed by value.
+/// The cache must have only one key, and `key` must be of its type. The column must be NOT NULL,
+/// and its type must be passed by value.
 pub unsafe fn catalog_column(
     cache: pg_sys::SysCacheIdentifier::Type,
     key: impl Into<pg_sys::Datum>,
     column: u32,
 ) -> Option<pg_sys::Datum> {
     let cache = cache as i32;
-    // SAFETY: a look-up within a transaction, with a key of the cache's type (see # Safety). The
-    // tuple is released after the column is read, and the column does not point into it.
+    // SAFETY: the look-up runs within a transaction, and the key is of the cache's type (see #
+    // Safety). The tuple is released after the column is read, and the value does not point into
+    // the tuple.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(cache, key.into());
         if tuple.is_null() {
@@ -27,15 +28,14 @@ pub unsafe fn catalog_column(
     }
 }
 
-/// The relation of a name that the parser made, locked unless `lock` is NoLock. Returns an invalid
-/// oid for a name without a relation, and raises an error for a schema that the current role may
-/// not use.
+/// Looks up the relation with this name, and locks it unless `lock` is NoLock. Returns InvalidOid
+/// if there is no such relation. Raises an error if the current role may not use the schema.
 ///
 /// # Safety
-/// `name` must be made by the parser.
+/// `name` must be a RangeVar that the parser has made.
 pub unsafe fn relation_named(name: *mut pg_sys::RangeVar, lock: u32) -> pg_sys::Oid {
     let flags = pg_sys::RVROption::RVR_MISSING_OK;
     let lock = lock as pg_sys::LOCKMODE;
-    // SAFETY: the parser made the name (see # Safety). A look-up within a transaction.
+    // SAFETY: the parser made the name (see # Safety), and the look-up runs within a transaction.
     unsafe { pg_sys::RangeVarGetRelidExtended(name, lock, flags, None, std::ptr::null_mut()) }
 }

@@ -1,4 +1,4 @@
-//! A caught PostgreSQL error as a value.
+//! Represents a caught PostgreSQL error as a value.
 
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
@@ -7,17 +7,18 @@ use std::fmt;
 /// The fields of an error, copied from PostgreSQL's error stack.
 #[derive(Debug, Clone)]
 pub struct ServerError {
-    /// Its SQLSTATE.
+    /// The error's SQLSTATE.
     pub code: PgSqlErrorCode,
-    /// Its primary message.
+    /// The error's primary message.
     pub message: String,
-    /// Its DETAIL.
+    /// The error's DETAIL.
     pub detail: Option<String>,
 }
 
 impl ServerError {
-    /// Copies `caught`. Rethrows it if it must not be delayed: a cancel, a timeout, a shutdown, or
-    /// a serialization failure, after which the client has to repeat the transaction.
+    /// Copies `caught`. Rethrows an error that must end the statement at once: a cancel, a timeout,
+    /// a shutdown, or a serialization failure, after which the client has to repeat the
+    /// transaction.
     pub fn from_caught(caught: CaughtError) -> Self {
         let error = Self::of_caught(&caught);
         if error.must_not_be_held_up() {
@@ -26,7 +27,7 @@ impl ServerError {
         error
     }
 
-    /// Copies any error, for callers that end the transaction with it.
+    /// Copies `caught`, and never rethrows it. The callers end the transaction after the error.
     pub fn of_caught(caught: &CaughtError) -> Self {
         Self::of(match caught {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
@@ -48,8 +49,8 @@ impl ServerError {
     }
 
     fn of(report: &ErrorReportWithLevel) -> Self {
-        // Errors raised by users' code are of any length, and these texts are copied into WARNINGs,
-        // records and entries.
+        // Users' code can raise errors with texts of any length, and the texts are copied into
+        // WARNINGs, records and entries.
         const LIMIT: usize = 64 * 1024;
         let text = |text: &str| capped(text.as_bytes(), LIMIT);
         ServerError {
@@ -71,19 +72,18 @@ impl ServerError {
     }
 }
 
-/// The five characters of a SQLSTATE. PostgreSQL packs each into six bits.
+/// Returns the five characters of a SQLSTATE. PostgreSQL packs each character into six bits.
 pub fn sqlstate_text(code: PgSqlErrorCode) -> String {
     packed_sqlstate_text(code as i32)
 }
 
-/// Like [`sqlstate_text`], for a SQLSTATE that pgrx has no name for.
+/// Returns the five characters of a SQLSTATE for which pgrx may have no name.
 pub fn packed_sqlstate_text(code: i32) -> String {
     (0..5).map(|place| char::from(((code >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
 }
 
-/// The beginning of a text that fits into `limit` bytes of JSON, with "…" at its end if it was cut.
-/// Invalid UTF-8 becomes U+FFFD. The length is measured as JSON, where a control character takes
-/// six bytes.
+/// Cuts a text so that its JSON takes at most `limit` bytes. In JSON, most control characters take
+/// six bytes. The end of a cut text is "…". Invalid UTF-8 becomes U+FFFD.
 pub fn capped(text: &[u8], limit: usize) -> String {
     const ELLIPSIS: char = '…';
     let limit = limit.saturating_sub(ELLIPSIS.len_utf8());

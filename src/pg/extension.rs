@@ -1,4 +1,4 @@
-//! Looks up extensions in the catalog.
+//! Looks up the extension in the catalog.
 
 use super::{OpenRelation, catalog_column};
 use pgrx::pg_sys;
@@ -9,9 +9,9 @@ const NAME: &CStr = c"lead_audit";
 /// Prevents other sessions from dropping lead_audit until the transaction ends. Returns whether the
 /// extension exists.
 pub fn hold_extension() -> bool {
-    // SAFETY: look-ups by name, and a lock that the end of the transaction releases. Locking
-    // processes invalidations, so the second look-up notices if the extension was dropped while
-    // this session waited.
+    // SAFETY: the look-ups are by name, and the end of the transaction releases the lock. Locking
+    // processes invalidation messages, so the second look-up notices if the extension was dropped
+    // while this session waited for the lock.
     unsafe {
         let extension = pg_sys::get_extension_oid(NAME.as_ptr(), true);
         if extension == pg_sys::InvalidOid {
@@ -27,12 +27,13 @@ pub fn hold_extension() -> bool {
     }
 }
 
-/// The version of the extension's SQL objects in this database. `None` without the extension.
+/// Returns the version of the extension's SQL objects in this database. `None` if the database does
+/// not have the extension.
 pub fn extension_version() -> Option<String> {
     let catalog = OpenRelation::open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock);
-    // SAFETY: an index scan of an open system catalog, which ends before the catalog is closed. The
-    // key's name is a constant. The tuple is valid until the scan ends, and its value is copied
-    // before. After an error the abort of the transaction cleans up.
+    // SAFETY: the catalog is open, and the index scan ends before the catalog is closed. The name
+    // in the scan key is a constant. The tuple is valid until the scan ends, and the value is
+    // copied before that. After an error the abort of the transaction ends the scan.
     unsafe {
         let mut key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(
@@ -64,11 +65,11 @@ pub fn extension_version() -> Option<String> {
     }
 }
 
-/// The owner of schema lead_audit. `None` if the schema does not exist.
+/// Returns the owner of the schema lead_audit. `None` if the schema does not exist.
 pub fn extension_owner() -> Option<pg_sys::Oid> {
     let column = pg_sys::Anum_pg_namespace_nspowner;
     let cache = pg_sys::SysCacheIdentifier::NAMESPACENAME;
-    // SAFETY: the key is a name as a C string, and the column is an oid.
+    // SAFETY: the key is a C string, which the cache accepts as a name, and the column is an oid.
     let owner = unsafe { catalog_column(cache, pg_sys::Datum::from(NAME.as_ptr()), column) };
     owner.map(|owner| pg_sys::Oid::from(owner.value() as u32))
 }

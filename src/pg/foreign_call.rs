@@ -1,7 +1,9 @@
-//! Calls code that is not this library's and may raise an error of any length.
+//! Calls functions that are not part of this library. Such a function may raise an error with texts
+//! of any length.
 //!
-//! pgrx copies the texts of a caught error into Rust's memory. If that allocation fails, Rust ends
-//! the process, and with it the server. So this module shortens the texts first.
+//! pgrx copies the texts of a caught error into Rust's memory. If that allocation fails, Rust
+//! aborts the process, and PostgreSQL then restarts all processes of the server. So this module
+//! shortens the texts before pgrx catches the error.
 
 use cee_scape::{SigJmpBufFields, call_with_sigsetjmp};
 use pgrx::pg_sys;
@@ -12,7 +14,7 @@ mod raw {
     use pgrx::pg_sys;
 
     unsafe extern "C-unwind" {
-        // The function that pgrx binds, without pgrx's guard.
+        // pgrx binds this function too, but with a guard.
         pub fn FunctionCall1Coll(
             function: *mut pg_sys::FmgrInfo,
             collation: pg_sys::Oid,
@@ -21,22 +23,23 @@ mod raw {
     }
 }
 
-/// Longest text of an error that is kept, in bytes. Fits into the allocator's reserve.
+/// The maximum length of each text of an error, in bytes. A text of this length fits into the
+/// allocator's reserve.
 const LONGEST: usize = 16 * 1024;
 
-/// Appended to a text that was cut.
+/// The end of a text that was cut.
 const ELLIPSIS: &[u8] = b"...";
 
-/// Calls a function with one argument. Its error is raised like that of any `pg_sys` function, with
-/// each text cut to 16 kB.
+/// Calls a function with one argument. If the function raises an error, cuts each text of the error
+/// to 16 kB, and raises the error in the way that `pg_sys` functions do.
 ///
 /// # Safety
 /// The argument must be of the type that the function takes.
 pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum) -> pg_sys::Datum {
     let function = std::ptr::from_ref(function).cast_mut();
     let mut result = MaybeUninit::uninit();
-    // SAFETY: this is what PG_TRY() and PG_CATCH() do. An error jumps over the closure, which has
-    // nothing to drop, and over the frames of the called function.
+    // SAFETY: the code does what PG_TRY() and PG_CATCH() do. An error jumps over the frames of the
+    // called function and of the closure, which has nothing to drop.
     unsafe {
         let memory = pg_sys::CurrentMemoryContext;
         let (handler, callbacks) = (pg_sys::PG_exception_stack, pg_sys::error_context_stack);
@@ -52,7 +55,7 @@ pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum)
             return result.assume_init();
         }
         pg_sys::CurrentMemoryContext = memory;
-        // Raises a short error if PostgreSQL has no memory for the copy.
+        // If PostgreSQL has no memory for the copy, it raises a short error here.
         let error = pg_sys::CopyErrorData();
         pg_sys::FlushErrorState();
         shorten(&mut *error);
@@ -63,11 +66,11 @@ pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum)
 /// Raises a copied error.
 ///
 /// # Safety
-/// The error must be a copy by CopyErrorData().
+/// `error` must be a copy that CopyErrorData() has made.
 unsafe fn rethrow(error: *mut pg_sys::ErrorData) -> ! {
-    // SAFETY: the error is a copy by CopyErrorData() (see # Safety), which ReThrowError() takes.
+    // SAFETY: CopyErrorData() made the copy (see # Safety), and ReThrowError() accepts such a copy.
     unsafe { pg_sys::ReThrowError(error) };
-    // pgrx does not declare that the function of PostgreSQL 18 never returns.
+    // For PostgreSQL 18, pgrx does not declare that ReThrowError() never returns.
     #[cfg(feature = "pg18")]
     unreachable!("ReThrowError() does not return")
 }
@@ -88,11 +91,12 @@ unsafe fn shorten(error: &mut pg_sys::ErrorData) {
         if text.is_null() {
             continue;
         }
-        // SAFETY: the texts are writable C strings (see # Safety). Nothing behind a string's end is
-        // read or written, and the cut text ends with a whole character of the database's encoding.
+        // SAFETY: the texts are writable C strings (see # Safety). The code reads and writes
+        // nothing behind the end of a string.
         unsafe {
             let length = libc::strnlen(text, LONGEST + ELLIPSIS.len() + 1);
             if length > LONGEST + ELLIPSIS.len() {
+                // pg_mbcliplen() cuts between two characters of the database's encoding.
                 let kept = pg_sys::pg_mbcliplen(text, LONGEST as c_int, LONGEST as c_int)
                     .clamp(0, LONGEST as c_int);
                 let end = text.add(kept as usize);

@@ -1,10 +1,10 @@
-//! Reads a table in the order of its ids, without SQL: rows come one by one whatever the planner
-//! would choose, and no privilege, policy or rule applies.
+//! Reads a table in the order of its ids, without SQL. So no planner decides how the rows are read,
+//! and no privilege, policy or rule applies.
 
 use super::{OpenRelation, ServerError, relation_name};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// A scan of a table by its primary key, which is one bigint column.
+/// A scan of a table by its primary key, which must be one bigint column, the first of the table.
 pub struct IdScan {
     table: OpenRelation,
     index: pg_sys::Relation,
@@ -13,21 +13,21 @@ pub struct IdScan {
 }
 
 impl IdScan {
-    /// Opens the scan. It returns no rows before [`range`](Self::range) is called.
+    /// Opens the scan. Call [`range`](Self::range) before [`next`](Self::next).
     ///
     /// # Safety
-    /// The snapshot must be active or registered, and outlive the scan.
+    /// The snapshot must be active or registered, and must outlive the scan.
     pub unsafe fn open(
         table: pg_sys::Oid,
         snapshot: pg_sys::Snapshot,
     ) -> Result<Self, ServerError> {
         let table = OpenRelation::open(table, pg_sys::AccessShareLock);
-        // SAFETY: table and index are open and locked until the transaction ends. `drop` closes
-        // both.
+        // SAFETY: the table and the index are open until `drop` closes them, and stay locked until
+        // the transaction ends.
         unsafe {
             #[cfg(not(feature = "pg18"))]
             let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr());
-            // Since 18, an argument excludes a deferrable key.
+            // Since PostgreSQL 18, the second argument says whether the key may be deferrable.
             #[cfg(feature = "pg18")]
             let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr(), false);
             if index == pg_sys::InvalidOid {
@@ -43,7 +43,8 @@ impl IdScan {
                 return Err(no_key(&table));
             }
             let slot = pg_sys::table_slot_create(table.as_ptr(), std::ptr::null_mut());
-            // PostgreSQL 18 counts index searches for EXPLAIN, which this scan does not need.
+            // PostgreSQL 18 has a further argument, which counts index searches for EXPLAIN and may
+            // be null.
             #[cfg(not(feature = "pg18"))]
             let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, 2, 0);
             #[cfg(feature = "pg18")]
@@ -61,7 +62,7 @@ impl IdScan {
 
     /// Restarts the scan for the ids from `first` to `last`, both included.
     pub fn range(&mut self, first: i64, last: i64) {
-        // SAFETY: the scan was started with two keys; index_rescan copies them.
+        // SAFETY: the scan was started with two keys, and index_rescan copies the new keys.
         unsafe {
             let mut keys: [pg_sys::ScanKeyData; 2] = std::mem::zeroed();
             let at_least = (pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE, first);
@@ -80,7 +81,7 @@ impl IdScan {
         }
     }
 
-    /// The next row's id, or `None` after the last row. Checks for interrupts.
+    /// Moves to the next row and returns its id. `None` after the last row. Checks for interrupts.
     pub fn next(&mut self) -> Option<i64> {
         pgrx::check_for_interrupts!();
         // SAFETY: the scan and the slot are open. The first column of a row is its id, which is
@@ -98,16 +99,16 @@ impl IdScan {
         }
     }
 
-    /// The row type.
+    /// Returns the table's row type.
     pub fn tuple_desc(&self) -> pg_sys::TupleDesc {
         self.table.tuple_desc()
     }
 
-    /// The first `count` columns of the present row, and which of them are NULL. They are valid
-    /// until the next call of `next`.
+    /// Returns the first `count` columns of the present row, and for each whether it is NULL. The
+    /// values are valid until the next call of [`next`](Self::next).
     pub fn columns(&self, count: usize) -> (&[pg_sys::Datum], &[bool]) {
-        // SAFETY: a present row exists. No more columns are read than the row type and the slot
-        // have.
+        // SAFETY: the slot holds the present row. The code reads no more columns than the row type
+        // and the slot have.
         unsafe {
             let count = count.min((*self.tuple_desc()).natts as usize);
             if usize::try_from((*self.slot).tts_nvalid).unwrap_or(0) < count {
@@ -125,7 +126,8 @@ impl Drop for IdScan {
     fn drop(&mut self) {
         // During an error the abort of the (sub)transaction releases these resources.
         if !std::thread::panicking() {
-            // SAFETY: `open` opened them, and only this closes them. The locks are kept.
+            // SAFETY: `open` opened the scan, the slot and the index, and only `drop` closes them.
+            // The transaction keeps the locks.
             unsafe {
                 pg_sys::index_endscan(self.scan);
                 pg_sys::ExecDropSingleTupleTableSlot(self.slot);

@@ -1,9 +1,9 @@
-//! Memory contexts.
+//! Wrappers for memory contexts.
 
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Makes a child context of `parent`. It is deleted with `parent` at the latest.
+/// Makes a child context of `parent`. PostgreSQL deletes the child at the latest with `parent`.
 ///
 /// # Safety
 /// `parent` must be a live memory context.
@@ -23,13 +23,14 @@ pub unsafe fn new_context(
     }
 }
 
-/// Runs `work` with `context` as the current memory context. After an error the code that catches
-/// it sets the context.
+/// Runs `work` with `context` as the current memory context. If `work` raises an error, the code
+/// that catches the error has to restore the former context.
 ///
 /// # Safety
 /// `context` must be a live memory context.
 pub unsafe fn in_context<R>(context: pg_sys::MemoryContext, work: impl FnOnce() -> R) -> R {
-    // SAFETY: `context` is live (see # Safety). The former context is restored before this returns.
+    // SAFETY: `context` is live (see # Safety). The former context is restored before the function
+    // returns.
     unsafe {
         let former = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = context;
@@ -39,7 +40,8 @@ pub unsafe fn in_context<R>(context: pg_sys::MemoryContext, work: impl FnOnce() 
     }
 }
 
-/// Memory for one row at a time: a child of the current context, reset after each row.
+/// The memory for one row at a time: a child of the current memory context that is reset after each
+/// row.
 pub struct RowMemory(pg_sys::MemoryContext);
 
 impl RowMemory {
@@ -49,10 +51,10 @@ impl RowMemory {
         RowMemory(unsafe { new_context(pg_sys::CurrentMemoryContext, name) })
     }
 
-    /// Runs `work`, then frees the memory that it allocated.
+    /// Runs `work`, and then frees PostgreSQL's memory that `work` has allocated.
     pub fn for_row<R>(&mut self, work: impl FnOnce() -> R) -> R {
-        // SAFETY: `self` or the parent keeps the context alive. The result of `work` is in Rust's
-        // memory.
+        // SAFETY: `self` and the parent of the context are alive, so the context is alive. The
+        // result of `work` is in Rust's memory.
         unsafe {
             let result = in_context(self.0, work);
             pg_sys::MemoryContextReset(self.0);
@@ -63,9 +65,10 @@ impl RowMemory {
 
 impl Drop for RowMemory {
     fn drop(&mut self) {
-        // During an error the parent deletes the context, at the end of the (sub)transaction.
+        // After an error PostgreSQL deletes the context with its parent, at the end of the
+        // (sub)transaction.
         if !std::thread::panicking() {
-            // SAFETY: `new` made the context, and only this deletes it.
+            // SAFETY: `new` made the context, and only `drop` deletes it.
             unsafe { pg_sys::MemoryContextDelete(self.0) }
         }
     }

@@ -1,36 +1,38 @@
-//! Wrappers for relations: their names, columns, rows, triggers and partitions, and for sequences.
+//! Wrappers for relations (their names, columns, rows, triggers and partitions) and for sequences.
 //!
-//! Names are not necessarily UTF-8, like any text of the server.
+//! Like every text of the server, a name is not necessarily UTF-8.
 
 use super::{RowMemory, Text};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// An open, locked relation. The lock is kept until the transaction ends, as after any statement.
+/// An open relation. Its lock is kept until the transaction ends.
 pub struct OpenRelation(pg_sys::Relation);
 
 impl OpenRelation {
-    /// Opens the relation and waits for the lock. Raises PostgreSQL's error if it does not exist.
+    /// Opens the relation and waits for the lock. Raises PostgreSQL's error if the relation does
+    /// not exist.
     pub fn open(relation: pg_sys::Oid, lock: u32) -> Self {
-        // SAFETY: table_open takes any oid and raises an error for an unknown one. It returns an
-        // open relation.
+        // SAFETY: table_open takes any oid, and raises an error for an unknown oid. Otherwise it
+        // returns an open relation.
         OpenRelation(unsafe { pg_sys::table_open(relation, lock as pg_sys::LOCKMODE) })
     }
 
-    /// Like [`open`](Self::open), but returns `None` if the relation does not exist.
+    /// Opens the relation and waits for the lock. Returns `None` if the relation does not exist.
     pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
-        // SAFETY: takes any oid, and returns null for an unknown one.
+        // SAFETY: the function takes any oid, and returns null for an unknown oid.
         let open = unsafe { pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE) };
-        // then_some() would make the value even for null, and its drop would close a null relation.
+        // then_some() would make an OpenRelation even for null, and its `drop` would then close a
+        // null relation.
         (!open.is_null()).then(|| OpenRelation(open))
     }
 
-    /// The relation, valid as long as this is alive.
+    /// Returns the relation, which is valid as long as `self` is alive.
     pub fn as_ptr(&self) -> pg_sys::Relation {
         self.0
     }
 
-    /// Its row type, valid as long as this is alive.
+    /// Returns the relation's row type, which is valid as long as `self` is alive.
     pub fn tuple_desc(&self) -> pg_sys::TupleDesc {
         // SAFETY: an open relation points to its relcache entry, which has a descriptor.
         unsafe { (*self.0).rd_att }
@@ -39,29 +41,32 @@ impl OpenRelation {
 
 impl Drop for OpenRelation {
     fn drop(&mut self) {
-        // During an error the abort of the (sub)transaction closes the relation. It must be closed
-        // only once.
+        // After an error the abort of the (sub)transaction closes the relation, which must be
+        // closed only once.
         if !std::thread::panicking() {
-            // SAFETY: `open` opened it, and only this closes it. NoLock keeps the lock.
+            // SAFETY: `open` or `try_open` opened the relation, and only `drop` closes it. NoLock
+            // means that the lock is kept.
             unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as pg_sys::LOCKMODE) }
         }
     }
 }
 
-/// The attribute at `index`, counted from 0.
+/// Returns the attribute at `index`, counted from 0.
 ///
 /// # Safety
-/// `descriptor` must be a row type with more attributes than `index`, and outlive the result.
+/// `descriptor` must be a row type with more than `index` attributes, and must outlive the result.
 pub unsafe fn attribute<'a>(
     descriptor: pg_sys::TupleDesc,
     index: usize,
 ) -> &'a pg_sys::FormData_pg_attribute {
-    // SAFETY: the attribute exists (see # Safety). Attributes follow the descriptor in memory.
+    // SAFETY: the attribute exists (see # Safety). The array of attributes is part of the
+    // descriptor.
     #[cfg(not(feature = "pg18"))]
     unsafe {
         &*(*descriptor).attrs.as_ptr().add(index)
     }
-    // SAFETY: as above. Since 18 the array of compact attributes, of the same length, comes first.
+    // SAFETY: the attribute exists (see # Safety). Since PostgreSQL 18, the array of attributes
+    // follows an array of compact attributes, which has the same length.
     #[cfg(feature = "pg18")]
     unsafe {
         let short_forms = (*descriptor).compact_attrs.as_ptr().add((*descriptor).natts as usize);
@@ -69,29 +74,30 @@ pub unsafe fn attribute<'a>(
     }
 }
 
-/// The relation's name.
+/// Returns the relation's name.
 ///
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
-    // SAFETY: an open relation has its row of pg_class. A name is a C string within its 64 bytes.
+    // SAFETY: an open relation has a copy of its row of pg_class. A name is a C string within 64
+    // bytes.
     unsafe {
         Text::from_server(CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()).to_bytes())
     }
 }
 
-/// The bytes of the name of the attribute at `index`, counted from 0.
+/// Returns the bytes of the name of the attribute at `index`, counted from 0.
 ///
 /// # Safety
-/// As for [`attribute`].
+/// `descriptor` must be a row type with more than `index` attributes, and must outlive the result.
 pub unsafe fn attribute_name<'a>(descriptor: pg_sys::TupleDesc, index: usize) -> &'a [u8] {
-    // SAFETY: the attribute exists (see # Safety). A name is a C string within its 64 bytes.
+    // SAFETY: the attribute exists (see # Safety). A name is a C string within 64 bytes.
     unsafe { CStr::from_ptr(attribute(descriptor, index).attname.data.as_ptr()).to_bytes() }
 }
 
-/// The schema's name. Empty if the schema does not exist.
+/// Returns the schema's name, or an empty text if the schema does not exist.
 pub fn schema_name(schema: pg_sys::Oid) -> Text {
-    // SAFETY: a look-up by oid, which returns null or a C string in the current memory context.
+    // SAFETY: the look-up by oid returns null or a C string in the current memory context.
     unsafe {
         let name = pg_sys::get_namespace_name(schema);
         if name.is_null() {
@@ -105,24 +111,25 @@ pub fn schema_name(schema: pg_sys::Oid) -> Text {
 mod raw {
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
-        // Declared in commands/sequence.h, which pgrx does not bind.
+        // The function is declared in commands/sequence.h. pgrx has no binding for it.
         pub fn nextval_internal(relid: pg_sys::Oid, check_permissions: bool) -> i64;
-        // Declared in catalog/pg_inherits.h, which pgrx does not bind.
+        // The function is declared in catalog/pg_inherits.h. pgrx has no binding for it.
         pub fn find_all_inheritors(
             parent: pg_sys::Oid,
             lock: pg_sys::LOCKMODE,
             parent_counts: *mut *mut pg_sys::List,
         ) -> *mut pg_sys::List;
-        // catalog/partition.h
+        // The function is declared in catalog/partition.h. pgrx has no binding for it.
         pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
     }
 }
 
-/// Calls `each` with every row of the table, in the newest snapshot. For a partitioned table, calls
-/// it with every row of its partitions, and with the partition. Rows of inheritance children are
-/// not included.
+/// Calls `each` with the relation and the tuple of every row of the table, in a new snapshot. For a
+/// partitioned table, the rows are those of its partitions, and the relation is the partition that
+/// stores the row. The rows of inheritance children are not included.
 ///
-/// Memory that `each` allocates is freed after each row. The caller holds a lock on the table.
+/// PostgreSQL's memory that `each` allocates is freed after each row. The caller must hold a lock
+/// on the table.
 pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, pg_sys::HeapTuple)) {
     for leaf in leaves(table) {
         let relation = OpenRelation::open(leaf, pg_sys::AccessShareLock);
@@ -131,9 +138,9 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
         if unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), fork) } == 0 {
             continue;
         }
-        // SAFETY: a scan of an open table, ended before the table is closed. The tuple is valid
-        // until the next is fetched. After an error the abort of the (sub)transaction releases what
-        // is open.
+        // SAFETY: the table is open, and the scan ends before the table is closed. A tuple is valid
+        // until the next tuple is fetched. After an error the abort of the (sub)transaction ends
+        // the scan and releases the slot and the snapshot.
         unsafe {
             let mut memory = RowMemory::new(c"lead_audit row");
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
@@ -158,11 +165,11 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
     }
 }
 
-/// The tables that store the rows of `table`: the table itself, or its partitions that are tables
-/// of this database.
+/// Returns the tables that store the rows of `table`: the table itself or, if it is partitioned,
+/// those of its partitions that are ordinary tables, not partitioned or foreign tables.
 pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: look-ups by oid; an unknown oid has no relkind. The guard turns an error's longjmp
-    // into unwinding.
+    // SAFETY: the look-ups are by oid, and an unknown oid has no relkind. The guard turns an
+    // error's longjmp into unwinding.
     unsafe {
         let kind = |relation| pg_sys::get_rel_relkind(relation) as u8;
         if kind(table) != pg_sys::RELKIND_PARTITIONED_TABLE {
@@ -182,9 +189,10 @@ pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// The partitioned tables above a partition, the nearest first. Empty for other tables.
+/// Returns the partitioned tables above a partition, the nearest first. The list is empty for a
+/// table that is no partition.
 pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: look-ups by oid. The guard turns an error's longjmp into unwinding.
+    // SAFETY: the look-ups are by oid. The guard turns an error's longjmp into unwinding.
     unsafe {
         if !pg_sys::get_rel_relispartition(table) {
             return Vec::new();
@@ -194,23 +202,22 @@ pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// The arguments of a relation's audit triggers.
+/// A watched relation, as its audit triggers describe it.
 pub struct WatchTriggers {
     /// The relation's schema.
     pub schema: String,
-    /// Its name.
+    /// The relation's name.
     pub name: String,
-    /// Identity of the watched table.
+    /// The watch id of the watched table.
     pub watch_id: [u8; 16],
-    /// Name of its soft-delete column, or empty.
+    /// The name of the watched table's soft-delete column, or empty.
     pub soft_delete_column: String,
 }
 
-/// Looks for an enabled trigger that calls the extension. `None` if the relation does not exist or
-/// is not watched.
+/// Reads the arguments of the relation's enabled audit triggers. `None` if the relation does not
+/// exist or is not watched.
 pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
-    // SAFETY: within a transaction. The relcache entry is held until it is closed below. A trigger
-    // has tgnargs arguments, and names and arguments are C strings.
+    // SAFETY: a transaction is in progress, and the relcache entry is held until RelationClose().
     unsafe {
         let open = pg_sys::RelationIdGetRelation(relation);
         if open.is_null() {
@@ -225,7 +232,8 @@ pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
 /// # Safety
 /// `open` must be an open relation.
 unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
-    // SAFETY: the relation is open (see # Safety). A trigger has tgnargs arguments, all C strings.
+    // SAFETY: the relation is open (see # Safety). A trigger has `tgnargs` arguments. The arguments
+    // and the names are C strings.
     unsafe {
         let description = (*open).trigdesc;
         if description.is_null() {
@@ -267,9 +275,10 @@ unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
     }
 }
 
-/// The sequence's next value. Checks no privilege: the library takes the value, not the user.
+/// Returns the sequence's next value. Checks no privilege, because the library takes the value, not
+/// the user.
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
-    // SAFETY: nextval_internal raises an error for an oid that is no sequence. The guard turns its
-    // longjmp into unwinding, so that it skips no Rust frame.
+    // SAFETY: nextval_internal raises an error if the oid is not that of a sequence. The guard
+    // turns the error's longjmp into unwinding, so that the error does not jump over Rust frames.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| raw::nextval_internal(sequence, false)) }
 }

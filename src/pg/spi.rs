@@ -1,27 +1,27 @@
-//! Runs the library's own SQL with a given snapshot. pgrx's interface always uses the transaction's
+//! Runs the library's own SQL with a given snapshot. pgrx's interface to SPI has no argument for a
 //! snapshot.
 
 use super::{ServerError, borrowed_text};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi, pg_sys};
 use std::ffi::CString;
 
-/// A prepared statement. Freed when dropped, or when the SPI connection ends.
+/// A prepared statement. It is freed when the value is dropped, or when the SPI connection ends.
 pub struct SpiPlan {
     plan: pg_sys::SPIPlanPtr,
     arguments: usize,
 }
 
-/// Runs `work` within a connection to SPI, where plans can be made and run.
+/// Runs `work` within a connection to SPI. Only there can an [`SpiPlan`] be prepared and run.
 pub fn with_spi<R>(work: impl FnOnce() -> R) -> R {
     Spi::connect_mut(|_| work())
 }
 
 impl SpiPlan {
-    /// Prepares a statement whose arguments have these types.
+    /// Prepares a statement. `types` are the types of its arguments.
     pub fn prepare(sql: &str, types: &[pg_sys::Oid]) -> Self {
         let Ok(text) = CString::new(sql) else { failed(sql) };
         let mut types = types.to_vec();
-        // SAFETY: within a connection to SPI. The text and the types are copied.
+        // SAFETY: the code runs within a connection to SPI. SPI copies the text and the types.
         let plan =
             unsafe { pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr()) };
         if plan.is_null() {
@@ -30,13 +30,13 @@ impl SpiPlan {
         SpiPlan { plan, arguments: types.len() }
     }
 
-    /// Runs a query that writes nothing.
+    /// Runs a query that writes nothing, with this snapshot.
     pub fn read(&self, snapshot: pg_sys::Snapshot, arguments: &[Option<pg_sys::Datum>]) -> Rows {
         self.run(snapshot, true, arguments)
     }
 
-    /// Runs a statement that may write. Whatever the snapshot, it sees the transaction's own
-    /// earlier changes.
+    /// Runs a statement that may write, with this snapshot. The statement also sees the changes
+    /// that the same transaction has made before.
     pub fn write(&self, snapshot: pg_sys::Snapshot, arguments: &[Option<pg_sys::Datum>]) -> Rows {
         self.run(snapshot, false, arguments)
     }
@@ -54,8 +54,8 @@ impl SpiPlan {
             arguments.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
         let nulls: Vec<_> =
             arguments.iter().map(|value| if value.is_some() { b' ' } else { b'n' } as _).collect();
-        // SAFETY: the plan is alive and has this many arguments. The caller keeps a snapshot
-        // active.
+        // SAFETY: the plan is alive, and takes as many arguments as `values` has. The caller keeps
+        // the snapshot alive.
         let result = unsafe {
             pg_sys::SPI_execute_snapshot(
                 self.plan,
@@ -79,7 +79,7 @@ impl SpiPlan {
 impl Drop for SpiPlan {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: `prepare` made the plan, and only this frees it.
+            // SAFETY: `prepare` made the plan, and only `drop` frees it.
             unsafe { pg_sys::SPI_freeplan(self.plan) };
         }
     }
@@ -92,22 +92,23 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The number of rows returned or, without RETURNING, changed.
+    /// Returns the number of rows that the statement has returned. For a statement that writes
+    /// without RETURNING, returns the number of rows that it has changed.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// A value by row and column, counted from 0. `None` for a row or column that does not exist,
-    /// for NULL, and for a text that is not UTF-8. Raises an error if the column's type is not that
-    /// of `T`.
+    /// Returns the value in a row and a column, both counted from 0. `None` if the row or the
+    /// column does not exist, if the value is NULL, or if it is a text that is not UTF-8. Raises an
+    /// error if the column's type does not fit `T`.
     pub fn get<T: FromDatum + IntoDatum>(&self, row: usize, column: usize) -> Option<T> {
         if self.table.is_null() || row >= self.count {
             return None;
         }
         let number = i32::try_from(column).ok()?.checked_add(1)?;
-        // SAFETY: the table has `count` rows of its row type. SPI_getbinval returns NULL for a
-        // column that does not exist, and the type of that column is invalid. The value is read as
-        // its type, and as text only if it is text.
+        // SAFETY: the result has `count` rows of its row type. SPI_getbinval returns NULL for a
+        // column that does not exist. The value is converted only after its type was found to fit
+        // `T`.
         unsafe {
             let mut is_null = true;
             let (tuple, descriptor) = (*(*self.table).vals.add(row), (*self.table).tupdesc);
@@ -130,7 +131,7 @@ impl Rows {
 impl Drop for Rows {
     fn drop(&mut self) {
         if !self.table.is_null() && !std::thread::panicking() {
-            // SAFETY: SPI made it in this connection, and only this frees it.
+            // SAFETY: SPI made the result in this connection, and only `drop` frees it.
             unsafe { pg_sys::SPI_freetuptable(self.table) };
         }
     }
@@ -145,9 +146,10 @@ fn failed(what: &str) -> ! {
     .raise(None)
 }
 
-/// Runs `work`, whose statements find their rows by ctid. PostgreSQL prefers to read a small table
-/// from its beginning to its end. In a serializable transaction, that would conflict with every
-/// other writer of the table.
+/// Runs `work`, and meanwhile makes the planner use TID scans instead of sequential scans. `work`
+/// runs statements that find their rows by ctid. PostgreSQL would prefer a sequential scan for a
+/// small table, and in a serializable transaction such a scan conflicts with every other writer of
+/// the table.
 pub fn with_tid_scans<R>(work: impl FnOnce() -> R) -> R {
     struct Restore {
         seq_scan: bool,
@@ -155,14 +157,14 @@ pub fn with_tid_scans<R>(work: impl FnOnce() -> R) -> R {
     }
     impl Drop for Restore {
         fn drop(&mut self) {
-            // SAFETY: plain variables of the session, which the planner reads.
+            // SAFETY: the code sets plain variables of the session, which the planner reads.
             unsafe {
                 pg_sys::enable_seqscan = self.seq_scan;
                 pg_sys::enable_tidscan = self.tid_scan;
             }
         }
     }
-    // SAFETY: as above.
+    // SAFETY: the code reads and sets plain variables of the session, which the planner reads.
     let _restore = unsafe {
         let former = Restore { seq_scan: pg_sys::enable_seqscan, tid_scan: pg_sys::enable_tidscan };
         pg_sys::enable_seqscan = false;

@@ -1,8 +1,9 @@
-//! Text as PostgreSQL stores it: a varlena, in a buffer that Rust owns and reuses for the next row.
+//! Holds text in PostgreSQL's form, which is a varlena. Rust owns the buffer and reuses it for the
+//! next row.
 //!
-//! A [`Text`] is always UTF-8 without NUL. Server text may be neither. So it is checked once, when
-//! a `Text` is made of it, and bytes that are not valid text are percent-encoded (docs/FORMAT.md,
-//! section 3.1).
+//! A [`Text`] is always UTF-8 without NUL. Bytes from the server may be invalid UTF-8 or contain
+//! NUL. So the bytes are checked once, when a `Text` is made of them. Bytes that are not valid are
+//! percent-encoded (docs/FORMAT.md, section 3.1).
 
 use super::ServerError;
 use ledger::Sink;
@@ -10,28 +11,29 @@ use ledger::canonical::{percent_encoded, write_bytes_value, write_string_bytes};
 use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 use std::ffi::CStr;
 
-/// The length of a varlena's header, which holds the total length.
+/// The length of a varlena's header. The header contains the length of the whole varlena.
 const HEADER: usize = 4;
 
-/// Longest text, in bytes: the longest string of jsonb (JENTRY_OFFLENMASK), since lead_audit.log
-/// has to show stored texts as jsonb.
+/// The maximum length of a text, in bytes. A string in jsonb has the same maximum
+/// (JENTRY_OFFLENMASK), and the view lead_audit.log converts stored texts to jsonb.
 const LIMIT: usize = 0x0FFF_FFFF;
 
-/// A text that is built in place and passed to PostgreSQL without a copy.
+/// A text that is built in its buffer and passed to PostgreSQL without a copy.
 ///
-/// The buffer is empty, or a varlena with a finished header whose content is UTF-8 without NUL.
+/// The buffer is empty or a complete varlena. The varlena's content is UTF-8 without NUL.
 #[derive(Debug, Clone, Default)]
 pub struct Text {
     buffer: Vec<u8>,
     is_encoded: bool,
 }
 
-/// Why a text could not be written. The text is then empty.
+/// The reason why a text could not be written. The text is then empty.
 #[derive(Debug, Clone)]
 pub enum NotWritten {
-    /// Its bytes are not UTF-8, or contain NUL.
+    /// The written bytes are not UTF-8, or contain NUL.
     NotText,
-    /// It is too long, memory is exhausted, or the writer returned an error.
+    /// The text is too long, memory is exhausted, or the code that writes the text returned an
+    /// error.
     Failed(ServerError),
 }
 
@@ -49,12 +51,13 @@ impl From<NotWritten> for ServerError {
 }
 
 impl Text {
-    /// An empty text.
+    /// Returns an empty text.
     pub fn new() -> Self {
         Text::from("")
     }
 
-    /// Makes a text of the server's bytes, percent-encoded if they are not valid text.
+    /// Makes a text of the server's bytes. Percent-encodes them if they are not UTF-8 or contain
+    /// NUL.
     pub fn from_server(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) if !bytes.contains(&0) => Text { buffer: finished(text), is_encoded: false },
@@ -62,12 +65,13 @@ impl Text {
         }
     }
 
-    /// Whether the text is percent-encoded, because its bytes are not valid text.
+    /// Returns whether the text is percent-encoded, because the server's bytes were not UTF-8 or
+    /// contained NUL.
     pub fn is_encoded(&self) -> bool {
         self.is_encoded
     }
 
-    /// Empties the text. Frees a buffer that a huge row has enlarged.
+    /// Empties the text. Keeps the buffer, unless a huge row has enlarged it.
     pub fn clear(&mut self) {
         const KEEP: usize = 1 << 20;
         if self.buffer.capacity() > KEEP {
@@ -77,17 +81,18 @@ impl Text {
         self.is_encoded = false;
     }
 
-    /// Whether the text is empty.
+    /// Returns whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.buffer.len() <= HEADER
     }
 
-    /// Replaces the text by what `work` writes. After an error the text is empty.
+    /// Replaces the text by the bytes that `work` writes. After an error the text is empty.
     pub fn write<R>(
         &mut self,
         work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>,
     ) -> Result<R, NotWritten> {
-        // The buffer is taken out, so that an error that unwinds leaves no invalid text.
+        // The writer owns the buffer meanwhile. If `work` unwinds, the text is empty and not
+        // invalid.
         let mut output = TextWriter::new(std::mem::take(&mut self.buffer));
         self.is_encoded = false;
         let result = work(&mut output).map_err(NotWritten::Failed)?;
@@ -95,26 +100,27 @@ impl Text {
         Ok(result)
     }
 
-    /// The content.
+    /// Returns the content as bytes.
     pub fn bytes(&self) -> &[u8] {
         self.buffer.get(HEADER..).unwrap_or_default()
     }
 
-    /// The content as text.
+    /// Returns the content as a string.
     pub fn as_str(&self) -> &str {
-        // SAFETY: only this module fills the buffer, with `&str`s and with bytes that
-        // TextWriter::finish() checked to be UTF-8.
+        // SAFETY: only this module fills the buffer. The content comes from a `&str`, or from
+        // TextWriter::finish(), which has checked that it is UTF-8.
         unsafe { std::str::from_utf8_unchecked(self.bytes()) }
     }
 
-    /// Converts the text into a string without an allocation.
+    /// Converts the text into a string, without an allocation.
     pub fn into_string(mut self) -> String {
         self.buffer.drain(..HEADER.min(self.buffer.len()));
-        // SAFETY: as for `as_str`.
+        // SAFETY: the content is UTF-8, for the reason that `as_str` gives.
         unsafe { String::from_utf8_unchecked(self.buffer) }
     }
 
-    /// The text as a datum, which points into this buffer. Use it before the buffer changes.
+    /// Returns the text as a datum. The datum points into the buffer, and is valid until the buffer
+    /// changes.
     pub fn datum(&self) -> pg_sys::Datum {
         static EMPTY: Aligned<HEADER> = Aligned(header(HEADER));
         let varlena = if self.buffer.is_empty() { EMPTY.0.as_ptr() } else { self.buffer.as_ptr() };
@@ -128,10 +134,10 @@ impl From<&str> for Text {
     }
 }
 
-/// Makes the varlena of a text.
+/// Makes a complete varlena of a text.
 fn finished(text: &str) -> Vec<u8> {
-    // Cuts the text at the limit of a datum. Texts of unlimited length are made with Text::write(),
-    // which returns an error.
+    // Cuts the text at the limit. Text::write() makes the texts that may really be so long, and
+    // returns an error instead of cutting.
     let text = &text[..text.floor_char_boundary(LIMIT)];
     let mut buffer = Vec::with_capacity(HEADER + text.len());
     buffer.extend_from_slice(&header(HEADER + text.len()));
@@ -139,23 +145,25 @@ fn finished(text: &str) -> Vec<u8> {
     buffer
 }
 
-/// The header of a varlena of this length, uncompressed and in line (varatt.h, SET_VARSIZE_4B).
+/// Returns the header of a varlena with this total length, uncompressed and in line (SET_VARSIZE_4B
+/// in varatt.h).
 const fn header(length: usize) -> [u8; HEADER] {
     let length = length as u32;
     if cfg!(target_endian = "big") { length.to_ne_bytes() } else { (length << 2).to_ne_bytes() }
 }
 
-/// Bytes that are aligned as PostgreSQL requires for a header.
+/// Bytes with the alignment that PostgreSQL requires for a varlena.
 #[repr(align(4))]
 #[derive(Debug)]
 struct Aligned<const N: usize>([u8; N]);
 
-/// A bytea of 32 bytes, for a hash.
+/// A bytea that contains a hash of 32 bytes.
 #[derive(Debug)]
 pub struct Hash32(Aligned<{ HEADER + 32 }>);
 
 impl Hash32 {
-    /// Stores a hash and returns a datum that points to it. Use it before the next assignment.
+    /// Stores a hash and returns the datum. The datum points into `self`, and is valid until the
+    /// next assignment.
     pub fn assign(&mut self, hash: &[u8; 32]) -> pg_sys::Datum {
         self.0.0[HEADER..].copy_from_slice(hash);
         pg_sys::Datum::from(self.0.0.as_ptr())
@@ -170,19 +178,20 @@ impl Default for Hash32 {
     }
 }
 
-/// Writes the content of a [`Text`]. If memory is exhausted or the text becomes too long, ignores
-/// further writes, and [`Text::write`] returns the error. The process never ends for that.
+/// A writer for the content of a [`Text`]. If memory is exhausted or the text becomes too long, the
+/// writer ignores further writes, and [`Text::write`] returns the error. A failed allocation never
+/// ends the process.
 #[derive(Debug)]
 pub struct TextWriter {
-    /// Begins with space for the header.
+    /// The space for the header, followed by the written bytes.
     buffer: Vec<u8>,
     has_nul: bool,
-    /// Where the first piece that did not fit would have ended.
+    /// The length that the text would have had after the first write that did not fit.
     overflow: Option<usize>,
 }
 
 impl TextWriter {
-    /// Reuses the buffer and discards its content.
+    /// Makes a writer that reuses `buffer`, and discards the buffer's content.
     fn new(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         let mut output = TextWriter { buffer, has_nul: false, overflow: None };
@@ -190,30 +199,31 @@ impl TextWriter {
         output
     }
 
-    /// A writer for a value that is later added to another writer with
-    /// [`append_value`](Self::append_value).
+    /// Makes a writer for a single JSON value. [`append_value`](Self::append_value) later adds the
+    /// value to another writer.
     pub fn apart() -> Self {
         TextWriter::new(Vec::new())
     }
 
-    /// Appends bytes as a JSON string. They are checked when the whole text is complete.
+    /// Appends bytes as a JSON string. Whether they are UTF-8 is checked later, when the whole text
+    /// is complete.
     pub fn append_json_string(&mut self, bytes: &[u8]) {
         if write_string_bytes(self, bytes) {
             self.note_nul();
         }
     }
 
-    /// The number of bytes written.
+    /// Returns the number of written bytes.
     pub fn len(&self) -> usize {
         self.buffer.len().saturating_sub(HEADER)
     }
 
-    /// The written bytes.
+    /// Returns the written bytes.
     pub fn bytes(&self) -> &[u8] {
         self.buffer.get(HEADER..).unwrap_or_default()
     }
 
-    /// Removes all but the first `length` bytes.
+    /// Keeps only the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.buffer.truncate(HEADER + length);
     }
@@ -228,13 +238,13 @@ impl TextWriter {
         self.overflow.get_or_insert(self.len().saturating_add(bytes));
     }
 
-    /// Whether a write did not fit. Further writing is useless.
+    /// Returns whether a write did not fit. The writer then ignores all further writes.
     pub fn has_overflowed(&self) -> bool {
         self.overflow.is_some()
     }
 
-    /// Appends a JSON value from a writer of its own. If it is not valid text, appends its encoded
-    /// form. Returns whether it is valid.
+    /// Appends the JSON value of another writer. If the value is not UTF-8 or contains NUL, appends
+    /// its percent-encoded form instead. Returns false in that case.
     pub fn append_value(&mut self, value: &TextWriter) -> bool {
         if value.has_overflowed() {
             self.overflow = value.overflow;
@@ -278,7 +288,7 @@ impl TextWriter {
 
     #[cold]
     fn grow(&mut self, additional: usize) -> bool {
-        // Doubles the buffer, as usual. If that fails, reserves no more than needed.
+        // Doubles the buffer. If that fails, reserves no more than necessary.
         let grown = !self.has_overflowed()
             && self.len().saturating_add(additional) <= LIMIT
             && (self.buffer.try_reserve(additional).is_ok()
@@ -290,7 +300,7 @@ impl TextWriter {
     }
 }
 
-/// The error for a failed allocation, worded as in PostgreSQL.
+/// Returns the error for a failed allocation, in PostgreSQL's words.
 pub fn out_of_memory(bytes: usize) -> ServerError {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
@@ -320,16 +330,16 @@ impl Sink for TextWriter {
     }
 }
 
-/// The bytes of a varlena. A value that is compressed or stored out of line is expanded into the
-/// current memory context; otherwise the bytes are those of the value.
+/// Returns the content of a varlena. A varlena that is compressed or stored out of line is expanded
+/// into the current memory context. Otherwise the result points into the varlena.
 ///
 /// # Safety
-/// `datum` must be a varlena. It and the current memory context must outlive the bytes.
+/// `datum` must be a varlena. The varlena and the current memory context must outlive the result.
 #[inline]
 pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: `datum` is a varlena (see # Safety). The data of the packed form can be read in
-    // place.
+    // SAFETY: `datum` is a varlena (see # Safety). A varlena with a header of one byte can be read
+    // in place too.
     unsafe {
         let in_place = if varlena::varatt_is_1b(value) {
             !varlena::varatt_is_1b_e(value)
@@ -343,15 +353,15 @@ pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     }
 }
 
-/// An output function of a type, such as `pg_sys::numeric_out`.
+/// The output function of a type, such as `pg_sys::numeric_out`.
 pub type OutputFunction = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
 
-/// The text that an output function returns for a datum, in the current memory context.
+/// Calls an output function, and returns its text, which is in the current memory context.
 ///
 /// # Safety
-/// `datum` must be of the type that `output` is the output function of.
+/// `output` must be the output function of the type of `datum`.
 pub unsafe fn output_text<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &'a [u8] {
-    // SAFETY: an output function never returns NULL, but a C string in the current memory context.
+    // SAFETY: an output function returns a C string in the current memory context, and never NULL.
     unsafe {
         match pgrx::direct_function_call_as_datum(output, &[Some(datum)]) {
             Some(text) => CStr::from_ptr(text.cast_mut_ptr()).to_bytes(),
@@ -360,16 +370,16 @@ pub unsafe fn output_text<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &
     }
 }
 
-/// A varlena as text. Returns an error for invalid UTF-8.
+/// Returns the content of a varlena as a string. Returns an error if it is not UTF-8.
 ///
 /// # Safety
-/// As for [`detoasted`].
+/// `datum` must be a varlena. The varlena and the current memory context must outlive the result.
 pub unsafe fn borrowed_text<'a>(datum: pg_sys::Datum) -> Result<&'a str, std::str::Utf8Error> {
-    // SAFETY: the caller obeys the rules of `detoasted`.
+    // SAFETY: the requirements of `detoasted` are those of this function (see # Safety).
     std::str::from_utf8(unsafe { detoasted(datum) })
 }
 
-/// Reads a UUID, with its hyphens or without.
+/// Reads a UUID, with or without hyphens. `None` if the text is no UUID.
 pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let (mut uuid, mut digits) = ([0_u8; 16], 0);
     for character in text.chars().filter(|&c| c != '-') {
@@ -467,7 +477,7 @@ mod tests {
         for text in ["", "é", &"x".repeat(100_000)] {
             let text = Text::from(text);
             let mut expected = 0_u32;
-            // SAFETY: four aligned bytes.
+            // SAFETY: `expected` has four aligned bytes.
             unsafe {
                 varlena::set_varsize_4b(
                     (&raw mut expected).cast(),

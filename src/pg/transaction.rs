@@ -1,45 +1,47 @@
-//! Wrappers for transactions: subtransactions that catch errors, the newest snapshot, and a lock
-//! for a task.
+//! Wrappers for transactions: subtransactions that catch errors, new snapshots, and a lock for a
+//! task.
 
 use super::{ServerError, current_database};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use std::panic::AssertUnwindSafe;
 
-/// How a transaction ended.
+/// The way in which a transaction ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TransactionEnd {
-    /// COMMIT.
+    /// The transaction was committed.
     Committed,
-    /// PREPARE TRANSACTION. Another session commits it or rolls it back.
+    /// The transaction was prepared for a two-phase commit. Another session can commit it or roll
+    /// it back.
     Prepared,
-    /// ROLLBACK, or an error.
+    /// The transaction was rolled back, by ROLLBACK or by an error.
     RolledBack,
 }
 
-/// The innermost subtransaction; the transaction itself counts as a subtransaction. A child's id is
-/// higher than its parent's.
+/// Returns the id of the innermost subtransaction. The transaction itself counts as a
+/// subtransaction. The id of a child is higher than the id of its parent.
 pub fn current_subtransaction() -> pg_sys::SubTransactionId {
-    // SAFETY: reads a variable of the transaction system. The library runs only within
-    // transactions.
+    // SAFETY: the call only reads a variable. The library runs only within transactions.
     unsafe { pg_sys::GetCurrentSubTransactionId() }
 }
 
-/// The nesting depth of triggers, as pg_trigger_depth() returns it: 0 outside of any trigger.
+/// Returns the nesting depth of triggers, which is the result of pg_trigger_depth(). It is 0
+/// outside of triggers.
 pub fn trigger_depth() -> i32 {
     // SAFETY: the function has no arguments and reads a variable of the session.
     unsafe { pgrx::direct_function_call(pg_sys::pg_trigger_depth, &[]).unwrap_or(0) }
 }
 
-/// Runs `work` in a subtransaction of its own. If `work` raises an error, rolls back the
-/// subtransaction and returns the error.
+/// Runs `work` in a subtransaction. If `work` raises an error, rolls back the subtransaction and
+/// returns the error.
 ///
-/// A session can continue safely after an error only if a subtransaction was aborted: the abort
-/// releases the locks, pins and memory of the failing code. Cancels, shutdowns and serialization
-/// failures are not caught.
+/// A session can continue safely after an error only if a subtransaction is aborted, because the
+/// abort releases the locks, pins and memory of the failed code. Cancels, shutdowns and
+/// serialization failures are raised again after the rollback.
 pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
-    // SAFETY: this is what PL/pgSQL does for a block with EXCEPTION. On both paths, memory context
-    // and resource owner are the caller's again when this returns.
+    // SAFETY: the code does what PL/pgSQL does for a block with EXCEPTION. When the function
+    // returns, the memory context and the resource owner are those of the caller again, with or
+    // without an error.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
@@ -66,36 +68,38 @@ pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> 
     }
 }
 
-/// A snapshot that is active while this value is alive.
+/// A new snapshot that is active while this value is alive.
 pub struct NewestSnapshot(pg_sys::Snapshot);
 
 impl NewestSnapshot {
     /// Takes the snapshot and makes it active.
     pub fn take() -> Self {
-        // SAFETY: the active snapshot is a copy that lives until it is popped. No other code pops
-        // below this level.
+        // SAFETY: the active snapshot is a copy that lives until it is popped. Only `drop` pops it.
         unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
             NewestSnapshot(pg_sys::GetActiveSnapshot())
         }
     }
 
-    /// The snapshot, valid while `self` is alive.
+    /// Returns the snapshot, which is valid while `self` is alive.
     pub fn as_ptr(&self) -> pg_sys::Snapshot {
         self.0
     }
 
-    /// The transactions in progress in the snapshot, in ascending order. Includes prepared
-    /// transactions, and the own transaction if it has an id. `None` if there are too many to list.
+    /// Returns the ids of the transactions that are in progress in the snapshot, in ascending
+    /// order. The list includes prepared transactions, and the session's own transaction if it has
+    /// an id. `None` if the list would be too long.
     ///
-    /// A snapshot lists the running transactions below its xmax and treats all later ones as
-    /// running. Later ids can belong to transactions or subtransactions, which cannot be
-    /// distinguished, so all of them are listed.
+    /// A snapshot contains the ids of running transactions below its xmax (`named`), and treats all
+    /// ids from xmax on as running (`unnamed`). An id from xmax on can belong to a transaction or
+    /// to a subtransaction. These cannot be distinguished, so the list includes all such ids.
     pub fn in_progress(&self) -> Option<Vec<u64>> {
         const UNNAMED: u64 = 1 << 20;
-        // SAFETY: `xip` has `xcnt` ids. All are within 2³¹ of the next id.
+        // SAFETY: `xip` has `xcnt` ids.
         unsafe {
             let next = pg_sys::ReadNextFullTransactionId().value;
+            // An id of the snapshot differs from the next id by less than 2³¹, so its epoch is
+            // known.
             let widen = |xid: pg_sys::TransactionId| {
                 let (xid, epoch) = (xid.into_inner(), next >> 32);
                 let epoch = if xid > next as u32 { epoch.saturating_sub(1) } else { epoch };
@@ -121,9 +125,9 @@ impl NewestSnapshot {
 
 impl Drop for NewestSnapshot {
     fn drop(&mut self) {
-        // During an error the abort of the (sub)transaction pops it.
+        // After an error the abort of the (sub)transaction pops the snapshot.
         if !std::thread::panicking() {
-            // SAFETY: `take` pushed it, and all later snapshots have been popped.
+            // SAFETY: `take` pushed the snapshot, and all later snapshots have been popped.
             unsafe { pg_sys::PopActiveSnapshot() }
         }
     }
@@ -131,12 +135,13 @@ impl Drop for NewestSnapshot {
 
 /// Locks the relation *as an object*, exclusively, until the transaction ends. The lock stands for
 /// a task that only one session may do at a time. Readers, writers, VACUUM and pg_dump take
-/// relation locks, which never conflict with it, and no SQL command takes it. Returns whether the
-/// lock was taken. With `wait` it always is.
+/// relation locks, which do not conflict with object locks, and no SQL command takes this object
+/// lock. Returns whether this session now holds the lock. Without `wait`, returns false if another
+/// session holds the lock.
 pub fn lock_task(relation: pg_sys::Oid, wait: bool) -> bool {
     const DEFAULT_LOCKMETHOD: u8 = 1;
-    // SAFETY: the tag is that of LockDatabaseObject(). The end of the transaction releases the
-    // lock.
+    // SAFETY: the tag has the form that LockDatabaseObject() uses. The end of the transaction
+    // releases the lock.
     unsafe {
         let tag = pg_sys::LOCKTAG {
             locktag_field1: current_database().to_u32(),

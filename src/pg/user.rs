@@ -1,31 +1,33 @@
-//! Wrappers for roles and the session's database. Runs code with another role's rights or another
-//! search_path.
+//! Wrappers for roles and databases, and functions that run code with the rights of another role or
+//! with another search_path.
 
 use super::{Text, catalog_column};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// The session's database. Invalid in the launcher, which is not connected to one.
+/// Returns the session's database. The result is InvalidOid in the launcher, which is not connected
+/// to a database.
 pub fn current_database() -> pg_sys::Oid {
-    // SAFETY: reads a variable of the process.
+    // SAFETY: the code only reads a variable of this process.
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// The role's name, or `None` if the role does not exist.
+/// Returns the role's name, or `None` if the role does not exist.
 pub fn role_name(role: pg_sys::Oid) -> Option<Text> {
-    // SAFETY: with noerr the function returns null for an unknown oid, else a string in the current
-    // memory context.
+    // SAFETY: the second argument (`noerr`) makes the function return null for an unknown oid.
+    // Otherwise it returns a C string in the current memory context.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
         (!name.is_null()).then(|| Text::from_server(CStr::from_ptr(name).to_bytes()))
     }
 }
 
-/// Whether the current role owns the database or has its owner's rights.
+/// Returns whether the current role owns the database or has the rights of the owner.
 pub fn owns_database(database: pg_sys::Oid) -> bool {
-    // SAFETY: catalog look-ups within a transaction. The caller found the database in the catalog.
+    // SAFETY: the catalog look-ups run within a transaction. The caller has found the database in
+    // the catalog.
     unsafe {
-        // PostgreSQL 16 has one function for all kinds of objects.
+        // Since PostgreSQL 16, one function checks all kinds of objects.
         #[cfg(feature = "pg15")]
         return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
         #[cfg(not(feature = "pg15"))]
@@ -37,8 +39,9 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether the current role may create databases. PostgreSQL's own function for this came with a
-/// minor version, so a library that calls it could not be loaded by earlier servers.
+/// Returns whether the current role may create databases. PostgreSQL's own function for this check
+/// was added in a minor version, so servers of earlier minor versions could not load a library that
+/// calls the function.
 pub fn may_create_databases() -> bool {
     let column = pg_sys::Anum_pg_authid_rolcreatedb;
     // SAFETY: the key is the oid of a role, and the column is a boolean.
@@ -50,7 +53,8 @@ pub fn may_create_databases() -> bool {
     }
 }
 
-/// Whether the database is a template: every role that may create databases may copy it.
+/// Returns whether the database is a template. Every role that may create databases may copy a
+/// template.
 pub fn is_template(database: pg_sys::Oid) -> bool {
     let column = pg_sys::Anum_pg_database_datistemplate;
     let cache = pg_sys::SysCacheIdentifier::DATABASEOID;
@@ -58,12 +62,12 @@ pub fn is_template(database: pg_sys::Oid) -> bool {
     unsafe { catalog_column(cache, database, column) }.is_some_and(|is| is.value() as u8 != 0)
 }
 
-/// Whether the current role owns the relation or has its owner's rights. The caller found the
-/// relation in the catalog.
+/// Returns whether the current role owns the relation or has the rights of the owner. The relation
+/// must exist in the catalog.
 pub fn owns_relation(relation: pg_sys::Oid) -> bool {
-    // SAFETY: catalog look-ups within a transaction.
+    // SAFETY: the catalog look-ups run within a transaction.
     unsafe {
-        // PostgreSQL 16 has one function for all kinds of objects.
+        // Since PostgreSQL 16, one function checks all kinds of objects.
         #[cfg(feature = "pg15")]
         return pg_sys::pg_class_ownercheck(relation, pg_sys::GetUserId());
         #[cfg(not(feature = "pg15"))]
@@ -75,11 +79,12 @@ pub fn owns_relation(relation: pg_sys::Oid) -> bool {
     }
 }
 
-/// Runs `work` with the rights of `role`, as a SECURITY DEFINER function would.
+/// Runs `work` with the rights of `role`. A SECURITY DEFINER function changes the role in the same
+/// way.
 pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: both functions access variables of the session. If `work` raises an error, the abort
-    // of its (sub)transaction restores the former user.
+    // SAFETY: both functions only access variables of the session. If `work` raises an error, the
+    // abort of the (sub)transaction restores the former user.
     unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
@@ -89,9 +94,9 @@ pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Runs `work` as the relation's owner, in a security-restricted operation. PostgreSQL's
-/// maintenance commands do the same, since they may run code that a table's owner wrote (a domain's
-/// check, a cast). That code then gains no rights.
+/// Runs `work` with the rights of the relation's owner, in a security-restricted operation. `work`
+/// may run code that the owner wrote (the check of a domain, a cast), and such code then gains no
+/// rights. PostgreSQL's maintenance commands protect themselves in the same way.
 ///
 /// # Safety
 /// `relation` must be an open relation.
@@ -100,10 +105,12 @@ pub unsafe fn as_owner_restricted<R>(relation: pg_sys::Relation, work: impl FnOn
     as_user_restricted(unsafe { (*(*relation).rd_rel).relowner }, work)
 }
 
-/// Like [`as_owner_restricted`], with the given role instead of the owner.
+/// Runs `work` with the rights of `role`, in a security-restricted operation.
+/// [`as_owner_restricted`] gives the reason.
 pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: as in `as_user`. The nest level ends here, or with the abort of the (sub)transaction.
+    // SAFETY: the functions only access variables of the session. If `work` raises an error, the
+    // abort of the (sub)transaction restores the former user and ends the nest level.
     unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let restricted =
@@ -117,11 +124,11 @@ pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Runs `work` with this search_path. After an error the abort of the (sub)transaction restores the
-/// former one.
+/// Runs `work` with this search_path. If `work` raises an error, the abort of the (sub)transaction
+/// restores the former search_path.
 pub fn with_search_path<R>(path: &CStr, work: impl FnOnce() -> R) -> R {
-    // SAFETY: a new nest level, which ends here or with the (sub)transaction. Both texts are C
-    // strings.
+    // SAFETY: the setting belongs to a new nest level, which ends in this function or with the
+    // (sub)transaction. The name and the path are C strings.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         pg_sys::set_config_option(
@@ -140,14 +147,14 @@ pub fn with_search_path<R>(path: &CStr, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// The current role.
+/// Returns the current role.
 pub fn current_role() -> pg_sys::Oid {
-    // SAFETY: reads a variable of the session.
+    // SAFETY: the call only reads a variable of the session.
     unsafe { pg_sys::GetUserId() }
 }
 
-/// Whether the role is a superuser. False if the role does not exist.
+/// Returns whether the role is a superuser. Returns false if the role does not exist.
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
-    // SAFETY: a catalog look-up within a transaction.
+    // SAFETY: the catalog look-up runs within a transaction.
     unsafe { pg_sys::superuser_arg(role) }
 }

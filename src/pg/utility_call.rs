@@ -1,33 +1,31 @@
-//! A call of ProcessUtility, which runs every command that the executor does not run. Its arguments
-//! differ between versions of PostgreSQL.
+//! Wraps a call of ProcessUtility, which runs every command that the executor does not run.
 
 use pgrx::pg_sys;
 use std::ffi::c_char;
 
-/// The arguments that PostgreSQL passed to the hook. Has no destructor.
+/// The arguments that PostgreSQL passed to the hook on ProcessUtility. The type has no destructor.
 #[derive(Clone, Copy)]
 pub struct UtilityCall {
-    /// The statement, whose `utilityStmt` is the command.
+    /// The statement. Its field `utilityStmt` is the command.
     pub statement: *mut pg_sys::PlannedStmt,
     /// The query string that contains the command.
     pub text: *const c_char,
-    /// Whether the node must not be modified.
+    /// Whether the tree of the statement must not be modified.
     pub read_only_tree: bool,
-    /// Whether the client sent the command or other code runs it.
+    /// The context of the command: for example, the client sent it, or a function runs it.
     pub context: pg_sys::ProcessUtilityContext::Type,
     /// The values of $1, $2, …, or null.
     pub params: pg_sys::ParamListInfo,
-    /// Transition tables and the like, or null.
+    /// The query environment, for example with transition tables, or null.
     pub environment: *mut pg_sys::QueryEnvironment,
-    /// Receives the rows.
+    /// The receiver of the command's rows.
     pub destination: *mut pg_sys::DestReceiver,
-    /// The command tag for the client.
+    /// The place for the command tag that the client gets, or null.
     pub completion: *mut pg_sys::QueryCompletion,
 }
 
 unsafe extern "C-unwind" {
-    // The function that pgrx binds, without pgrx's guard, which would drop the position of an
-    // error.
+    // pgrx binds this function too, but with a guard, which would remove the position of an error.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,
@@ -41,10 +39,10 @@ unsafe extern "C-unwind" {
 }
 
 impl UtilityCall {
-    /// Calls the previous hook, or PostgreSQL's own function.
+    /// Calls the previous hook or, if there is none, PostgreSQL's own function.
     ///
     /// # Safety
-    /// The call must be PostgreSQL's and still in progress.
+    /// PostgreSQL must have made the call, and the call must still be in progress.
     pub unsafe fn run(self, previous: pg_sys::ProcessUtility_hook_type) {
         // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
         unsafe {

@@ -1,5 +1,5 @@
-//! Settings for recording failed operations. Only a superuser can change them, because they
-//! determine how much of the users' input is stored.
+//! Defines the settings for recording failed statements. Only a superuser can change them, because
+//! they determine how much of the users' input is stored.
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
@@ -8,28 +8,28 @@ static LOG_PARAMETERS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOG_STATEMENT_LENGTH: GucSetting<i32> = GucSetting::<i32>::new(2048);
 static QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
-/// Whether a transaction that is rolled back after it wrote to a watched table leaves an entry.
+/// Returns whether a transaction that wrote to a watched table and is rolled back leaves an entry.
 pub fn log_rollbacks() -> bool {
     LOG_ROLLBACKS.get()
 }
 
-/// Whether entries of failed statements include parameters.
+/// Returns whether entries of failed statements include the statement's parameters.
 pub fn log_parameters() -> bool {
     LOG_PARAMETERS.get()
 }
 
-/// How many bytes of a failed statement's text its entry keeps.
+/// Returns the maximum number of bytes of a failed statement's text that its entry includes.
 pub fn log_statement_length() -> usize {
     LOG_STATEMENT_LENGTH.get().max(0) as usize
 }
 
-/// Size in bytes of the queue.
+/// Returns the size of the queue, in bytes.
 pub fn queue_bytes() -> usize {
     QUEUE_SIZE.get().max(0) as usize * 1024
 }
 
-/// Defines the settings. Those that are fixed at server start are defined only if the library is
-/// preloaded.
+/// Defines the settings. The size of the queue is fixed at server start, so this setting is defined
+/// only if the library is preloaded.
 pub fn define(preloading: bool) {
     GucRegistry::define_bool_guc(
         c"lead_audit.log_rollbacks",

@@ -1,5 +1,5 @@
-//! Settings for sealing. Only a superuser can change them: another role could have checkpoints
-//! signed by its own key, overwrite files of the server, or stop publishing.
+//! Defines the settings for sealing. Only a superuser can change them. With them, another role
+//! could have checkpoints signed by its own key, overwrite files of the server, or stop publishing.
 
 use super::{TextSetting, accept, variables};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
@@ -10,17 +10,17 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::time::Duration;
 
-/// `lead_audit.signing_key_file`.
+/// The value of `lead_audit.signing_key_file`.
 pub static SIGNING_KEY_FILE: TextSetting = TextSetting::new();
-/// `lead_audit.previous_signing_key_file`.
+/// The value of `lead_audit.previous_signing_key_file`.
 pub static PREVIOUS_SIGNING_KEY_FILE: TextSetting = TextSetting::new();
-/// `lead_audit.checkpoint_dir`.
+/// The value of `lead_audit.checkpoint_dir`.
 pub static CHECKPOINT_DIR: TextSetting = TextSetting::new();
-/// `lead_audit.origin`.
+/// The value of `lead_audit.origin`.
 pub static ORIGIN: TextSetting = TextSetting::new();
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
-/// How often the background worker seals. `None` if it does not seal.
+/// Returns the interval at which the worker seals. `None` if the worker does not seal.
 pub fn seal_interval() -> Option<Duration> {
     match SEAL_INTERVAL.get() {
         milliseconds if milliseconds > 0 => Some(Duration::from_millis(milliseconds as u64)),
@@ -74,7 +74,7 @@ pub fn define() {
     );
 }
 
-/// The settings for keys and publishing.
+/// The names of the settings for keys and publishing.
 const OF_SEALING: [&CStr; 4] = [
     c"lead_audit.signing_key_file",
     c"lead_audit.previous_signing_key_file",
@@ -82,12 +82,13 @@ const OF_SEALING: [&CStr; 4] = [
     c"lead_audit.origin",
 ];
 
-/// Adopts values that ALTER DATABASE has set since this process began. Values set for the role or
-/// by the session are kept. So the background worker, and a session that seals, never use outdated
-/// settings.
+/// Applies the values that ALTER DATABASE has set for these settings since this process began. So
+/// the worker, or a session that seals, never uses outdated values. A value that was set for the
+/// role or in the session stays.
 ///
 /// # Errors
-/// If a setting was reset: only a new process can determine the value that then applies.
+/// Returns an error if ALTER DATABASE has reset a setting, because only a new process can determine
+/// the value that then applies.
 pub fn reload_for_database() -> Result<(), ServerError> {
     let set = with_spi(|| {
         let plan = SpiPlan::prepare(
@@ -107,8 +108,7 @@ pub fn reload_for_database() -> Result<(), ServerError> {
         let text = name.to_string_lossy();
         let value = set.iter().find_map(|setting| setting.strip_prefix(&*text)?.strip_prefix('='));
         match value.map(CString::new) {
-            // SAFETY: name and value are C strings, and the setting exists. A new session of this
-            // database would begin with this value.
+            // SAFETY: the name and the value are C strings, and the setting exists.
             Some(Ok(value)) => unsafe {
                 pg_sys::SetConfigOption(
                     name.as_ptr(),
@@ -135,15 +135,15 @@ thread_local! {
     static WAS_RESET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this process has noticed that one of these settings was reset since it began.
+/// Returns whether `reload_for_database` has found in this process that a setting was reset.
 pub fn was_reset() -> bool {
     WAS_RESET.get()
 }
 
-/// The source of a setting's present value.
+/// Returns the source of a setting's present value. `None` if there is no such setting.
 fn source_of(name: &CStr) -> Option<pg_sys::GucSource::Type> {
     variables().iter().find_map(|&variable| {
-        // SAFETY: the records live as long as the process.
+        // SAFETY: the structs of the settings live as long as the process.
         unsafe { (CStr::from_ptr((*variable).name) == name).then_some((*variable).source) }
     })
 }
@@ -199,11 +199,11 @@ unsafe extern "C-unwind" fn check_origin(
     unsafe { accept(value, is_origin) }
 }
 
-/// Longest file name that file systems allow, in bytes.
+/// The maximum length of a file name that file systems allow, in bytes.
 const NAME_LIMIT: usize = 255;
 
-/// The name of a log's folder: its origin, with every byte but letters, digits, `-`, `_` and `.`
-/// percent-encoded. A first dot is encoded too.
+/// Returns the name of a log's folder, which is the log's origin in percent-encoding. Only ASCII
+/// letters, digits, `-`, `_` and `.` are not encoded. A dot at the beginning is encoded too.
 pub fn folder_name(origin: &str) -> String {
     let mut name = String::new();
     for (i, byte) in origin.bytes().enumerate() {
@@ -216,7 +216,7 @@ pub fn folder_name(origin: &str) -> String {
     name
 }
 
-/// Whether file systems allow the folder name of this origin.
+/// Returns whether file systems allow the folder name of this origin.
 fn fits_folder(origin: &str) -> bool {
     folder_name(origin).len() <= NAME_LIMIT
 }

@@ -1,5 +1,5 @@
-//! The parts that need more than CREATE EXTENSION. To add a part, add a function that reports its
-//! state.
+//! Reports the state of each part of lead_audit. To add a part, add a function that returns a
+//! [`Part`], and call the function in `parts`.
 
 use crate::failures::queue::{self, Problem};
 use crate::pg::current_database;
@@ -18,13 +18,13 @@ pub enum State {
     Off,
 }
 
-/// One row of `lead_audit.status()`: one row for each part.
+/// One row of `lead_audit.status()`, which has a row for each part.
 pub struct Part {
     pub name: &'static str,
     pub state: State,
-    /// Why the part is off, or a remark on a part that is on.
+    /// The reason why the part is off, or a remark on a part that is on.
     pub reason: Option<String>,
-    /// The fix: a line for postgresql.conf, or a command.
+    /// The remedy: a line for postgresql.conf, or a command.
     pub remedy: Option<String>,
 }
 
@@ -93,11 +93,12 @@ fn preloading() -> Part {
 }
 
 fn in_recovery() -> bool {
-    // SAFETY: reads a variable in shared memory.
+    // SAFETY: the call only reads a variable in shared memory.
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
-/// The worker: failed statements, sealing and the check of the watched tables depend on it.
+/// Reports whether this database has a worker. Without a worker, failed statements get no entries,
+/// nothing is sealed, and the watched tables are not checked.
 fn worker() -> Part {
     const NAME: &str = "background worker";
     if !queue::is_there() {
@@ -116,7 +117,7 @@ fn worker() -> Part {
     match found {
         Some((worker, ..)) if worker != 0 => Part::on(NAME, Some(format!("process {worker}"))),
         Some((_, Problem::NoProcess, _)) => {
-            // SAFETY: reads a setting.
+            // SAFETY: the code only reads the variable of a setting.
             let now = unsafe { pg_sys::max_worker_processes };
             let mut takes_turns = false;
             queue::each_database(|database| takes_turns |= database.worker != 0);
@@ -150,7 +151,7 @@ fn worker() -> Part {
     }
 }
 
-/// Whether failed statements become entries.
+/// Reports whether failed statements become entries.
 fn failures() -> Part {
     const NAME: &str = "failed operations";
     if !queue::is_there() {
@@ -187,7 +188,8 @@ fn rollbacks() -> Part {
     }
 }
 
-/// Whether the worker seals entries. `lead_audit.seal()` seals by hand in every setup.
+/// Reports whether the worker seals entries. `lead_audit.seal()` seals manually, with or without a
+/// worker.
 fn sealing() -> Part {
     const NAME: &str = "sealing";
     let worker = worker();
@@ -208,7 +210,7 @@ fn sealing() -> Part {
     }
 }
 
-/// Whether the next checkpoint will be signed.
+/// Reports whether the next checkpoint will be signed.
 fn signing() -> Part {
     const NAME: &str = "signing";
     match verifier_key() {
@@ -229,7 +231,7 @@ fn signing() -> Part {
     }
 }
 
-/// Whether checkpoints are published as files.
+/// Reports whether checkpoints are published as files.
 fn checkpoint_files() -> Part {
     const NAME: &str = "checkpoint files";
     if settings::CHECKPOINT_DIR.get().is_some() {
@@ -240,7 +242,7 @@ fn checkpoint_files() -> Part {
     Part::off(NAME, reason, Some("lead_audit.checkpoint_dir = '/path/of/a/directory'"))
 }
 
-/// Whether the worker sends checkpoints to the sessions that LISTEN.
+/// Reports whether the worker sends checkpoints to the sessions that LISTEN.
 fn notifications() -> Part {
     const NAME: &str = "checkpoint notifications";
     let worker = worker();
@@ -259,7 +261,7 @@ fn notifications() -> Part {
     Part::on(NAME, None)
 }
 
-/// `lead_audit.status()`.
+/// Implements `lead_audit.status()`.
 #[pg_extern(sql = false)]
 fn status() -> TableIterator<
     'static,

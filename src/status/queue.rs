@@ -1,4 +1,4 @@
-//! `lead_audit.queue()`: the fate of failed statements, by database.
+//! Implements the SQL functions that count queued, written and dropped records.
 
 use crate::failures::queue;
 use crate::pg::current_database;
@@ -6,7 +6,7 @@ use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
 use std::ffi::CStr;
 
-/// `lead_audit.queue()`: the counts of each database.
+/// Implements `lead_audit.queue()`: returns the counts of each database.
 #[pg_extern(sql = false)]
 #[expect(clippy::type_complexity, reason = "pgrx wants the columns spelt out here")]
 fn queue() -> TableIterator<
@@ -45,7 +45,7 @@ fn queue() -> TableIterator<
     }))
 }
 
-/// `lead_audit_internal.own_queue()`: the counts of the current database.
+/// Implements `lead_audit_internal.own_queue()`: returns the counts of the current database.
 #[pg_extern(sql = false)]
 fn own_queue()
 -> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
@@ -53,7 +53,8 @@ fn own_queue()
     TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
 }
 
-/// `lead_audit_internal.quarantined()`: the number of quarantined records of this database.
+/// Implements `lead_audit_internal.quarantined()`: returns the number of quarantined records of the
+/// current database.
 #[pg_extern(sql = false)]
 fn quarantined() -> i64 {
     number(queue::counts(current_database()).unwrap_or_default().quarantined)
@@ -64,7 +65,7 @@ fn number(count: u64) -> i64 {
 }
 
 fn database_name(oid: pg_sys::Oid) -> Option<String> {
-    // SAFETY: a look-up by oid returns null or a C string in the current memory context.
+    // SAFETY: the look-up by oid returns null or a C string in the current memory context.
     unsafe {
         let name = pg_sys::get_database_name(oid);
         (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())

@@ -1,8 +1,9 @@
-//! The launcher: starts a worker for each database that has the extension. It connects to no
-//! database, so it never blocks DROP DATABASE, and reads only pg_database.
+//! The launcher, which starts a worker for each database that has the extension. The launcher
+//! connects to no database, so it never blocks DROP DATABASE. It reads no catalog except
+//! pg_database.
 //!
-//! If there are fewer background processes than databases, the databases take turns: the worker
-//! that has run the longest leaves, and the database that has waited the longest gets its process.
+//! If there are fewer background processes than databases, the databases take turns. The worker
+//! that has run the longest ends, and the database that has waited the longest gets a worker.
 
 use crate::failures;
 use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, Stage, WorkerExit};
@@ -13,47 +14,50 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
-/// Time until PostgreSQL restarts the launcher after a crash.
+/// The time after which PostgreSQL restarts a crashed launcher, in seconds.
 pub const RESTART_SECONDS: i32 = 5;
 
-/// Interval between reads of pg_database when no session reported a new or dropped database.
+/// The interval at which the launcher reads pg_database even if no session has reported a new or
+/// dropped database.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 
-/// Time until a worker is restarted after it ended with an error.
+/// The time after which the launcher restarts a worker that has ended with an error.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// While databases wait for a process: the shortest time that a worker runs, and that a database
-/// waits before a worker is asked to leave.
+/// The shortest time that a worker runs while other databases wait for a process. It is also the
+/// time that a database waits before the launcher asks another database's worker to leave.
 const TURN: Duration = Duration::from_secs(5);
 
-/// The shortest time that a worker runs if an urgent database waits. Urgent means that records are
-/// queued there, or that no worker has looked for the extension yet.
+/// The shortest time that a worker runs while an urgent database waits. A database is urgent if it
+/// has queued records, or if no worker has looked for the extension there yet.
 const SHORT_TURN: Duration = Duration::from_secs(2);
 
-/// An urgent database comes before others that have waited up to this much longer.
+/// The advantage of urgent databases: an urgent database gets a process before another database
+/// that has waited up to this much longer.
 const HEAD_START: Duration = Duration::from_secs(30);
 
-/// Interval between looks for a free process while databases wait.
+/// The interval at which the launcher tries to start workers while databases wait for a process.
 const IN_SHORTAGE: Duration = Duration::from_secs(1);
 
-/// Maximum number of databases probed at the same time.
+/// The maximum number of databases that are probed at the same time.
 const PROBES: usize = 2;
 
-/// Time for the workers to write queued records when the server shuts down.
+/// The time that the launcher gives the workers to write queued records when the server shuts down.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
+/// A worker that the launcher has started.
 struct Started {
     handle: *mut pg_sys::BackgroundWorkerHandle,
 }
 
-/// What the launcher sees of a database with a place in the queue.
+/// The launcher's copy of the values of one database in the queue.
 struct Seen {
     oid: pg_sys::Oid,
     presence: Presence,
     last_exit: WorkerExit,
-    /// Whether it has a worker, or one was started.
+    /// Whether the database has a worker, or the launcher has started one.
     runs: bool,
-    /// How long it has had a worker, or has been without.
+    /// The time at which the launcher first saw the present value of `runs`.
     since: Instant,
     is_held: bool,
     has_records: bool,
@@ -66,7 +70,8 @@ impl Seen {
         self.has_records || self.presence == Presence::Unknown
     }
 
-    /// The order in which waiting databases get a process.
+    /// Returns the sort key of a waiting database. The database with the lowest key gets a process
+    /// first.
     fn rank(&self) -> (Instant, u32) {
         let head_start = if self.is_urgent() { Duration::ZERO } else { HEAD_START };
         (self.since + head_start, self.oid.to_u32())
@@ -75,25 +80,25 @@ impl Seen {
 
 struct Launcher {
     databases: HashMap<pg_sys::Oid, CString>,
-    /// Databases that no worker has probed yet.
+    /// The databases that no worker has probed yet.
     unknown: VecDeque<pg_sys::Oid>,
-    /// Workers that were started and have not reported yet.
+    /// The workers that the launcher has started and that have not ended.
     started: HashMap<pg_sys::Oid, Started>,
     retry_at: HashMap<pg_sys::Oid, Instant>,
-    /// For each database, whether it has a worker, and since when.
+    /// The values `runs` and `since` of each database when the launcher last looked.
     since: HashMap<pg_sys::Oid, (bool, Instant)>,
     next_look: Instant,
     short_of_processes: bool,
 }
 
-/// The entry point of the launcher's process.
+/// Runs the launcher. The entry point of its process.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
     handle_signals();
     failures::switch_off();
-    // SAFETY: at the beginning of the process. No database and no user: only shared catalogs can be
-    // read.
+    // SAFETY: the process has just started, and is not connected yet. Without a database and a
+    // user, it can read only shared catalogs.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
@@ -120,12 +125,13 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
         wait(launcher.time_to_wait());
     }
     launcher.end();
-    // SAFETY: no Rust value is left to drop. PostgreSQL restarts a process that exits with 1.
+    // SAFETY: no Rust value needs to be dropped. PostgreSQL restarts a process that exits with 1.
     unsafe { pg_sys::proc_exit(1) }
 }
 
-/// Runs when the launcher ends for any reason. Running workers continue. In a database without a
-/// worker, records of failed statements go to the server's log.
+/// Releases the launcher's place in the queue. PostgreSQL calls this function when the launcher
+/// ends, for any reason. If no worker runs any more, this function closes the queue, and sessions
+/// then write their records to the server's log. If a worker still runs, the queue stays open.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if !is_any_worker_alive() {
@@ -175,7 +181,7 @@ impl Launcher {
         make_room(waiting, occupied);
     }
 
-    /// Returns all databases with a place in the queue.
+    /// Returns all databases that are in the queue's list.
     fn see(&mut self) -> Vec<Seen> {
         let now = Instant::now();
         let mut all = Vec::new();
@@ -206,13 +212,14 @@ impl Launcher {
         all
     }
 
-    /// Reads the list of databases. Queues new databases for a probe, and forgets dropped ones.
+    /// Reads pg_database. Adds new databases to `unknown`, and forgets dropped databases.
     fn look_around(&mut self) {
         let found = match in_transaction(c"looking for databases", read_databases) {
             Ok(found) => found,
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
-        // Older databases first. Copies of them may use up the places in the queue.
+        // Older databases are probed first. Otherwise many new copies of a database could use up
+        // the places in the queue's list.
         let mut new: Vec<_> =
             found.keys().filter(|oid| !self.databases.contains_key(oid)).copied().collect();
         new.sort_unstable_by_key(|oid| oid.to_u32());
@@ -222,7 +229,8 @@ impl Launcher {
         let mut places = HashSet::new();
         queue::each_database(|database| {
             places.insert(database.oid());
-            // Workers that take turns log an error again, as one that stays does.
+            // Clears `reported` from time to time, so that workers that take turns log a lasting
+            // error again. A worker that stays logs every error.
             database.reported = 0;
         });
         if places.len() >= MAX_DATABASES {
@@ -233,19 +241,19 @@ impl Launcher {
         }
     }
 
-    /// Checks whether the started workers have reported, or have ended.
+    /// Handles the started workers that have ended.
     fn see_to_started(&mut self) {
         let asked: Vec<_> =
             self.started.iter().map(|(oid, started)| (*oid, started.handle)).collect();
         for (oid, handle) in asked {
             let mut pid = 0;
-            // SAFETY: PostgreSQL created the handle for this process.
+            // SAFETY: PostgreSQL created the handle in this process.
             let status = unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) };
             if status != pg_sys::BgwHandleStatus::BGWH_STOPPED {
                 continue;
             }
             self.started.remove(&oid);
-            // SAFETY: the handle was allocated for this process and is not used any more.
+            // SAFETY: the handle was allocated in this process, and is not used any more.
             unsafe { pg_sys::pfree(handle.cast()) };
             let outcome =
                 queue::find(oid, |database| database.last_exit).unwrap_or(WorkerExit::NoExtension);
@@ -261,7 +269,7 @@ impl Launcher {
         self.retry_at.get(&oid).is_none_or(|at| *at <= Instant::now())
     }
 
-    /// Starts a worker. Returns false if no background process is free.
+    /// Starts the worker of a database. Returns false if no background process is free.
     fn start(&mut self, oid: pg_sys::Oid) -> bool {
         let name = self.databases.get(&oid).cloned().unwrap_or_default();
         let title = format!("lead_audit worker for database {}", name.to_string_lossy());
@@ -271,7 +279,8 @@ impl Launcher {
         worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
         worker.bgw_main_arg = pg_sys::Datum::from(oid);
         let mut handle = std::ptr::null_mut();
-        // SAFETY: PostgreSQL copies the description. The handle must outlive the transaction.
+        // SAFETY: PostgreSQL copies the description. It allocates the handle in TopMemoryContext,
+        // so the handle outlives the transaction.
         let registered = unsafe {
             worker.bgw_notify_pid = pg_sys::MyProcPid;
             pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
@@ -285,7 +294,7 @@ impl Launcher {
         registered
     }
 
-    /// Notes in the queue which databases wait for a process, and logs the begin and the end of a
+    /// Notes in the queue which databases wait for a process. Logs the beginning and the end of a
     /// shortage.
     fn note_shortage(&mut self, waiting: &[Seen], takes_turns: bool) {
         waiting.iter().for_each(|database| queue::set_problem(database.oid, Problem::NoProcess));
@@ -316,8 +325,8 @@ impl Launcher {
         .report(PgLogLevel::LOG);
     }
 
-    /// Releases a database that was dropped or lacks the extension. Its queued records go to the
-    /// log.
+    /// Removes a database that was dropped or does not have the extension from the queue's list.
+    /// The database's queued records go to the server's log.
     fn let_go(&mut self, oid: pg_sys::Oid, is_gone: bool) {
         failures::log_rest(oid);
         queue::forget(oid, is_gone);
@@ -328,17 +337,18 @@ impl Launcher {
         let now = Instant::now();
         let next =
             self.retry_at.values().min().copied().unwrap_or(self.next_look).min(self.next_look);
-        // A worker wakes the launcher when it starts or ends. A session wakes it when it releases a
-        // database that it held.
+        // The wait can be long, because workers and sessions wake the launcher: a worker when it
+        // ends, and a session when it releases a held database.
         let longest =
             if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
         let longest = if self.short_of_processes { longest.min(IN_SHORTAGE) } else { longest };
         next.saturating_duration_since(now).clamp(Duration::from_millis(10), longest)
     }
 
-    /// At a shutdown of the server, waits for the workers to write, and sends the remaining records
-    /// to the log. If the workers do not end, only the launcher was terminated, and PostgreSQL
-    /// restarts it.
+    /// Waits until the workers have written their records and ended, and writes the remaining
+    /// records to the server's log. If the workers do not end in time, the server is probably not
+    /// shutting down and only the launcher was terminated. The records then stay in the queue, and
+    /// PostgreSQL restarts the launcher.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while is_any_worker_alive() {
@@ -354,8 +364,9 @@ impl Launcher {
     }
 }
 
-/// Asks as many workers to leave as databases wait, the one that has run the longest first. A
-/// worker stays until it has run all tasks once and its time is over.
+/// Asks one worker to leave for each waiting database. The worker that has run the longest is asked
+/// first. A worker is not asked before it has run all tasks once and its turn has lasted long
+/// enough.
 fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     let mut running = occupied;
     let now = Instant::now();
@@ -364,7 +375,8 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     running.retain(|database| database.runs && !database.gives_way && !database.is_held);
     running.sort_unstable_by_key(|database| (database.since, database.oid.to_u32()));
     if !waiting.is_empty() {
-        // A session can hold a lock on a database for as long as it likes.
+        // A worker that is still connecting may wait for a lock on the database, and a session can
+        // hold such a lock for any time.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));
@@ -388,11 +400,12 @@ fn is_any_worker_alive() -> bool {
     alive
 }
 
-/// Returns name and oid of each database that accepts connections or has a worker.
+/// Returns the oid and the name of each database that accepts connections or is in the queue's
+/// list.
 fn read_databases() -> HashMap<pg_sys::Oid, CString> {
     let mut databases = HashMap::new();
-    // SAFETY: a scan of a shared catalog, ended before the catalog is closed; a tuple stays until
-    // the next is fetched.
+    // SAFETY: the catalog is shared and open, and the scan ends before the catalog is closed. A
+    // tuple is valid until the next tuple is fetched.
     unsafe {
         let table = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
         let scan = pg_sys::table_beginscan_catalog(table, 0, std::ptr::null_mut());
@@ -402,7 +415,7 @@ fn read_databases() -> HashMap<pg_sys::Oid, CString> {
                 break;
             }
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            // An owner can close a database to new sessions while existing sessions continue.
+            // An owner can forbid new connections to a database while existing sessions continue.
             if (*row).datallowconn || queue::find((*row).oid, |_| ()).is_some() {
                 databases
                     .insert((*row).oid, CStr::from_ptr((*row).datname.data.as_ptr()).to_owned());

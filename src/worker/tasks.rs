@@ -1,5 +1,6 @@
-//! The tasks of a worker, in order of execution. Each runs in its own transactions. If a task
-//! returns an error, the worker logs it and retries after a pause that grows with each error.
+//! The tasks of a worker, in the order in which they run. Each task runs in its own transactions.
+//! If a task returns an error, the worker logs the error and tries again after a pause. The pause
+//! grows with each error.
 
 use crate::failures;
 use crate::pg::{NextTurn, ServerError, in_extension_transaction, must_stop};
@@ -9,20 +10,21 @@ use crate::watch;
 use pgrx::PgSqlErrorCode;
 use std::time::{Duration, Instant};
 
-/// A task that a worker runs at intervals, and when it is woken.
+/// A task that a worker runs at intervals.
 pub struct Task {
-    /// The name for the log: "lead_audit: could not NAME".
+    /// The name of the task in log messages: "lead_audit: could not NAME".
     pub name: &'static str,
-    /// Time from the beginning of a turn to the next turn. A function, since settings can change.
+    /// The time from the beginning of one run to the next run. It is a function, because settings
+    /// can change.
     pub interval: fn() -> Duration,
-    /// Whether the task is also due when the worker's latch is set.
+    /// Whether the task also runs when the worker's latch is set.
     pub on_wake: bool,
-    /// Runs one turn, outside of a transaction. The task opens the transactions that it needs
-    /// (`pg::in_transaction`).
+    /// The function that does the work of one run. It is called outside of a transaction, and opens
+    /// the transactions that it needs (`pg::in_extension_transaction`).
     pub run: fn() -> Result<NextTurn, ServerError>,
 }
 
-/// All tasks, in order of execution.
+/// All tasks, in the order in which they run.
 pub const TASKS: &[Task] = &[
     Task {
         name: "write failed operations",
@@ -45,7 +47,7 @@ pub const TASKS: &[Task] = &[
     },
 ];
 
-/// Interval between checks whether sealing was switched on.
+/// The interval at which the worker checks whether sealing was switched on.
 const SWITCHED_OFF: Duration = Duration::from_secs(10);
 
 fn seal_interval() -> Duration {
@@ -61,24 +63,25 @@ fn seal_if_wanted() -> Result<NextTurn, ServerError> {
     Ok(if more == Some(true) { NextTurn::AtOnce } else { NextTurn::AtInterval })
 }
 
-/// The worker also sends the checkpoints that other sessions seal, so it looks at intervals.
+/// Returns the interval at which the worker looks for checkpoints to send. The worker cannot know
+/// when another session seals, so it has to look at intervals.
 fn notify_interval() -> Duration {
     seal_interval().min(SWITCHED_OFF)
 }
 
 fn notify() -> Result<NextTurn, ServerError> {
-    // Pause after a failure.
+    // The pause after a failure.
     const PAUSE: Duration = Duration::from_secs(10);
     Ok(if seal::notify() || must_stop() { NextTurn::AtInterval } else { NextTurn::After(PAUSE) })
 }
 
 fn check_watched() -> Result<NextTurn, ServerError> {
-    // Nothing is lost if the last look is skipped at shutdown.
+    // The check is skipped at a shutdown, because the next worker does it.
     if must_stop() {
         return Ok(NextTurn::AtInterval);
     }
     match in_extension_transaction(c"checking the watched tables", watch::check) {
-        // Another session has locked a table. The next turn tries again.
+        // Another session has locked a table. The next run tries again.
         Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
             Ok(NextTurn::AtInterval)
         }
@@ -86,25 +89,27 @@ fn check_watched() -> Result<NextTurn, ServerError> {
     }
 }
 
-/// Longest pause after errors.
+/// The longest pause after errors. Also the interval of the task that writes records.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A task and the time of its next turn.
+/// A task and the time of its next run.
 pub struct Schedule {
     task: &'static Task,
     due: Instant,
-    /// Whether the task itself set the time of its next turn.
+    /// Whether the task itself has set the time of its next run.
     rests: bool,
     errors: u32,
-    /// Whether the log contains the error of the former worker.
+    /// Whether the former worker of the database has already logged an error of the task. The next
+    /// error of the task is then not logged.
     is_reported: bool,
 }
 
-/// Number of errors after which the pause is the longest.
+/// The number of successive errors from which on the pause does not grow.
 const MANY_ERRORS: u32 = 6;
 
-/// Returns all tasks, due now. `reported` is what `reported()` returned in the former worker: the
-/// first error of these tasks is not logged again.
+/// Returns the schedules of all tasks, which run at once. `reported` is the result of `reported()`
+/// in the former worker of the database. The first error of the tasks in `reported` is not logged
+/// again.
 pub fn schedules(reported: u8) -> Vec<Schedule> {
     let schedule = |(index, task): (usize, &'static Task)| {
         let is_reported = reported & 1 << index != 0;
@@ -114,7 +119,7 @@ pub fn schedules(reported: u8) -> Vec<Schedule> {
     TASKS.iter().enumerate().map(schedule).collect()
 }
 
-/// The tasks whose last turn ended with an error, as bits in the order of `TASKS`.
+/// Returns the tasks whose last run ended with an error, as bits in the order of `TASKS`.
 pub fn reported(schedules: &[Schedule]) -> u8 {
     const { assert!(TASKS.len() <= u8::BITS as usize) };
     let bits = schedules.iter().enumerate();
@@ -122,23 +127,24 @@ pub fn reported(schedules: &[Schedule]) -> u8 {
 }
 
 impl Schedule {
-    /// Returns the time until the next turn.
+    /// Returns the time until the next run.
     pub fn time_left(&self) -> Duration {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Makes the task due if it runs on wake-up, unless it pauses after an error. Call this after a
-    /// task even without a wake-up: a lock wait in a transaction resets the latch, and so can lose
-    /// a wake-up. A task that set its own time stays undisturbed in that case.
+    /// Makes a task with `on_wake` run at once, unless the task pauses after an error. `woken` says
+    /// whether the latch was set. The worker also calls this function with `woken` = false after
+    /// other tasks, because a wait for a lock in a transaction resets the latch, so a wake-up can
+    /// be lost. In that case a task that has set the time of its next run itself keeps this time.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
         }
     }
 
-    /// Runs the task if it is due, and logs an error. Returns true if the task may have lost a
-    /// wake-up of the others: it ran, does not run on wake-up, and a lock wait may have reset the
-    /// latch.
+    /// Runs the task if its time has come, and logs an error. Returns true if a task without
+    /// `on_wake` has run. During such a run a wake-up may have been lost, because a wait for a lock
+    /// resets the latch.
     pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
             return false;
@@ -167,7 +173,7 @@ impl Schedule {
         !self.task.on_wake
     }
 
-    /// Runs the last turn before the process ends, whatever the schedule.
+    /// Runs the task until no work remains. Called before the process ends.
     pub fn run_last(&mut self) {
         const MOST: u32 = 10_000;
         for _ in 0..MOST {

@@ -1,5 +1,4 @@
-//! The worker of one database. It runs as the bootstrap superuser with a fixed search_path, and
-//! waits for work.
+//! The main loop of a worker. The worker runs as the bootstrap superuser with a fixed search_path.
 
 use super::tasks::{self, Schedule};
 use crate::failures;
@@ -13,17 +12,18 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-/// Maximum sleep, so that the process ends soon after DROP EXTENSION.
+/// The maximum time that the worker sleeps. After each sleep it checks whether the extension still
+/// exists.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// Time at a shutdown to wait for sessions that may still queue records.
+/// The time that the worker waits at a shutdown for sessions that may still queue records.
 const LAST_SESSIONS: Duration = Duration::from_secs(3);
 
 thread_local! {
     static DATABASE: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
 }
 
-/// The entry point of a worker's process; the argument is the database's oid.
+/// Runs a worker. The entry point of its process. The argument is the oid of the database.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
@@ -36,10 +36,11 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if place.last_exit == WorkerExit::GaveWay { place.reported } else { 0 }
     });
     if !queue::adopt(database) {
-        return; // another worker is running, or the database's place was released
+        return; // The database has another worker, or the queue's list is full.
     }
     on_crash_of_another(queue::progress_of(database));
-    // SAFETY: at the beginning of the process; an invalid role means the bootstrap superuser.
+    // SAFETY: the process has just started, and is not connected yet. InvalidOid as the role means
+    // the bootstrap superuser.
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
         pg_sys::BackgroundWorkerInitializeConnectionByOid(
@@ -47,7 +48,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
             pg_sys::InvalidOid,
             pg_sys::BGWORKER_BYPASS_ALLOWCONN,
         );
-        // The database's owner can have set session_authorization for the database.
+        // The owner of the database can have set session_authorization for the database. This call
+        // undoes that.
         pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
     }
@@ -64,8 +66,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     }
     let mut schedules = tasks::schedules(reported.unwrap_or(0));
     let (mut must_restart, mut has_worked) = (false, false);
-    // Repeated requests to release the database must not starve the worker: it always runs one
-    // turn.
+    // The worker runs all tasks at least once before it leaves, so that repeated requests to leave
+    // do not prevent all work.
     while !(must_stop() || has_worked && must_leave()) {
         let sleep = schedules
             .iter()
@@ -88,7 +90,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if queue::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
             queue::found(database);
         }
-        // Only a new process sees the value of a setting that was reset. The launcher starts one.
+        // Only a new process can determine the value of a setting that was reset. This worker ends,
+        // and the launcher starts the next one.
         must_restart = settings::was_reset();
         if must_restart {
             break;
@@ -112,17 +115,18 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     });
 }
 
-/// Whether a session needs the database for itself.
+/// Returns whether a session holds the database.
 fn is_held() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
 }
 
-/// Whether another database waits for this process, or a session needs the database for itself.
+/// Returns whether the worker has to leave, because another database waits for a process or a
+/// session holds the database.
 fn must_leave() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0 || place.gives_way).unwrap_or(true)
 }
 
-/// Returns whether the extension is absent, and records it in the queue.
+/// Returns whether the extension is absent. Notes an absent extension in the queue.
 fn is_absent() -> bool {
     loop {
         let generation = queue::generation();
@@ -135,7 +139,8 @@ fn is_absent() -> bool {
     }
 }
 
-/// Runs when the worker ends for any reason: releases its place and wakes the launcher.
+/// Notes in the queue that the database has no worker, and wakes the launcher. PostgreSQL calls
+/// this function when the worker ends, for any reason.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if postmaster_is_gone() {
@@ -147,22 +152,24 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     queue::wake_launcher(false);
 }
 
-/// Whether the postmaster has ended. The kernel closes the postmaster's end of this pipe some time
-/// before the process has another parent. PostgreSQL too recognizes the end of the postmaster by
-/// the pipe.
+/// Returns whether the postmaster has ended. The postmaster holds one end of a pipe, which the
+/// kernel closes when the postmaster ends. PostgreSQL itself uses this pipe for the same purpose.
+/// The id of the parent process would change later.
 fn postmaster_is_gone() -> bool {
-    // SAFETY: reads a variable of the process that does not change after its start.
+    // SAFETY: the code only reads a variable that does not change after the start of the process.
     let pipe = unsafe { pg_sys::postmaster_alive_fds[pg_sys::POSTMASTER_FD_WATCH as usize] };
     let mut state = libc::pollfd { fd: pipe, events: libc::POLLIN, revents: 0 };
-    // SAFETY: calls the kernel with one valid structure, without waiting.
+    // SAFETY: the system call gets one valid struct, and does not wait.
     unsafe { libc::poll(&mut state, 1, 0) == 1 }
 }
 
-/// The record that this process is writing.
+/// The progress of this worker, for the signal handler. Null until the worker has installed the
+/// handler.
 static PROGRESS: AtomicPtr<queue::Progress> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Installs a handler for the crash of another process, after which the postmaster ends all
-/// processes. The records in progress here did not cause that crash.
+/// Installs a handler for SIGQUIT, which the postmaster sends after the crash of another process.
+/// The handler clears `progress`, because the records that this worker is processing did not cause
+/// the crash.
 fn on_crash_of_another(progress: Option<&'static queue::Progress>) {
     let progress =
         progress.map_or(std::ptr::null_mut(), |progress| std::ptr::from_ref(progress).cast_mut());
@@ -172,25 +179,27 @@ fn on_crash_of_another(progress: Option<&'static queue::Progress>) {
     unsafe { set_signal_handler(libc::SIGQUIT, Some(crash_exit)) };
 }
 
-/// Clears the progress, because no record caused this end of the worker.
+/// Clears the worker's progress, because the worker ends for a reason other than a record.
 fn forget_progress() {
-    // SAFETY: null, or in memory that stays mapped as long as the process lives; it has atomics
-    // only.
+    // SAFETY: the pointer is null, or points into memory that stays mapped as long as the process
+    // lives. All fields of Progress are atomics.
     if let Some(progress) = unsafe { PROGRESS.load(Ordering::Acquire).as_ref() } {
         progress.set(0, 0);
     }
 }
 
-/// Called by the kernel. Ends the process as SignalHandlerForCrashExit() does.
-// Unguarded: a signal handler that stores two numbers and ends the process.
+/// Handles SIGQUIT: clears the progress, and ends the process in the way of
+/// SignalHandlerForCrashExit().
+// Unguarded: a guard must not run in a signal handler. The handler stores two numbers and ends the
+// process.
 unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
     forget_progress();
-    // SAFETY: ends the process without running any other code of it.
+    // SAFETY: the call ends the process, and runs no other code in it.
     unsafe { libc::_exit(2) }
 }
 
-/// Fixes settings that a database or role may override and that the worker's transactions must not
-/// depend on.
+/// Fixes the settings that ALTER DATABASE or ALTER ROLE may have changed and on which the worker's
+/// transactions must not depend.
 fn fix_settings() {
     const FIXED: &[(&CStr, &CStr)] = &[
         (c"search_path", c"pg_catalog, pg_temp"),
@@ -202,27 +211,29 @@ fn fix_settings() {
         (c"array_nulls", c"on"),
         (c"session_replication_role", c"origin"),
         (c"row_security", c"off"),
-        // The database's owner can set these for the database.
+        // The owner of the database can set the next two settings for the database.
         (c"role", c"none"),
         (c"exit_on_error", c"off"),
-        #[cfg(any(feature = "pg17", feature = "pg18"))] // new in 17
+        #[cfg(any(feature = "pg17", feature = "pg18"))] // PostgreSQL 17 added the next setting.
         (c"transaction_timeout", c"0"),
         (c"statement_timeout", c"0"),
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"lock_timeout", c"10s"),
-        // Records taken off the queue must be on disk. A disconnected standby must not delay the
-        // commit.
+        // The entries of records that leave the queue must be on disk, so "off" is too little. A
+        // standby that is not connected must not delay the commit, so "on" is too much.
         (c"synchronous_commit", c"local"),
         (c"lead_audit.on_error", c"abort"),
     ];
-    // Exists in some minor versions only.
+    // Only some minor versions have these settings.
     const FIXED_IF_PRESENT: &[(&CStr, &CStr)] = &[(c"restrict_nonsystem_relation_kind", c"")];
-    // SAFETY: C strings; returns null for a setting that does not exist.
+    // SAFETY: the name is a C string, and the function returns null for a setting that does not
+    // exist.
     let is_there =
         |name: &CStr| unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
     let if_there = FIXED_IF_PRESENT.iter().filter(|(name, _)| is_there(name));
     for (name, value) in FIXED.iter().chain(if_there) {
-        // SAFETY: C strings; the settings exist, and a superuser's process may set them.
+        // SAFETY: the name and the value are C strings, the setting exists, and a process of a
+        // superuser may set it.
         unsafe {
             pg_sys::SetConfigOption(
                 name.as_ptr(),
@@ -244,12 +255,13 @@ fn extension_is_here() -> bool {
     }
 }
 
-/// Runs when the process is told to end, usually at a server shutdown. Sessions that end at the
-/// same time still queue records, so the worker waits briefly for them, then writes all records.
+/// Runs all tasks a last time. Called when the process is told to end, usually at a shutdown of the
+/// server. Sessions that end at the same time may still queue records. So the worker waits briefly
+/// until these sessions have ended, and then writes all records.
 fn write_rest(schedules: &mut [Schedule]) {
     schedules.iter_mut().for_each(Schedule::run_last);
     let deadline = Instant::now() + LAST_SESSIONS;
-    // SAFETY: counts entries of the process array.
+    // SAFETY: the call counts entries of the process array.
     while unsafe { pg_sys::CountDBConnections(DATABASE.get()) } > 0 && Instant::now() < deadline {
         wait(Duration::from_millis(10));
         schedules.iter_mut().for_each(Schedule::run_last);

@@ -1,4 +1,5 @@
-//! The databases that have, or may have, the extension, for sessions and the launcher.
+//! Keeps the list of databases that have, or may have, the extension. Sessions, workers and the
+//! launcher use the list.
 
 use super::region::{
     Counts, Database, NONE, Presence, Problem, Progress, Region, Stage, WorkerExit, locked,
@@ -8,7 +9,7 @@ use pgrx::pg_sys;
 use std::sync::atomic::Ordering;
 
 impl Region {
-    /// The database's index in `databases`.
+    /// Returns the database's index in `databases`.
     pub fn place_of(&self, oid: pg_sys::Oid) -> Option<usize> {
         let wanted = oid.to_u32();
         self.databases.iter().position(|database| database.oid == wanted && wanted != 0)
@@ -25,20 +26,20 @@ impl Region {
     }
 }
 
-/// Adds a database that has, or may have, the extension. Returns false if no place is free.
+/// Adds a database that has, or may have, the extension. Returns false if the list is full.
 pub fn note(oid: pg_sys::Oid) -> bool {
     locked(|region| region.place_for(oid).is_some()).unwrap_or(false)
 }
 
-/// Notes that the database has the extension: from now on sessions record failures there.
+/// Notes that the database has the extension. From now on sessions record failed statements there.
 pub fn found(oid: pg_sys::Oid) {
     locked(|region| {
         if let Some(place) = region.place_for(oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
-            // A worker that looked before CREATE EXTENSION may have ended, and the launcher still
-            // knows the database. That worker did not fail, so the launcher starts the next one at
-            // once.
+            // An earlier worker may have looked for the extension before CREATE EXTENSION, and
+            // ended. With `Stopped` instead of `NoExtension`, the launcher starts the next worker
+            // at once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;
             }
@@ -47,9 +48,9 @@ pub fn found(oid: pg_sys::Oid) {
     });
 }
 
-/// Notes that the worker found no extension in the database. `generation` is the value that the
-/// worker read before it looked. Returns false if the generation has changed since: then the worker
-/// must look again, because the extension may have been created meanwhile.
+/// Notes that the worker did not find the extension in the database. `generation` is the region's
+/// generation before the worker looked. Returns false if the generation has changed since. The
+/// worker must then look again, because the extension may have been created meanwhile.
 pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     locked(|region| {
         if region.generation.load(Ordering::Acquire) != generation {
@@ -64,7 +65,7 @@ pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     .unwrap_or(true)
 }
 
-/// Notes that the extension may have been dropped, and wakes the worker to look.
+/// Notes that the extension may have been dropped, and wakes the worker, which then checks.
 pub fn doubted(oid: pg_sys::Oid) {
     let latch = locked(|region| {
         let place = region.place_of(oid)?;
@@ -76,7 +77,7 @@ pub fn doubted(oid: pg_sys::Oid) {
     unsafe { set_latch(latch.flatten().unwrap_or(0)) };
 }
 
-/// The database's index in the region, if a worker found the extension there.
+/// Returns the database's index in the region, if the database is known to have the extension.
 pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     locked(|region| {
         region.place_of(oid).filter(|&place| region.databases[place].presence == Presence::Present)
@@ -84,11 +85,12 @@ pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     .flatten()
 }
 
-/// Removes a database that has been dropped or has no extension, unless it has records.
+/// Removes a database without records from the list, if the database has been dropped (`is_gone`)
+/// or its worker did not find the extension.
 pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
-            // Unconfirmed records are in no list, but occupy slots.
+            // The number of slots includes unconfirmed records, which are in no list.
             && region.databases[place].slots_used == 0
             && (is_gone || region.databases[place].last_exit == WorkerExit::NoExtension)
         {
@@ -98,13 +100,13 @@ pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     });
 }
 
-/// Runs `work` on the database, if it is known.
+/// Runs `work` on the database, if the list contains the database.
 pub fn update<R>(oid: pg_sys::Oid, work: impl FnOnce(&mut Database) -> R) -> Option<R> {
     locked(|region| region.place_of(oid).map(|place| work(&mut region.databases[place]))).flatten()
 }
 
-/// Whether no record waits for a database. Called by its worker: if true, the worker sleeps, and
-/// the next record wakes it.
+/// Returns whether no record waits in the database. Only the database's worker calls this function.
+/// After `true` the worker sleeps, and the next record wakes it.
 pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     update(database, |place| {
         let is_empty = place.first == NONE;
@@ -114,21 +116,22 @@ pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     .unwrap_or(true)
 }
 
-/// Runs `work` on every known database.
+/// Runs `work` on every database of the list.
 pub fn each_database(mut work: impl FnMut(&mut Database)) {
     locked(|region| {
         region.databases.iter_mut().filter(|database| database.oid != 0).for_each(&mut work)
     });
 }
 
-/// Reads from one database.
+/// Runs `look` on the database, if the list contains the database.
 pub fn find<R>(oid: pg_sys::Oid, look: impl FnOnce(&Database) -> R) -> Option<R> {
     update(oid, |database| look(database))
 }
 
-/// Notes that this process is the database's worker and found the extension.
+/// Notes that this process is the database's worker. Returns false if the list is full, or if the
+/// database has another worker.
 pub fn adopt(oid: pg_sys::Oid) -> bool {
-    // SAFETY: reads variables of this process.
+    // SAFETY: the code only reads variables of this process.
     let (pid, latch) = unsafe { (pg_sys::MyProcPid, pg_sys::MyLatch as usize) };
     locked(|region| {
         let Some(place) = region.place_for(oid) else { return false };
@@ -144,35 +147,36 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
     .unwrap_or(false)
 }
 
-/// Counts a record that gets no entry and that the queue has not counted: memory was exhausted, or
-/// the record is already in the server's log.
+/// Counts a record that gets no entry and that the queue has not counted. Either memory is
+/// exhausted, or the record goes only to the server's log.
 pub fn count_dropped(oid: pg_sys::Oid) {
     update(oid, |database| database.counts.dropped += 1);
 }
 
-/// The progress of the database's worker, or of its last worker when it died.
+/// Returns the progress of the database's worker. If the last worker died, returns its progress at
+/// that time.
 pub fn progress_of(oid: pg_sys::Oid) -> Option<&'static Progress> {
     locked(|region| {
         let place = region.place_of(oid)?;
         let progress = &raw const region.databases[place].progress;
         // SAFETY: the region is mapped as long as the process lives, and the field consists of
-        // atomics. The place stays this database's as long as the database has a worker.
+        // atomics. The place belongs to this database as long as the database has a worker.
         Some(unsafe { &*progress })
     })
     .flatten()
 }
 
-/// Notes why the database's worker does not run.
+/// Notes the reason why the database has no running worker.
 pub fn set_problem(oid: pg_sys::Oid, problem: Problem) {
     update(oid, |database| database.problem = problem);
 }
 
-/// The counts of a database's records.
+/// Returns the counts of a database's records.
 pub fn counts(oid: pg_sys::Oid) -> Option<Counts> {
     find(oid, |database| database.counts)
 }
 
-/// Asks the worker to leave, since another database waits for a process.
+/// Asks the database's worker to end, because another database waits for a background process.
 pub fn ask_to_give_way(oid: pg_sys::Oid) {
     let latch = update(oid, |database| {
         database.gives_way = true;
@@ -182,31 +186,34 @@ pub fn ask_to_give_way(oid: pg_sys::Oid) {
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
 
-/// Makes a worker fail that waits for a lock on its database before it is connected. At other times
-/// this has no effect.
+/// Makes the database's worker fail if it is still connecting, for example because it waits for a
+/// lock on the database. Does nothing to a connected worker.
 pub fn stop_connecting(oid: pg_sys::Oid) {
     update(oid, |database| {
         if database.worker != 0 && database.stage == Stage::Connecting {
-            // SAFETY: sends a signal, which cancels a wait. The worker clears its process id
-            // under the lock, so the process still exists.
+            // SAFETY: the code sends a signal, which cancels a wait. The worker clears `worker`
+            // under the region's lock, which this process holds, so the worker's process still
+            // exists.
             unsafe { libc::kill(database.worker, libc::SIGINT) };
         }
     });
 }
 
-/// The result of `hold`.
+/// The result of [`hold`].
 pub enum Hold {
-    /// The worker leaves, and none is started. Contains the worker's process id, or 0.
+    /// The session holds the database. Contains the process id of the worker that must still end,
+    /// or 0.
     Held(i32),
-    /// Another session holds the database, or no worker has run since the last hold: between two
-    /// holds a worker must do its work.
+    /// Another session holds the database, or no worker has run since the last hold. A worker must
+    /// do its work between two holds.
     NotYet,
 }
 
-/// Asks the worker to leave the database and starts no other, for a session that needs the database
-/// for itself.
+/// Holds the database for this session: asks the worker to end, and keeps the launcher from
+/// starting another worker. A command needs a hold if no other process may be connected to the
+/// database while the command runs.
 pub fn hold(oid: pg_sys::Oid) -> Hold {
-    // SAFETY: reads a variable of this process.
+    // SAFETY: the code only reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
     let found = update(oid, |database| {
         let is_awaited = database.worker == 0
@@ -231,13 +238,14 @@ pub fn hold(oid: pg_sys::Oid) -> Hold {
 
 /// Ends the session's hold on the database.
 pub fn release(oid: pg_sys::Oid) {
-    // SAFETY: reads a variable of this process.
+    // SAFETY: the code only reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
     update(oid, |database| {
         if database.held_by == pid {
             database.held_by = 0;
-            // The missing worker did not fail, so the launcher starts the next one as soon as it
-            // can. Until then the database cannot be held again.
+            // The worker ended because of the hold and did not fail. With `Stopped` the launcher
+            // starts the next worker as soon as it can, and the database cannot be held before
+            // that.
             let has_left = [WorkerExit::Unknown, WorkerExit::GaveWay].contains(&database.last_exit);
             if database.worker == 0 && has_left {
                 database.last_exit = WorkerExit::Stopped;

@@ -1,5 +1,6 @@
-//! A record: the description of one failure, from the session to the entry. It is JSON, so that it
-//! can go to the server's log in full when the queue is full.
+//! A record: the description of one failed statement, rolled-back transaction or unwritten entry.
+//! The session makes the record, and the worker turns it into an entry. A record is JSON, so that
+//! it can be written to the server's log if the queue is full.
 
 use super::count_dropped;
 use super::server_log::{Fallible, LogLine};
@@ -11,7 +12,7 @@ use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 use std::ffi::c_char;
 
-/// The table that a record is about.
+/// The table that a record concerns.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
 pub struct Table {
     pub relation: u32,
@@ -21,7 +22,8 @@ pub struct Table {
     pub name: String,
 }
 
-/// A UUID as text: readable in the server's log, and shorter than sixteen numbers.
+/// The JSON form of a UUID: text, which is readable in the server's log and shorter than an array
+/// of sixteen numbers.
 mod uuid_text {
     use crate::pg::parse_uuid;
     use ledger::write_uuid;
@@ -50,7 +52,7 @@ mod uuid_text {
     }
 }
 
-/// How many rows a transaction had written to one table with one operation.
+/// The number of rows that a rolled-back transaction had written to one table with one operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Count {
     pub table: Table,
@@ -58,42 +60,44 @@ pub struct Count {
     pub rows: u64,
 }
 
-/// The rejected row, as the bytes of a tuple.
+/// The bytes of the rejected row's tuple.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RawRow {
-    /// The relation whose row type the row has.
+    /// The relation that has the row's type.
     pub relation: u32,
-    /// A fingerprint of the row type.
+    /// The fingerprint of the row type.
     pub row_type: u64,
-    /// The row, in hexadecimal. For an UPDATE, the old row.
+    /// The tuple in hexadecimal. For an UPDATE, the old row version.
     pub row: String,
-    /// The new row of an UPDATE.
+    /// For an UPDATE, the new row version in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_row: Option<String>,
 }
 
-/// A statement whose table the worker has to find.
+/// A statement that failed before PostgreSQL knew its table. The worker has to find the table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
-    /// The statement's text without literals, numbers and comments, which an entry may contain only
-    /// as far as the settings allow.
+    /// The statement's text without literals, numbers and comments. The worker needs no more than
+    /// that to find the table.
     #[serde(rename = "masked")]
     pub redacted: String,
-    /// The part of the original text that an entry keeps.
+    /// The part of the original text that the entry contains, as `lead_audit.log_statement_length`
+    /// allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// The position of the error in the text, in bytes, if known.
+    /// The byte offset of the error in the text, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
     pub search_path: String,
     /// The session's schema for temporary tables, or 0.
     pub temporary_schema: u32,
-    /// Temporary tables that the transaction made. They disappeared with it.
+    /// The session's temporary tables that occur in the text. They may be gone when the worker
+    /// reads the record.
     #[serde(default)]
     pub temporary_tables: Vec<String>,
 }
 
-/// The description of one failure.
+/// The description of one failed statement, rolled-back transaction or unwritten entry.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -135,14 +139,14 @@ pub struct Record {
     pub statement: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<String>,
-    /// The row's key as in entries, if the session knows it.
+    /// The row key in the form that entries have, if the session knows the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<RawRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Count>,
-    /// How many further counts `written` omits.
+    /// The number of counts that `written` does not list.
     #[serde(skip_serializing_if = "is_zero")]
     pub written_omitted: usize,
 }
@@ -153,7 +157,7 @@ fn is_zero(count: &usize) -> bool {
 }
 
 impl Table {
-    /// The table of a write count.
+    /// Returns the table of a write count.
     pub fn of(written: &WriteCount) -> Self {
         Table {
             relation: written.relation.to_u32(),
@@ -165,7 +169,7 @@ impl Table {
 }
 
 impl Count {
-    /// The write count as a record contains it.
+    /// Returns the write count in the form that a record contains.
     pub fn of(written: &WriteCount) -> Self {
         Count {
             table: Table::of(written),
@@ -176,9 +180,9 @@ impl Count {
 }
 
 impl Record {
-    /// A record with the present actor, time and transaction.
+    /// Makes a record with the present actor, time and transaction.
     pub fn of_session(outcome: Outcome) -> Self {
-        // SAFETY: these read variables of the session and the clock.
+        // SAFETY: these calls only read variables of the session and the clock.
         unsafe {
             let now = actor::Now::read();
             Record {
@@ -200,11 +204,12 @@ impl Record {
     }
 }
 
-/// Longest text of a record, in bytes of JSON. Texts that a session raises are not limited, but a
-/// record has to fit into the queue, a line of the server's log, and scarce memory.
+/// The maximum length of one text in a record, in bytes of JSON. PostgreSQL does not limit the
+/// texts of an error, but a record has to fit into the queue, into a line of the server's log, and
+/// into scarce memory.
 pub const TEXT_LIMIT: usize = 16 * 1024;
 
-/// A C string, cut to the limit of a record. `None` for null.
+/// Returns a C string, cut to `limit` bytes of JSON. `None` for null.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -212,16 +217,17 @@ pub unsafe fn capped_c(text: *const c_char, limit: usize) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: `text` is a C string (see # Safety). One byte more than the limit shows whether the
-    // text is longer.
+    // SAFETY: `text` is a C string (see # Safety). The slice ends at most one byte after the limit.
+    // That byte shows whether the text is longer.
     let bytes =
         unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, limit + 1)) };
     Some(capped(bytes, limit))
 }
 
-/// The record as the queue stores it, without its row if memory does not suffice for it.
+/// Returns the JSON bytes of the record, as the queue stores them. If memory does not suffice,
+/// removes the row from the record and tries again.
 pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
-    const USUAL: usize = 1024; // so that it need not grow while it is written
+    const USUAL: usize = 1024; // Most records fit, so the buffer does not grow during the writing.
     let write = |record: &Record| {
         let mut out = Fallible::default();
         out.0.try_reserve(USUAL).ok()?;
@@ -234,23 +240,26 @@ pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
     })
 }
 
-/// Stores a record for this database's worker. It counts only when it is confirmed or its process
-/// dies: the client can receive the error before the transaction is rolled back.
+/// Stores an unconfirmed record in the queue, and returns its first slot. `None` if the queue does
+/// not accept the record. The worker gets the record after [`confirm`], or after a crash of the
+/// server. The session stores the record before the transaction is rolled back, because the client
+/// can receive the error even before the rollback.
 pub fn reserve(record: &[u8]) -> Option<u32> {
     slots::reserve(current_database(), record)
 }
 
-/// Confirms a reserved record.
+/// Confirms a record that [`reserve`] has stored.
 pub fn confirm(reserved: u32) {
     slots::confirm(current_database(), reserved);
 }
 
-/// Cancels a reserved record.
+/// Removes a record that [`reserve`] has stored.
 pub fn cancel(reserved: u32) {
     slots::cancel(current_database(), reserved);
 }
 
-/// Passes a record to this database's worker. If that fails, returns the line for the server's log.
+/// Stores a confirmed record for this database's worker. If the queue does not accept the record,
+/// returns the line for the server's log.
 pub fn push(record: &[u8]) -> Option<LogLine> {
     match slots::push(current_database(), record) {
         Queued::Yes => None,
@@ -259,7 +268,8 @@ pub fn push(record: &[u8]) -> Option<LogLine> {
     }
 }
 
-/// Passes a record to this database's worker. If that fails, writes it to the server's log.
+/// Stores a confirmed record for this database's worker. If the queue does not accept the record,
+/// writes it to the server's log.
 pub fn send(record: &mut Record) {
     match to_bytes(record) {
         Some(bytes) => push(&bytes).iter().for_each(LogLine::write),

@@ -1,4 +1,5 @@
-//! Writes records to the server's log if the queue is full or the database has no worker.
+//! Writes a record to the server's log if the record cannot become an entry, for example because
+//! the queue is full.
 
 use super::slots;
 use pgrx::{PgLogLevel, pg_sys};
@@ -8,24 +9,24 @@ use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 
 thread_local! {
-    /// Whether a record is being made or written to the server's log: errors and messages of that
-    /// work are not failures. An error leaves it set until the next statement or the end of the
-    /// transaction.
+    /// Whether this process is making a record or writing one to the server's log. Errors and
+    /// messages of that work are not failures of the statement. After an error in that work the
+    /// flag stays set until the next statement or the end of the transaction.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Call before making a record or writing one to the log. Returns false if a record is already in
-/// progress.
+/// Notes that this process begins to make a record, or to write a record to the server's log.
+/// Returns false if the process was already doing that work.
 pub fn begin_recording() -> bool {
     !IS_RECORDING.replace(true)
 }
 
-/// Call after the record is made or written.
+/// Notes that the record has been made or written.
 pub fn end_recording() {
     IS_RECORDING.set(false);
 }
 
-/// Whether a record is being made or written.
+/// Returns whether this process is making or writing a record.
 pub fn is_recording() -> bool {
     IS_RECORDING.get()
 }
@@ -46,32 +47,34 @@ impl io::Write for Fallible {
     }
 }
 
-/// A record for the server's log, in one message: a DETAIL would be missing with
-/// `log_error_verbosity = terse`.
+/// A line for the server's log that contains a record. The record is in the message itself, because
+/// PostgreSQL omits DETAIL with `log_error_verbosity = terse`.
 pub struct LogLine(Vec<u8>);
 
 impl LogLine {
-    /// `None` if memory is exhausted.
+    /// Makes the line for a record. `why` is the reason why the record has no entry. `None` if
+    /// memory is exhausted.
     pub fn new(record: &[u8], why: &str) -> Option<Self> {
         let mut line = Fallible::default();
         write!(line, "lead_audit: an operation that failed has no audit entry: {why}: ").ok()?;
         line.write_all(record).ok()?;
-        // JSON contains no zero byte, but a record that another process damaged may.
+        // JSON contains no zero byte, but another process may have damaged the record in shared
+        // memory.
         line.0.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'?');
         line.write_all(&[0]).ok()?;
         Some(LogLine(line.0))
     }
 
-    /// The C string, valid while `self` is alive.
+    /// Returns the line as a C string, which is valid while `self` is alive.
     pub fn as_ptr(&self) -> *const c_char {
         self.0.as_ptr().cast()
     }
 
-    /// Writes the line. Swallows an error of the writing.
+    /// Writes the line. Ignores an error that the writing raises.
     pub fn write(&self) {
         let is_outermost = begin_recording();
-        // SAFETY: a C string. The guard turns an error's longjmp into unwinding, and the builder
-        // catches it.
+        // SAFETY: the line is a C string. The guard turns an error's longjmp into a panic, and the
+        // builder catches the panic.
         pgrx::PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| write_to_server_log(self.as_ptr()));
         }))
@@ -87,7 +90,7 @@ impl LogLine {
 mod raw {
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
-        // Declared in utils/elog.h, which pgrx does not bind.
+        // These functions are declared in utils/elog.h. pgrx has no bindings for them.
         pub fn errstart(level: c_int, domain: *const c_char) -> bool;
         pub fn errmsg_internal(format: *const c_char, ...) -> c_int;
         pub fn errhidestmt(hide: bool) -> c_int;
@@ -101,8 +104,9 @@ mod raw {
 /// `message` must be a C string. The frames between this function and the code that catches its
 /// error must have nothing to drop.
 pub unsafe fn write_to_server_log(message: *const c_char) {
-    // SAFETY: the sequence of ereport(). No callback may add to this message. After an error the
-    // code that catches it sets the list of callbacks.
+    // SAFETY: the calls are those of the macro ereport(). The list of error callbacks is empty
+    // meanwhile, so that no callback adds to this message. If a call raises an error, the code that
+    // catches the error restores the list.
     unsafe {
         let callbacks = pg_sys::error_context_stack;
         pg_sys::error_context_stack = std::ptr::null_mut();

@@ -1,5 +1,5 @@
-//! Maps memory that processes share: under a name in the system's shared memory, derived from the
-//! data directory, or without a name.
+//! Maps memory that processes share. The memory is either anonymous, or a POSIX shared memory
+//! object with a name that is derived from the data directory.
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The name: device and inode of the data directory. Only one server can use a data directory at a
-/// time.
+/// Returns the name, which contains the device and the inode of the data directory. The name is
+/// unique, because only one server can use a data directory at a time.
 fn name() -> Result<CString> {
     // SAFETY: the data directory is set before any library is loaded.
     let directory = unsafe { CStr::from_ptr(pg_sys::DataDir) };
@@ -19,10 +19,10 @@ fn name() -> Result<CString> {
     Ok(CString::new(format!("/lead_audit.{}.{}", directory.dev(), directory.ino()))?)
 }
 
-/// A copy of the memory that an earlier server left, if its size differs from `bytes`.
+/// Copies the memory that an earlier server left, if the size of that memory differs from `bytes`.
 pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     let name = name().ok()?;
-    // SAFETY: a C string; this function owns the descriptor.
+    // SAFETY: the name is a C string, and this function owns the descriptor.
     let mut file = unsafe {
         let file = libc::shm_open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC, 0);
         if file < 0 {
@@ -34,7 +34,7 @@ pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     if length == bytes {
         return None;
     }
-    // The copy consists of words, so that it is aligned like a Region.
+    // The copy consists of words of 64 bits, so that its alignment is that of a Region.
     let mut content = Vec::with_capacity(length);
     file.read_to_end(&mut content).ok()?;
     Some(
@@ -45,10 +45,11 @@ pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     )
 }
 
-/// Maps memory that outlives its processes. It contains what an earlier server left, or zeroes.
+/// Maps named memory, which outlives all processes of the server. If an earlier server left memory
+/// of this size, the memory has its content. Otherwise the memory is zero.
 pub fn named(bytes: usize) -> Result<*mut u8> {
     let name = name()?;
-    // SAFETY: a C string; this function owns the descriptor.
+    // SAFETY: the name is a C string, and this function owns the descriptor.
     let file = unsafe {
         let file =
             libc::shm_open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600);
@@ -61,8 +62,9 @@ pub fn named(bytes: usize) -> Result<*mut u8> {
     if file.metadata()?.len() != bytes as u64 {
         file.set_len(0)?;
     }
-    // Allocates all of it now: touching memory that the system cannot supply would end the process.
-    // SAFETY: an open file.
+    // Allocates the whole memory now. Without that, a signal would end a process that touches
+    // memory that the system cannot supply.
+    // SAFETY: the file is open.
     let refused = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
     if refused != 0 {
         forget_name();
@@ -71,7 +73,7 @@ pub fn named(bytes: usize) -> Result<*mut u8> {
     map(bytes, libc::MAP_SHARED, file.as_raw_fd())
 }
 
-/// Maps memory that is freed with the last process that uses it.
+/// Maps anonymous memory. The system frees the memory when the last process that uses it ends.
 pub fn anonymous(bytes: usize) -> Result<*mut u8> {
     map(bytes, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)
 }
@@ -84,10 +86,11 @@ fn map(bytes: usize, flags: i32, file: i32) -> Result<*mut u8> {
     if memory == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(memory.cast()) }
 }
 
-/// Removes the name. The memory is freed with the processes that use it.
+/// Removes the name of the named memory. The system frees the memory when the last process that
+/// uses it ends.
 pub fn forget_name() {
     if let Ok(name) = name() {
-        // SAFETY: a C string.
+        // SAFETY: the name is a C string.
         unsafe { libc::shm_unlink(name.as_ptr()) };
     }
 }

@@ -1,27 +1,28 @@
-//! The records that wait for workers. Each is in one or more slots of a pool. Each database has a
-//! list of its own, so that a database without a worker does not delay the others.
+//! Stores the records that wait for workers. A record occupies one or more slots of the region.
+//! Each database has its own list of records, so that a database without a worker does not delay
+//! the others.
 //!
-//! A slot's `state` is authoritative. The lists are derived from the states, and are rebuilt from
-//! them after a crash.
+//! The `state` of each slot is authoritative. After a crash, the lists are rebuilt from the states.
 
 use super::region::{DATA, NONE, Region, Slot, locked, set_latch};
 use pgrx::pg_sys;
 
-/// The slot is free.
+/// The state of a free slot.
 const FREE: u32 = 0;
-/// The first slot of a complete record.
+/// The state of the first slot of a confirmed record.
 const RECORD: u32 = 1;
-/// A further slot of a record.
+/// The state of a record's other slots, and of its first slot until the record is complete.
 const MORE: u32 = 2;
-/// The first slot of a record that counts only if its session confirms it or dies.
+/// The state of the first slot of an unconfirmed record: its session has neither confirmed nor
+/// cancelled the record.
 const RESERVED: u32 = 3;
 
-/// Whether a record was taken.
+/// Whether the queue accepted a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Queued {
-    /// The worker will write it.
+    /// The queue accepted the record. The worker will write its entry.
     Yes,
-    /// No slot is free.
+    /// Too few slots are free.
     Full,
     /// The launcher does not run, or the database is unknown.
     Closed,
@@ -31,7 +32,7 @@ impl Region {
     fn slot(&mut self, index: u32) -> &mut Slot {
         debug_assert!(index < self.slots);
         // SAFETY: `slots` slots follow the head in memory, and every index comes from a list of
-        // them.
+        // slots.
         unsafe { &mut *std::ptr::from_mut(self).add(1).cast::<Slot>().add(index as usize) }
     }
 
@@ -61,10 +62,11 @@ impl Region {
         count
     }
 
-    /// Copies a record into slots. `None` if not enough are free.
+    /// Copies a record into free slots, and returns the first of them. `None` if too few slots are
+    /// free.
     fn store(&mut self, database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
         let mut first = NONE;
-        // The last piece comes first, because each slot refers to the next.
+        // The last piece is stored first, because each slot refers to the next.
         for piece in record.chunks(DATA).rev() {
             let Some(index) = self.take_slot() else {
                 self.give_back(first);
@@ -88,16 +90,19 @@ impl Region {
         (first != NONE).then_some(first)
     }
 
-    /// Sets the state of a record's first slot, after everything else of the record is written.
+    /// Sets the state of a record's first slot. The caller has written all other fields of the
+    /// record.
     fn set_state(&mut self, first: u32, state: u32) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-        // SAFETY: a slot of the region. The volatile write is not moved before the writes above.
+        // SAFETY: the pointer is that of a slot of the region. The fence keeps the write after all
+        // earlier writes.
         unsafe { std::ptr::addr_of_mut!(self.slot(first).state).write_volatile(state) };
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
     }
 
-    /// Appends a stored record to its database's list and gives it the next number. Returns the
-    /// latch of the process to wake, or 0: the worker, or the launcher if there is no worker.
+    /// Appends a stored record to its database's list, and gives the record the next sequence
+    /// number. Returns the latch of the process that must be woken, or 0. This process is the
+    /// worker, or the launcher if there is no worker.
     fn enqueue(&mut self, place: usize, first: u32) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -109,8 +114,8 @@ impl Region {
         let launcher_latch = self.launcher_latch;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // A worker that works or pauses between two turns is not woken, unless the queue fills up.
-        // Then one wake-up is enough.
+        // A worker with `looks_again` is running a task or pauses before the next one. It is woken
+        // only if the database's share of the queue is more than half full, and then only once.
         let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;
@@ -119,7 +124,8 @@ impl Region {
         if database.worker == 0 { launcher_latch } else { database.latch }
     }
 
-    /// How many slots one database may use. An eighth stays free for the others.
+    /// Returns the number of slots that one database may use. The rest, an eighth of all slots,
+    /// stays free for the other databases.
     fn slots_of_each(&self) -> u32 {
         self.slots - self.slots / 8
     }
@@ -138,10 +144,9 @@ impl Region {
     }
 }
 
-/// Rebuilds the lists from the states of the slots. Drops records whose process died while writing
-/// them. Confirms records whose session died before it confirmed or cancelled them: the crash has
-/// rolled back the session's transaction. Returns the records of databases that are no longer in
-/// the region.
+/// Rebuilds the lists from the states of the slots. Drops a record if its session died before the
+/// record was complete. Confirms an unconfirmed record, because the crash has rolled back the
+/// transaction of its session. Returns the records of databases that are not in the region's list.
 pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     let slots = region.slots;
     let mut records: Vec<(u64, u32)> = Vec::new();
@@ -197,7 +202,7 @@ pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     homeless
 }
 
-/// The slots of a record, if all of them belong to it.
+/// Returns the slots of a record. `None` if one of them belongs to another record.
 fn slots_of(region: &mut Region, first: u32) -> Option<Vec<u32>> {
     let count = (region.slot(first).length as usize).div_ceil(DATA);
     let mut own = Vec::new();
@@ -224,7 +229,8 @@ fn append(region: &mut Region, place: usize, first: u32) {
     region.databases[place].last = first;
 }
 
-/// Copies a record for a database, if records are accepted and slots are free.
+/// Copies a record into slots, if the queue accepts records and the database may use enough free
+/// slots.
 fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Queued> {
     if region.open == 0 {
         return Err(Queued::Closed);
@@ -238,8 +244,8 @@ fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Qu
     Ok(first)
 }
 
-/// Stores a record that counts only when it is confirmed or its process dies. `None` if no slot is
-/// free.
+/// Stores an unconfirmed record, and returns its first slot. `None` if the queue does not accept
+/// the record.
 pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
     locked(|region| {
         let place = region.place_of(database)?;
@@ -250,16 +256,16 @@ pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
     .flatten()
 }
 
-/// Confirms a reserved record: it now counts.
+/// Confirms a record, so that the worker writes its entry.
 pub fn confirm(database: pg_sys::Oid, first: u32) {
     let latch =
         locked(|region| region.place_of(database).map(|place| region.enqueue(place, first)))
             .flatten();
-    // SAFETY: worker and launcher stored the addresses of their own latches.
+    // SAFETY: the worker and the launcher stored the addresses of their own latches.
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
 
-/// Cancels a reserved record.
+/// Removes an unconfirmed record.
 pub fn cancel(database: pg_sys::Oid, first: u32) {
     locked(|region| {
         let count = region.give_back(first);
@@ -269,7 +275,8 @@ pub fn cancel(database: pg_sys::Oid, first: u32) {
     });
 }
 
-/// Passes a record to the worker of a database, or counts it as dropped.
+/// Stores a confirmed record for the worker of a database. If the queue does not accept the record,
+/// counts it as dropped.
 pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
     let done = locked(|region| {
         let Some(place) = region.place_of(database) else { return (Queued::Closed, 0) };
@@ -282,13 +289,13 @@ pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
         }
     });
     let Some((queued, latch)) = done else { return Queued::Closed };
-    // SAFETY: worker and launcher stored the addresses of their own latches.
+    // SAFETY: the worker and the launcher stored the addresses of their own latches.
     unsafe { set_latch(latch) };
     queued
 }
 
-/// Copies of the database's oldest records with their sequence numbers, limited in number and
-/// bytes.
+/// Copies the database's oldest records, and returns them with their sequence numbers. Stops after
+/// `most` records, or when the copies have at least `bytes` bytes.
 pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u8>)> {
     let mut copies = Vec::new();
     let mut total = 0;
@@ -306,9 +313,9 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
     copies
 }
 
-/// Removes the records up to a sequence number and counts them as written. Exceptions: `dropped` is
-/// the number of them that are only in the server's log. `none` is the number of them that concern
-/// no watched table: these no longer count as queued.
+/// Removes the records up to the sequence number `through`, and counts them as written, with two
+/// exceptions. `dropped` of them are only in the server's log, and are counted as dropped. `none`
+/// of them concern no watched table, and are no longer counted as queued.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -320,8 +327,8 @@ pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     });
 }
 
-/// Removes the records up to a sequence number, which an earlier worker wrote before it died.
-/// Returns their number.
+/// Removes the records up to the sequence number `through`. An earlier worker wrote their entries,
+/// but died before it removed the records. Returns the number of removed records.
 pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return 0 };
@@ -332,7 +339,7 @@ pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     .unwrap_or(0)
 }
 
-/// Removes the record that ended its worker.
+/// Removes the record that ended a worker.
 pub fn quarantine(database: pg_sys::Oid, sequence: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -378,7 +385,7 @@ fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
     }
 }
 
-/// Copies of all records, for a queue that is no longer used.
+/// Copies all records of a queue that is no longer used.
 pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for place in 0..region.databases.len() {
@@ -391,7 +398,8 @@ pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
     all
 }
 
-/// The number that distinguishes this queue's sequence numbers from those of other queues.
+/// Returns the number that distinguishes this queue's sequence numbers from those of earlier
+/// queues.
 pub fn queue_number() -> i64 {
     locked(|region| region.queue).unwrap_or(0)
 }

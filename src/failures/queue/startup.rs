@@ -1,12 +1,14 @@
-//! The postmaster maps the region when it loads the library, and its children inherit it.
+//! Maps the region when the server starts. The postmaster does this, and its child processes
+//! inherit the mapping.
 //!
-//! The region is deliberately not in PostgreSQL's own shared memory: PostgreSQL recreates that
-//! after a crash of a server process, and queued records must survive. Only the lock is there, so
-//! that it is free after a crash. A record's state is written last, so a record counts only if it
-//! is complete. The lists are rebuilt after a crash.
+//! The region is deliberately not in PostgreSQL's own shared memory. PostgreSQL recreates its
+//! shared memory after a crash of a server process, but queued records must survive. Only the lock
+//! is in PostgreSQL's shared memory, so that no process holds it after a crash. The state of a
+//! record is written last, so an incomplete record is recognized and dropped. The lists are rebuilt
+//! after a crash.
 //!
-//! If the system allows it, the memory has a name, so that queued records survive even a kill of
-//! the postmaster.
+//! If the operating system allows it, the memory has a name. Queued records then survive even if
+//! the postmaster is killed.
 
 use super::region::{Region, Slot, address, set_lock, set_region};
 use super::{shared_memory, slots};
@@ -14,25 +16,27 @@ use crate::settings;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// "leadaud", and the number of the layout.
+/// A number that identifies the layout: "leadaud", the version of the layout, and the size of
+/// Region.
 const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x03") ^ (size_of::<Region>() as u64) << 8;
 
 const TRANCHE: &CStr = c"lead_audit";
 
-/// Requests the lock. Called by the hook in which PostgreSQL allows this.
+/// Requests the lock. Called by the shmem_request hook, because PostgreSQL allows the request only
+/// there.
 pub fn request_lock() {
-    // SAFETY: called by the shmem_request hook; the name is static.
+    // SAFETY: the shmem_request hook calls this function, and the name is static.
     unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1) }
 }
 
-/// Runs at the server's start, and again after a crash of a server process.
+/// Maps the region when the server starts, and repairs it after a crash of a server process.
 pub fn start_up() {
     // SAFETY: `request_lock` requested the tranche.
     unsafe { set_lock(&raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock) };
     let known = address();
     if !known.is_null() {
-        // SAFETY: the address is that of the region mapped below. No other process that could use
-        // it is alive.
+        // SAFETY: the address is that of the region that an earlier call has mapped. No other
+        // process that could use the region is alive.
         return after_crash(unsafe { &mut *known });
     }
     let slots = settings::failures::queue_bytes() / size_of::<Slot>();
@@ -59,9 +63,11 @@ pub fn start_up() {
     };
     let region = memory.cast::<Region>();
     // SAFETY: the memory is large enough and aligned to a page. It is either all zeroes, which is a
-    // valid Region, or a region of this layout that a server left.
+    // valid Region, or a region that an earlier server left. Only integer fields are read until
+    // `magic` shows that the layout is this one.
     let head = unsafe { &mut *region };
-    // SAFETY: reads the clock, and the control file, which the postmaster has already read.
+    // SAFETY: the code reads the clock, and a value of the control file, which the postmaster has
+    // already read.
     let (system, now) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::GetCurrentTimestamp()) };
     let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
     if head.magic != 0 && head.magic != MAGIC && head.system == system {
@@ -71,7 +77,7 @@ pub fn start_up() {
         );
     }
     if !is_left {
-        // SAFETY: the memory is `bytes` long.
+        // SAFETY: the memory has `bytes` bytes.
         unsafe { memory.write_bytes(0, bytes) };
         (head.magic, head.system) = (MAGIC, system);
         (head.slots, head.next_sequence, head.queue) = (slots as u32, 1, now);
@@ -85,20 +91,21 @@ pub fn start_up() {
         );
     }
     if is_named {
-        // SAFETY: called when the postmaster exits normally. Its children do not inherit the
-        // callback.
+        // SAFETY: PostgreSQL calls the function when the postmaster exits normally. Child processes
+        // do not inherit the callback.
         unsafe { pg_sys::on_proc_exit(Some(at_postmaster_exit), pg_sys::Datum::from(0)) };
     }
 }
 
-/// Writes the records of a queue of another size to the log, because they cannot be adopted.
+/// Writes the records of an earlier queue to the server's log, because its size differs from that
+/// of the new queue.
 fn log_left(left: &mut [u64]) {
     let bytes = size_of_val(left);
     if bytes < size_of::<Region>() {
         return;
     }
-    // SAFETY: long enough and aligned for a Region. With the right magic number, its bytes are a
-    // valid Region.
+    // SAFETY: the memory is long enough and aligned for a Region. With the right magic number, its
+    // bytes are a valid Region.
     let region = unsafe {
         let region = left.as_mut_ptr().cast::<Region>();
         if (&raw const (*region).magic).read() != MAGIC
@@ -123,17 +130,18 @@ fn log_lost(records: &[Vec<u8>], why: &str) {
     }
 }
 
-/// Removes the memory's name at shutdown, unless records are left.
+/// Removes the memory's name when the server shuts down, unless records are left.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Datum) {
     let region = address();
-    // SAFETY: no other process that could use the region is alive.
+    // SAFETY: no other process that could use the region is alive at this time.
     if !region.is_null() && unsafe { (*region).slots_used } == 0 {
         shared_memory::forget_name();
     }
 }
 
-/// Clears fields that name processes, since none of them is alive. Records are kept.
+/// Clears the fields that describe processes, because none of these processes is alive. Keeps the
+/// records, except that records of unknown databases go to the server's log.
 fn after_crash(region: &mut Region) {
     region.open = 0;
     region.launcher_latch = 0;

@@ -1,4 +1,4 @@
-//! Decides whether this session records failures.
+//! Decides whether this session records failed statements.
 
 use crate::failures::queue;
 use crate::pg::current_database;
@@ -7,20 +7,20 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// The last answer, with the region's generation at that time. The region is read again only
-    /// after the generation has changed.
+    /// The last result of `is_active`, with the region's generation at that time plus 1. The list
+    /// of databases is read again only after the generation has changed.
     static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    /// The generation in which the catalog was last read.
+    /// The generation plus 1 at which `is_active_or_found` last read the catalog.
     static LOOKED: Cell<u32> = const { Cell::new(0) };
     static OFF: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Turns recording off in the library's own processes.
+/// Turns recording off in this process, which is one of the library's own processes.
 pub fn switch_off() {
     OFF.set(true);
 }
 
-/// Whether this database has the extension and recording is on.
+/// Returns whether recording is on and this database is known to have the extension.
 pub fn is_active() -> bool {
     if OFF.get() || !settings::enabled() || !queue::is_there() {
         return false;
@@ -30,7 +30,8 @@ pub fn is_active() -> bool {
     if known == generation {
         return present;
     }
-    // SAFETY: reads a variable of the process. Parallel workers write nothing.
+    // Parallel workers write nothing, so they need not record.
+    // SAFETY: the code only reads a variable of this process.
     let is_parallel_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
     let database = current_database();
     let present =
@@ -39,8 +40,8 @@ pub fn is_active() -> bool {
     present
 }
 
-/// Like [`is_active`], but reads the catalog if necessary: after the server's start a session may
-/// begin before the launcher has looked into its database.
+/// Returns what [`is_active`] returns, but looks for the extension in the catalog if necessary.
+/// After the start of the server, a session may begin before a worker has looked into its database.
 pub fn is_active_or_found() -> bool {
     if is_active() {
         return true;
@@ -49,7 +50,7 @@ pub fn is_active_or_found() -> bool {
         return false;
     }
     let looked = LOOKED.replace(KNOWN.get().0);
-    // SAFETY: reads variables of the process, and the catalog in a transaction.
+    // SAFETY: the code reads variables of this process, and reads the catalog within a transaction.
     unsafe {
         if current_database() == pg_sys::InvalidOid
             || pg_sys::ParallelWorkerNumber >= 0
@@ -58,8 +59,8 @@ pub fn is_active_or_found() -> bool {
         {
             return false;
         }
-        // Does not wait for a lock on the catalog, which may be held for long. Most databases do
-        // not have the extension, and the launcher will look.
+        // The code does not wait for a lock on pg_extension, because another session may hold such
+        // a lock for a long time. A worker of the launcher will find the extension anyway.
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         if !pg_sys::ConditionalLockRelationOid(pg_sys::ExtensionRelationId, lock) {
             LOOKED.set(looked);

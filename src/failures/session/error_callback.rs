@@ -1,8 +1,8 @@
-//! Makes a record of an error while it is raised and the session's state is still unchanged.
-//! `xact_end` decides whether the record becomes an entry.
+//! Makes the record of an error at the time when the error is raised, because the state of the
+//! session is still unchanged at that time. `xact_end` decides whether the record becomes an entry.
 //!
-//! This code must not read a catalog, wait, run users' code, call a function that can raise an
-//! error (`hooks/error.rs` explains why), or allocate memory without a limit.
+//! The code of this file must not read a catalog, wait, run users' code, call a function that can
+//! raise an error (`hooks/error.rs` explains why), or allocate memory without a limit.
 
 use super::name_filter;
 use super::raised_error::RaisedError;
@@ -19,21 +19,23 @@ use crate::failures::queue::record::{Record, TEXT_LIMIT, Table, Unresolved, capp
 use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
 
-/// Makes the record of an error: for the innermost statement on a watched table or, without one,
-/// for the table that the statement's text names.
+/// Makes the record of an error for `scope`, the innermost statement on a watched table. Without
+/// such a statement, makes the record for the tables that the failed commit concerns, or for the
+/// table that the statement's text names.
 ///
 /// # Safety
-/// The scope must be the innermost one, and `RejectedRow` must have found the row for it.
+/// `scope` must be the innermost one. `row` must have been located and copied for this scope and
+/// this error.
 pub unsafe fn error_raised(
     scope: Option<&StatementScope>,
     data: &pg_sys::ErrorData,
     row: &RejectedRow,
 ) {
-    // SAFETY: reads a variable in shared memory.
+    // SAFETY: the call only reads a variable in shared memory.
     if unsafe { pg_sys::RecoveryInProgress() } {
         return;
     }
-    // SAFETY: the data is PostgreSQL's own copy of the error, so its texts are C strings or null.
+    // SAFETY: `data` is PostgreSQL's own copy of the error, so its texts are C strings or null.
     let error = unsafe { RaisedError::of(data) };
     match scope {
         // SAFETY: the scope is the innermost one (see # Safety).
@@ -55,11 +57,11 @@ unsafe fn in_statement(
     // SAFETY: PostgreSQL's copy of the error is live.
     let Some(target) = (unsafe { scope.target_of(data) }) else { return };
     let mut record = record_of(error, Outcome::Failed);
-    // SAFETY: a scope's targets stay until the transaction ends.
+    // SAFETY: the targets of a scope live until the transaction ends.
     record.table = Some(unsafe { &(*target.watched).table }.clone());
     target.operation.clone_into(&mut record.operation);
-    // SAFETY: text and parameters are those of the present statement, and the rows were copied for
-    // this record.
+    // SAFETY: the text and the parameters are those of the present statement, and the copies in
+    // `row` are live.
     unsafe {
         record.statement = wanted_text(scope.text, scope.location, scope.length);
         record.parameters = parameters_text(scope.parameters);
@@ -78,12 +80,13 @@ fn outside_of_statements(error: &RaisedError) {
     }
 }
 
-/// Handles an error of the commit: a deferred constraint or a serialization failure.
+/// Handles an error of the commit, for example the violation of a deferred constraint, or a
+/// serialization failure. `None` if the error is not one of the commit.
 fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
-    // SAFETY: reads variables of the session.
+    // SAFETY: the code only reads variables of the session.
     let (in_portal, text) =
         unsafe { (!pg_sys::ActivePortal.is_null(), pg_sys::debug_query_string) };
-    // SAFETY: null or a C string.
+    // SAFETY: the text is null or a C string.
     let text = unsafe { statement_text(text, 0, 0, LONGEST) };
     let first_word = text
         .as_deref()
@@ -92,7 +95,7 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     let ends = ["commit", "end", "prepare", "release"]
         .iter()
         .any(|word| first_word.eq_ignore_ascii_case(word));
-    // SAFETY: reads the state of the transaction.
+    // SAFETY: the call only reads the state of the transaction.
     let in_block = unsafe { pg_sys::IsTransactionBlock() };
     // Within a portal, only SET CONSTRAINTS checks deferred constraints.
     let by_command = in_portal && first_word.eq_ignore_ascii_case("set");
@@ -110,7 +113,7 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
         _ => named,
     };
     let mut record = record_of(error, Outcome::Failed);
-    // With several operations, the error does not say which one it concerns.
+    // If the transaction had several operations, the error does not tell which operation failed.
     let operations: Vec<&str> =
         about.iter().map(|one| one.operation).filter(|name| fits(&error.code, name)).collect();
     record.operation =
@@ -124,19 +127,19 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     Some(record)
 }
 
-/// Whether an operation can cause an error with this SQLSTATE.
+/// Returns whether an operation can cause an error with this SQLSTATE at the commit.
 fn fits(code: &str, operation: &str) -> bool {
     operation != "TRUNCATE"
         && (operation != "DELETE" || !matches!(code, "23505" | "23514" | "23P01" | "23502"))
 }
 
-/// Longest text that is searched, in bytes.
+/// The maximum number of bytes of a statement's text that are searched.
 const LONGEST: usize = 64 * 1024;
 
-/// Handles an error that was raised before PostgreSQL knew the statement's table: searches the text
-/// for the table.
+/// Handles an error that was raised before PostgreSQL knew the statement's table. `None` if the
+/// text cannot concern a watched table.
 fn in_text(error: &RaisedError) -> Option<Record> {
-    // SAFETY: null or C strings, valid while the error is raised.
+    // SAFETY: the texts are null or C strings, which are valid while the error is raised.
     let text = unsafe {
         match error.internal_query.is_null() {
             false => statement_text(error.internal_query, 0, 0, LONGEST)?,
@@ -151,12 +154,12 @@ fn in_text(error: &RaisedError) -> Option<Record> {
     }
     let mut record = record_of(error, Outcome::Failed);
     let (mut temporary, mut toast) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
-    // SAFETY: both read variables of the session, and the setting is a C string or null.
+    // SAFETY: both calls only read variables of the session, and the setting is a C string or null.
     let search_path = unsafe {
         pg_sys::GetTempNamespaceState(&mut temporary, &mut toast);
         capped_c(pg_sys::namespace_search_path, TEXT_LIMIT).unwrap_or_default()
     };
-    // PostgreSQL counts characters from 1; 0 means no position.
+    // PostgreSQL counts characters from 1. A position of 0 means that there is none.
     let character =
         if error.internal_query.is_null() { error.position } else { error.internal_position };
     let position = usize::try_from(character - 1)

@@ -1,11 +1,13 @@
-//! A Bloom filter of the names of watched tables, in shared memory. For an error before PostgreSQL
-//! knew the statement's table, it tells a session whether the text can concern a watched table.
+//! The name filter: a Bloom filter of the names of watched tables, in shared memory. If a statement
+//! fails before PostgreSQL knows its table, the filter tells the session whether the statement's
+//! text can name a watched table.
 
 use crate::failures::queue::{self, NAME_WORDS};
 use crate::pg::current_database;
 use std::sync::atomic::Ordering;
 
-/// The two bits of a name. Ignores case, since a statement can spell names in any case.
+/// Returns the positions of a name's two bits. Ignores case, because a statement can spell a name
+/// in any case.
 fn bits(name: &[u8]) -> [usize; 2] {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in name {
@@ -15,7 +17,7 @@ fn bits(name: &[u8]) -> [usize; 2] {
     [(hash % count) as usize, ((hash >> 32) % count) as usize]
 }
 
-/// Adds the name of a table that is, or may be, watched.
+/// Adds the name of a table that is watched, or may be.
 pub fn note_name(name: &str) {
     queue::find(current_database(), |place| {
         for bit in bits(name.as_bytes()) {
@@ -24,8 +26,8 @@ pub fn note_name(name: &str) {
     });
 }
 
-/// Whether a statement's text can be a write to a watched table: it contains a writing keyword and
-/// a name that passes the filter.
+/// Returns whether a statement's text can be a write to a watched table: whether the text contains
+/// a keyword that writes, and a name that is in the filter.
 pub fn may_concern(text: &str) -> bool {
     const WRITES: [&str; 8] =
         ["insert", "update", "delete", "merge", "copy", "truncate", "execute", "call"];
@@ -48,7 +50,8 @@ pub fn may_concern(text: &str) -> bool {
     .unwrap_or(false)
 }
 
-/// The possible names in a statement: words, and texts between double quotes.
+/// An iterator over the possible names in a statement, which are its words and its texts between
+/// double quotes.
 struct Words<'a>(&'a str);
 
 impl<'a> Iterator for Words<'a> {

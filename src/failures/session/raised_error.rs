@@ -1,11 +1,11 @@
-//! The fields of an error, each cut to the limit of a record.
+//! Copies the fields of an error. Each text is cut to the limit of a record.
 
 use crate::failures::queue::record::{TEXT_LIMIT, capped_c};
 use crate::pg::{capped, packed_sqlstate_text};
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
-/// The fields of an error that a record contains.
+/// The fields of an error that are needed to make its record.
 pub struct RaisedError {
     pub code: String,
     pub message: String,
@@ -21,10 +21,10 @@ pub struct RaisedError {
 }
 
 impl RaisedError {
-    /// Copies the fields.
+    /// Copies the fields of an error.
     ///
     /// # Safety
-    /// The texts must be C strings or null, and outlive the result.
+    /// The error's texts must be C strings or null, and must outlive the result.
     pub unsafe fn of(data: &pg_sys::ErrorData) -> Self {
         // SAFETY: the texts are C strings or null (see # Safety).
         let text = |text: *const c_char| unsafe { capped_c(text, TEXT_LIMIT) };
@@ -42,20 +42,21 @@ impl RaisedError {
         }
     }
 
-    /// Whether the error names this table.
+    /// Returns whether the error names this table.
     pub fn names(&self, schema: &str, table: &str) -> bool {
         self.schema.as_deref() == Some(schema) && self.table.as_deref() == Some(table)
     }
 }
 
-/// SQLSTATE and message of an error that is being reported, in the form that its record contains.
+/// Returns the SQLSTATE and the message of an error that is being reported, in the form that its
+/// record contains.
 pub fn code_and_message(data: &pg_sys::ErrorData) -> (String, String) {
-    // SAFETY: PostgreSQL's own error, so its message is a C string or null.
+    // SAFETY: `data` is PostgreSQL's own copy of the error, so its message is a C string or null.
     let message = unsafe { capped_c(data.message, TEXT_LIMIT) };
     (packed_sqlstate_text(data.sqlerrcode), message.unwrap_or_default())
 }
 
-/// Whether an error names the table with this schema and name.
+/// Returns whether an error names the table with this schema and this name.
 ///
 /// # Safety
 /// The error's names must be C strings or null.
@@ -69,7 +70,7 @@ pub unsafe fn error_names(data: &pg_sys::ErrorData, schema: &str, table: &CStr) 
     }
 }
 
-/// A text that is not from PostgreSQL, cut to the limit of a record.
+/// Returns the beginning of a text, cut to the limit of a record.
 pub fn limited(text: &str) -> String {
     capped(text.as_bytes(), TEXT_LIMIT)
 }

@@ -1,5 +1,5 @@
-//! Keeps a callback at the bottom of PostgreSQL's list of error callbacks, and decides whether an
-//! error may be recorded.
+//! Keeps the extension's callback at the bottom of PostgreSQL's list of error callbacks
+//! (`error_context_stack`), and decides whether an error may be recorded.
 
 use super::activation;
 use super::statement_scope::error_callbacks;
@@ -11,24 +11,26 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
+    /// The callback for errors outside of statements on watched tables. Null until the first use.
     static BASE: Cell<*mut pg_sys::ErrorContextCallback> =
         const { Cell::new(std::ptr::null_mut()) };
-    /// Holds the copy of the error and its rows.
+    /// The memory context for the copy of an error and of the rejected row.
     static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Puts the callback for errors outside of statements at the bottom of the list. PostgreSQL empties
-/// the list after an error.
+/// Puts the callback for errors outside of statements into the list of error callbacks, if the list
+/// is empty. PostgreSQL empties the list after an error.
 #[inline]
 pub fn keep_base() {
-    // SAFETY: the list is empty, and the callback lives as long as the process.
+    // SAFETY: the code changes the list only if it is empty, and the callback lives as long as the
+    // process.
     unsafe {
         if pg_sys::error_context_stack.is_null() {
             queue::end_recording();
             if BASE.get().is_null() {
                 make_base();
             }
-            // BASE is null without callbacks, and the list stays empty.
+            // If the library is not preloaded, BASE stays null, and the list stays empty.
             pg_sys::error_context_stack = BASE.get();
         }
     }
@@ -38,7 +40,7 @@ pub fn keep_base() {
 fn make_base() {
     let Some(callbacks) = error_callbacks() else { return };
     actor::remember_client_addr();
-    // SAFETY: makes a new context that is never deleted.
+    // SAFETY: TopMemoryContext is live, and the new context is never deleted.
     MEMORY.set(unsafe { new_context(pg_sys::TopMemoryContext, c"lead_audit error being raised") });
     BASE.set(Box::into_raw(Box::new(pg_sys::ErrorContextCallback {
         previous: std::ptr::null_mut(),
@@ -48,10 +50,10 @@ fn make_base() {
     capture::set_outermost_callback(BASE.get());
 }
 
-/// Returns the memory context to copy the error into, or null if the error may not be recorded.
-/// Call `end_record` after it.
+/// Begins a record. Returns the memory context into which the caller copies the error, or null if
+/// the error may not be recorded. If the result is not null, the caller must call [`end_record`].
 pub fn begin_record() -> pg_sys::MemoryContext {
-    // SAFETY: reads variables of the session.
+    // SAFETY: the code only reads variables of the session.
     let is_possible = unsafe {
         !queue::is_recording()
             && pg_sys::CritSectionCount == 0
@@ -67,7 +69,7 @@ pub fn begin_record() -> pg_sys::MemoryContext {
     MEMORY.get()
 }
 
-/// Frees the copy of the error and its rows after the record is made.
+/// Ends a record: frees the copies of the error and of the rejected row.
 pub fn end_record() {
     queue::end_recording();
     if !MEMORY.get().is_null() {
@@ -76,7 +78,8 @@ pub fn end_record() {
     }
 }
 
-/// Resets the state at an abort.
+/// Resets the state of this module. Called when a transaction has ended or a subtransaction was
+/// rolled back.
 pub fn abort() {
     queue::end_recording();
     keep_base();

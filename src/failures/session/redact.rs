@@ -1,7 +1,8 @@
-//! Redacts a statement's text to what is needed to find the table. Literals, numbers and comments
-//! become blanks or zeroes of the same length, so that positions in the text stay valid.
+//! Redacts a statement's text, and keeps only the parts that are needed to find the table. Literals
+//! and comments become blanks, and the digits of numbers become zeroes. The length does not change,
+//! so positions in the text stay valid.
 
-/// The text with literals, numbers and comments blanked out.
+/// Returns the redacted text.
 pub fn redact(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
@@ -51,7 +52,7 @@ pub fn redact(text: &str) -> String {
         };
         at = end.max(at + 1);
     }
-    // Only whole characters were replaced, so the text is still UTF-8.
+    // The code has replaced only whole characters, so the bytes are still UTF-8.
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -69,7 +70,8 @@ fn blank(out: &mut [u8], from: usize, to: usize) {
     }
 }
 
-/// The position after the closing quote. '' is a quote within the literal. With escapes, so is \'.
+/// Returns the position after the closing quote of a literal. Two quotes within the literal ('') do
+/// not close it. If `escapes` is true, neither does a quote after a backslash.
 fn end_of_literal(bytes: &[u8], from: usize, escapes: bool) -> usize {
     let mut at = from;
     while at < bytes.len() {
@@ -83,7 +85,7 @@ fn end_of_literal(bytes: &[u8], from: usize, escapes: bool) -> usize {
     bytes.len()
 }
 
-/// The position after a comment. Comments nest.
+/// Returns the position after a comment. Comments can be nested.
 fn end_of_comment(bytes: &[u8], from: usize) -> usize {
     let (mut at, mut depth) = (from, 0);
     while at < bytes.len() {
@@ -103,7 +105,8 @@ fn end_of_comment(bytes: &[u8], from: usize) -> usize {
     bytes.len()
 }
 
-/// Start and end of the body of $tag$…$tag$, and the position after it.
+/// Returns the start and the end of the body of $tag$…$tag$, and the position after the closing
+/// tag.
 fn dollar_quote(bytes: &[u8], from: usize) -> Option<(usize, usize, usize)> {
     let tag_length = bytes[from + 1..].iter().take_while(|&&byte| is_word(byte)).count();
     let body = from + tag_length + 2;

@@ -1,9 +1,10 @@
-//! Finds the row at which a statement failed, if the executor still holds it. Copies it as the
-//! bytes of a tuple, which the worker turns into JSON.
+//! Finds the row at which a statement failed, if the executor still holds the row. Copies the row
+//! as the bytes of a tuple. The worker turns these bytes into JSON.
 //!
-//! The executor does not expose the row that it is processing. It is inferred from how nodes pass
-//! rows on and from the error. The row's values are not read here: the fingerprint of its row type
-//! tells the worker whether it can read them.
+//! The executor does not expose the row that it is processing. This module infers the row from the
+//! error and from the way in which plan nodes pass rows on. It does not interpret the row's values.
+//! The record contains the fingerprint of the row type, so that the worker can tell whether the
+//! relation still has that type.
 
 use super::raised_error::error_names;
 use super::statement_scope::{Phase, StatementScope, Target};
@@ -12,18 +13,20 @@ use crate::pg::{attribute, packed_sqlstate_text, trigger_depth};
 use pgrx::{PgList, pg_sys, varlena};
 use std::ffi::CStr;
 
-/// Longest row that a record carries, in bytes.
+/// The maximum length of a row in a record, in bytes.
 const LONGEST: usize = 64 * 1024;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // The function that pgrx binds, without pgrx's guard (`hooks/error.rs`).
+        // pgrx binds this function too, but with a guard that must not run while an error is raised
+        // (`hooks/error.rs`).
         pub fn EOH_get_flat_size(eohptr: *mut pgrx::pg_sys::ExpandedObjectHeader) -> usize;
     }
 }
 
-/// The rejected row and, for an UPDATE, the new row: first the slots, then copies. It has no
-/// destructor, since copying can raise an out-of-memory error.
+/// The rejected row and, for an UPDATE, also the new row version. `locate` sets the slots, and
+/// `copy` sets the tuples. The type has no destructor, because an out-of-memory error during the
+/// copying would jump over the destructor.
 pub struct RejectedRow {
     relation: pg_sys::Oid,
     row_type: u64,
@@ -32,7 +35,7 @@ pub struct RejectedRow {
 }
 
 impl RejectedRow {
-    /// No row.
+    /// Returns a value without a row.
     pub const fn none() -> Self {
         let (slot, tuple) = (std::ptr::null_mut(), std::ptr::null_mut());
         RejectedRow {
@@ -43,18 +46,18 @@ impl RejectedRow {
         }
     }
 
-    /// Finds the row, if it is certainly the one that failed. Calls no function that can raise an
-    /// error.
+    /// Finds the slots of the rejected row. Finds nothing if another row may be the rejected one.
+    /// Calls no function that can raise an error.
     ///
     /// # Safety
-    /// `scope` must be null or of the present statement. `error` must be a copy of the error that
-    /// is raised.
+    /// `scope` must be null or the scope of the present statement. `error` must be a copy of the
+    /// error that is being raised.
     pub unsafe fn locate(&mut self, scope: *const StatementScope, error: *const pg_sys::ErrorData) {
-        // SAFETY: scope and error are valid (see # Safety).
+        // SAFETY: `scope` and `error` are valid (see # Safety).
         let found = unsafe { scope.as_ref().and_then(|scope| find(scope, &*error)) };
         if let Some((relation, slots)) = found {
             self.slots = slots;
-            // SAFETY: a slot that holds a row has a row type, and the relation is open.
+            // SAFETY: a slot that holds a row has a descriptor, and the relation is open.
             unsafe {
                 self.relation = (*(*relation).ri_RelationDesc).rd_id;
                 self.row_type = fingerprint((*slots[0]).tts_tupleDescriptor);
@@ -62,12 +65,12 @@ impl RejectedRow {
         }
     }
 
-    /// Copies the rows that `locate` found into the current memory context, unless they are too
-    /// long. May raise an error.
+    /// Copies the rows that `locate` found into the current memory context. Does not copy a row
+    /// that is too long for a record. May raise an error.
     ///
     /// # Safety
-    /// As for [`locate`](Self::locate). The frames between this function and the code that catches
-    /// its error must have nothing to drop.
+    /// The scope and the error of [`locate`](Self::locate) must still be valid. The frames between
+    /// this function and the code that catches its error must have nothing to drop.
     pub unsafe fn copy(&mut self) {
         for (&slot, tuple) in self.slots.iter().zip(&mut self.tuples) {
             // SAFETY: the slots hold rows or are null, and each slot's operations can copy its row.
@@ -82,12 +85,13 @@ impl RejectedRow {
         }
     }
 
-    /// The copies in the form of a record. `None` if a row could not be copied.
+    /// Returns the copies in the form that a record contains. `None` if a row was not copied, or if
+    /// memory is exhausted.
     ///
     /// # Safety
     /// The copies must be live.
     pub unsafe fn to_raw(&self) -> Option<RawRow> {
-        // SAFETY: a tuple's data is t_len bytes long.
+        // SAFETY: the data of a tuple is `t_len` bytes long.
         let bytes = |tuple: pg_sys::HeapTuple| unsafe {
             if tuple.is_null() || (*tuple).t_len as usize > LONGEST {
                 return None;
@@ -106,13 +110,13 @@ impl RejectedRow {
     }
 }
 
-/// The approximate length of a tuple of the slot's row.
+/// Returns the approximate length of the tuple that a copy of the slot's row has.
 ///
 /// # Safety
 /// `slot` must hold a row.
 unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
-    // SAFETY: a slot's operations tell its kind. A slot without a tuple has as many values as
-    // columns.
+    // SAFETY: `tts_ops` identifies the kind of the slot. The values are read only if the slot has a
+    // value for each column.
     unsafe {
         let kind = (*slot).tts_ops;
         if std::ptr::eq(kind, &raw const pg_sys::TTSOpsHeapTuple)
@@ -128,8 +132,8 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 return (*tuple).t_len as usize;
             }
         }
-        // An error can be raised while the slot makes a tuple of its values. Until then the slot
-        // holds neither.
+        // The error may have been raised while PostgreSQL was filling the slot. The slot then holds
+        // neither a tuple nor all values.
         if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
             return usize::MAX;
         }
@@ -162,15 +166,16 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
 type Found = (*const pg_sys::ResultRelInfo, [*mut pg_sys::TupleTableSlot; 2]);
 
 /// # Safety
-/// The scope must be of the present statement.
+/// `scope` must be the scope of the present statement.
 unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Found> {
-    // SAFETY: the scope is of the present statement (see # Safety).
+    // SAFETY: `scope` is the scope of the present statement (see # Safety), so its targets are
+    // live.
     let target = unsafe { scope.target_of(error)? };
     if scope.query.is_null() || scope.phase == Phase::Outside || target.operation == "MERGE" {
         return None;
     }
-    // SAFETY: the executor's state is live during the statement, and owns the slots. Null slots are
-    // skipped.
+    // SAFETY: the executor's state is live during the statement, and owns the slots. The code skips
+    // null slots.
     unsafe {
         let state = (*scope.query).estate;
         if state.is_null() {
@@ -185,8 +190,8 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
                 return None;
             }
             if scope.phase == Phase::Finish {
-                // The slots contain the rows of the AFTER trigger that fires, for an UPDATE both
-                // rows. They are empty for a statement trigger.
+                // The slots contain the row for which an AFTER trigger is firing, and for an UPDATE
+                // both versions of this row. For a statement trigger the slots are empty.
                 let new = if target.operation == "UPDATE" {
                     result.ri_TrigNewSlot
                 } else {
@@ -201,14 +206,16 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
             if target.operation == "INSERT" {
                 return rows(result, inserted(node, result), std::ptr::null_mut());
             }
-            // The row may be moving to another partition that refuses it.
+            // If the row is moving to another partition, the error can come from that partition.
+            // The row is then in the slots of the table that the row leaves.
             let source = source(node)?;
             match target.operation {
                 "UPDATE" => rows(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
                 _ => rows(source, source.ri_TrigOldSlot, std::ptr::null_mut()),
             }
         };
-        // The tables that the query writes to, and the partitions that it has opened for rows.
+        // `opened` has the tables that the plan writes to, and `routed` has the partitions that the
+        // executor has opened for single rows.
         let opened = PgList::<pg_sys::ResultRelInfo>::from_pg((*state).es_opened_result_relations);
         let routed = PgList::from_pg((*state).es_tuple_routing_result_relations);
         opened.iter_ptr().chain(routed.iter_ptr()).find_map(row_of)
@@ -216,7 +223,7 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
 }
 
 /// # Safety
-/// The slots must be null or of the result relation's row type.
+/// Each slot must be null or have the row type of the result relation.
 unsafe fn rows(
     result: &pg_sys::ResultRelInfo,
     row: *mut pg_sys::TupleTableSlot,
@@ -227,8 +234,8 @@ unsafe fn rows(
         if !holds_row(slot) {
             return false;
         }
-        // A virtual slot owns its values only after it is materialized. Writing a row begins with
-        // that.
+        // A virtual slot owns its values only after it is materialized, which is the first step of
+        // writing a row.
         let is_virtual = std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual);
         !is_virtual || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0
     };
@@ -236,14 +243,15 @@ unsafe fn rows(
     is_at_hand(row).then_some((std::ptr::from_ref(result), [row, new_row]))
 }
 
-/// A fingerprint of a row type. Two row types with the same fingerprint have the same layout.
+/// Returns the fingerprint of a row type. Row types with the same fingerprint have the same
+/// physical layout.
 ///
 /// # Safety
-/// `descriptor` must be a row type.
+/// `descriptor` must be a live tuple descriptor.
 pub unsafe fn fingerprint(descriptor: pg_sys::TupleDesc) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(0x0100_0000_01b3);
-    // SAFETY: `descriptor` is a row type (see # Safety).
+    // SAFETY: `descriptor` is a live tuple descriptor (see # Safety).
     unsafe {
         add((*descriptor).natts as u64);
         for index in 0..(*descriptor).natts as usize {
@@ -257,7 +265,7 @@ pub unsafe fn fingerprint(descriptor: pg_sys::TupleDesc) -> u64 {
     hash
 }
 
-/// Bytes as hexadecimal digits. `None` if memory is exhausted.
+/// Converts bytes to hexadecimal digits. `None` if memory is exhausted.
 fn to_hex(bytes: &[u8]) -> Option<String> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::new();
@@ -270,7 +278,7 @@ fn to_hex(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// The bytes of a text of hexadecimal digits.
+/// Converts hexadecimal digits to bytes. `None` if the text is not hexadecimal.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     text.as_bytes()
@@ -279,24 +287,23 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// SQLSTATEs of constraint violations. The rejected row is being written, and the error names the
-/// table.
+/// The SQLSTATEs of constraint violations. The error names the table, and the executor is writing
+/// the rejected row.
 const VIOLATIONS: [&str; 4] = ["23502", "23505", "23514", "23P01"];
-/// A row-level security policy refuses the row. The error names no table.
+/// The SQLSTATE of an error that names no table: a row-level security policy refuses the row.
 const POLICY_REFUSES: &str = "42501";
-/// A view's WITH CHECK OPTION refuses the row. The error names no table.
+/// The SQLSTATE of an error that names no table: a view's WITH CHECK OPTION refuses the row.
 const VIEW_REFUSES: &str = "44000";
 
-/// The plan node that writes to this table. It can be within WITH.
+/// Returns the plan node that writes to this table. The node can belong to a WITH query.
 ///
 /// # Safety
-/// `query` must be in progress, and `result` one of its tables.
+/// `query` must be in progress, and `result` must be one of its result relations.
 unsafe fn writing_node<'a>(
     query: *mut pg_sys::QueryDesc,
     result: *const pg_sys::ResultRelInfo,
 ) -> Option<&'a pg_sys::ModifyTableState> {
-    // SAFETY: the query is in progress (see # Safety), and a node's tag is its type. A node has
-    // mt_nrels tables, in an array.
+    // SAFETY: the query is in progress (see # Safety), and a node's tag identifies its type.
     unsafe {
         let writes = |node: &&pg_sys::ModifyTableState| {
             own_tables(node).as_ptr_range().contains(&result)
@@ -312,23 +319,25 @@ unsafe fn writing_node<'a>(
     }
 }
 
-/// The tables that a node writes to, without partitions that it opens for rows.
+/// Returns the tables that a node writes to, without the partitions that the node opens for single
+/// rows.
 fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
-    // SAFETY: a node has mt_nrels tables, in an array.
+    // SAFETY: `resultRelInfo` is an array of `mt_nrels` tables.
     unsafe { std::slice::from_raw_parts(node.resultRelInfo, node.mt_nrels.max(0) as usize) }
 }
 
-/// The table from which an UPDATE or DELETE took its present row.
+/// Returns the table from which an UPDATE or DELETE took its present row.
 fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
-    // With a single table the index stays 0.
+    // With a single table, mt_lastResultIndex stays 0.
     own_tables(node).get(usize::try_from(node.mt_lastResultIndex).ok()?)
 }
 
-/// Whether the row in the slot is certainly the one that the error concerns. A slot keeps its row
+/// Returns whether the error certainly concerns the row in the node's slot. A slot keeps a row
 /// until the next row replaces it, and the error may come from computing the next row.
 ///
 /// # Safety
-/// The scope must be of the present statement, and `node` its node that writes to `result`.
+/// `scope` must be the scope of the present statement, and `node` the plan node that writes to
+/// `result`.
 unsafe fn is_certain(
     scope: &StatementScope,
     target: &Target,
@@ -336,28 +345,31 @@ unsafe fn is_certain(
     node: &pg_sys::ModifyTableState,
     result: &pg_sys::ResultRelInfo,
 ) -> bool {
-    // SAFETY: scope and node are valid (see # Safety). A relation has a name, and a node its plan.
+    // SAFETY: `scope` and `node` are valid (see # Safety). A relation has a name, and a node has a
+    // plan.
     unsafe {
         let code = &*packed_sqlstate_text(error.sqlerrcode);
         let name = CStr::from_ptr((*(*result.ri_RelationDesc).rd_rel).relname.data.as_ptr());
         if VIOLATIONS.contains(&code) && error_names(error, &(*target.watched).table.schema, name) {
             return true;
         }
-        // Only a constraint violation says to which partition the row goes.
+        // Only a constraint violation tells which partition the row goes to.
         if target.operation == "INSERT" && !result.ri_RootResultRelInfo.is_null() {
             return false;
         }
         if code == VIEW_REFUSES {
             return true;
         }
-        // The number of written rows is known only for the main part of the statement.
+        // PostgreSQL counts written rows only for the main part of the statement, not for WITH
+        // queries. After the first written row, the slot may hold a row that was written without an
+        // error.
         if !node.canSetTag || (*(*scope.query).estate).es_processed > 0 {
             return false;
         }
         let is_partitioned =
             (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
         let may_skip = match target.operation {
-            // The triggers of its partitions are not examined.
+            // The triggers of the partitions are not examined, and they can skip rows too.
             "INSERT" => {
                 is_partitioned
                     || (*node.ps.plan.cast::<pg_sys::ModifyTable>()).onConflictAction
@@ -371,18 +383,19 @@ unsafe fn is_certain(
     }
 }
 
-/// Whether a table of the node has a trigger of this kind.
+/// Returns whether a table of the node has a trigger of this kind.
 fn any_trigger(
     node: &pg_sys::ModifyTableState,
     kind: impl Fn(&pg_sys::TriggerDesc) -> bool,
 ) -> bool {
-    // SAFETY: the description is null or live.
+    // SAFETY: the trigger description is null or live.
     own_tables(node).iter().filter_map(|table| unsafe { table.ri_TrigDesc.as_ref() }).any(kind)
 }
 
-/// The slot with the row of an INSERT, or null. The node uses the plan's slot if that is of the
-/// kind that the table requires (ExecGetInsertNewTuple); otherwise it copies the row into its own
-/// slot. For a partition with another layout the row is copied again.
+/// Returns the slot with the row of an INSERT, or null. The node uses the slot of its subplan if
+/// the slot has the kind that the table requires (ExecGetInsertNewTuple). Otherwise the node copies
+/// the row into its own slot. If a partition has another layout than its parent, the node copies
+/// the row once more.
 ///
 /// # Safety
 /// `node` must be live and write to `result`.
@@ -390,9 +403,10 @@ unsafe fn inserted(
     node: &pg_sys::ModifyTableState,
     result: &pg_sys::ResultRelInfo,
 ) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: the node is live (see # Safety). Null pointers are not followed.
+    // SAFETY: the node is live (see # Safety). The code does not follow null pointers.
     unsafe {
-        // If ON CONFLICT DO UPDATE has found an existing row, the rejected row is its new version.
+        // If ON CONFLICT DO UPDATE has found an existing row, the rejected row is the new version
+        // of the existing row.
         if let Some(conflict) = result.ri_onConflict.as_ref()
             && holds_row(conflict.oc_Existing)
         {
@@ -414,7 +428,7 @@ unsafe fn inserted(
     }
 }
 
-/// Whether the slot holds a row.
+/// Returns whether the slot holds a row.
 ///
 /// # Safety
 /// `slot` must be null or a slot.
@@ -424,13 +438,14 @@ unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
         .is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
 }
 
-/// The slot in which a node passed on its present row. `None` if that is unknown.
+/// Returns the slot in which a node passed its present row to its parent node. `None` if the slot
+/// is unknown.
 ///
 /// # Safety
-/// `node` must be the live state of a plan.
+/// `node` must be the live state of a plan node.
 unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTableSlot> {
     use pg_sys::NodeTag as Tag;
-    // SAFETY: the node is live (see # Safety), and its tag is its type.
+    // SAFETY: the node is live (see # Safety), and its tag identifies its type.
     unsafe {
         let is_projected = !(*node).ps_ProjInfo.is_null();
         let slot = match (*node).type_ {
@@ -467,7 +482,8 @@ unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTa
             | Tag::T_MaterialState
             | Tag::T_UniqueState
             | Tag::T_SetOpState => (*node).ps_ResultTupleSlot,
-            // Joins, aggregates, and scans that return other columns than their table's.
+            // These are joins, aggregates, and scans that return other columns than those of their
+            // table.
             _ if is_projected => (*node).ps_ResultTupleSlot,
             _ => return None,
         };

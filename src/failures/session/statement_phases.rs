@@ -1,8 +1,8 @@
-//! Opens a scope for each statement that writes to a watched table, while it is planned, executed
-//! or run as a utility command. Called by the hooks.
+//! Opens a scope for each statement that writes to a watched table. Each phase of the statement
+//! (planning, execution, utility command) has its own scope. The hooks call these functions.
 //!
-//! A statement on other tables has no scope. An error in it counts for the watched statement around
-//! it, if there is one.
+//! A statement on other tables has no scope. If such a statement fails within a statement on a
+//! watched table, the error counts for the statement on the watched table.
 
 use super::statement_scope::{Phase, StatementScope};
 use super::{activation, recording, statement_text};
@@ -11,7 +11,7 @@ use crate::pg::{UtilityCall, relation_named, trigger_depth};
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;
 
-/// Called when a session begins.
+/// Prepares the session for recording. Called when the session begins.
 pub fn session_begins() {
     recording::keep_base();
 }
@@ -26,10 +26,11 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
     }
 }
 
-/// Called before a query is planned.
+/// Opens a scope for the planning of a query that writes to a watched table. Called before the
+/// query is planned.
 ///
 /// # Safety
-/// The scope must not move until it is left. The other arguments must be those that PostgreSQL
+/// The scope must not move until it is closed. The other arguments must be those that PostgreSQL
 /// passed to the planner hook.
 pub unsafe fn planning_begins(
     scope: &mut StatementScope,
@@ -38,7 +39,7 @@ pub unsafe fn planning_begins(
     parameters: pg_sys::ParamListInfo,
 ) {
     recording::keep_base();
-    // SAFETY: the query tree is live, since PostgreSQL passed it (see # Safety).
+    // SAFETY: the query tree is live, because PostgreSQL passed it (see # Safety).
     unsafe {
         let writes =
             (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
@@ -58,7 +59,7 @@ pub unsafe fn planning_begins(
 /// `query` must be a query tree.
 unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Query) {
     // SAFETY: the query tree is live (see # Safety). A result relation is an index into the range
-    // table, from 1.
+    // table, and counts from 1.
     unsafe {
         pg_sys::check_stack_depth();
         if let Some(operation) = operation((*query).commandType)
@@ -81,14 +82,15 @@ unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Q
     }
 }
 
-/// Called before the executor starts a query.
+/// Opens a scope for the start of a query that writes to a watched table. Called before the
+/// executor starts the query.
 ///
 /// # Safety
-/// The scope must not move until it is left. The query must be the one that PostgreSQL passed to
+/// The scope must not move until it is closed. The query must be the one that PostgreSQL passed to
 /// the hook.
 pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc) {
     recording::keep_base();
-    // SAFETY: scope and query are valid (see # Safety).
+    // SAFETY: `scope` and `query` are valid (see # Safety).
     unsafe {
         if describe(scope, query, Phase::Outside) {
             statement_text::remember_parameters(scope.parameters);
@@ -100,16 +102,17 @@ pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::Q
     }
 }
 
-/// Called before the executor runs or finishes a query.
+/// Opens a scope for a later phase of a query that writes to a watched table. Called before the
+/// executor runs or finishes the query.
 ///
 /// # Safety
-/// As for [`execution_begins`].
+/// The requirements are those of [`execution_begins`].
 pub unsafe fn phase_begins(
     scope: &mut StatementScope,
     query: *mut pg_sys::QueryDesc,
     phase: Phase,
 ) {
-    // SAFETY: scope and query are valid (see # Safety).
+    // SAFETY: `scope` and `query` are valid (see # Safety).
     unsafe {
         if describe(scope, query, phase) {
             scope.trigger_depth = trigger_depth();
@@ -118,8 +121,8 @@ pub unsafe fn phase_begins(
     }
 }
 
-/// Fills the scope with the query's watched tables. Returns whether there are any. Cheap for a
-/// query that writes nothing.
+/// Sets the fields of the scope, and adds the watched tables that the query writes to. Returns
+/// whether there are any. Cheap for a query that writes nothing.
 ///
 /// # Safety
 /// `query` must be a query that PostgreSQL passed to the executor.
@@ -129,7 +132,7 @@ unsafe fn describe(
     query: *mut pg_sys::QueryDesc,
     phase: Phase,
 ) -> bool {
-    // SAFETY: the query is PostgreSQL's (see # Safety).
+    // SAFETY: PostgreSQL passed the query (see # Safety), so it is live.
     unsafe {
         let planned = (*query).plannedstmt;
         if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE)
@@ -150,8 +153,8 @@ unsafe fn describe(
 /// # Safety
 /// `planned` must be a plan.
 unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::PlannedStmt) {
-    // SAFETY: `planned` is a plan (see # Safety). A node's tag is its type, and relations are
-    // indexes into the range table, from 1.
+    // SAFETY: `planned` is a plan (see # Safety). A node's tag identifies its type. Relations are
+    // indexes into the range table, and count from 1.
     unsafe {
         let table = PgList::<pg_sys::RangeTblEntry>::from_pg((*planned).rtable);
         let add = |plan: *mut pg_sys::Plan| {
@@ -179,14 +182,15 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
     }
 }
 
-/// Called before a utility command runs.
+/// Opens a scope for a utility command that writes to a watched table. Called before the command
+/// runs.
 ///
 /// # Safety
-/// The scope must not move until it is left. The call must be the one that PostgreSQL passed to the
+/// The scope must not move until it is closed. `call` must be the one that PostgreSQL passed to the
 /// hook.
 pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
     recording::keep_base();
-    // SAFETY: scope and call are valid (see # Safety). The statement's node tag is its type.
+    // SAFETY: `scope` and `call` are valid (see # Safety). The node's tag identifies its type.
     unsafe {
         let node = (*call.statement).utilityStmt;
         let may_write = matches!(
@@ -211,17 +215,17 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
     }
 }
 
-/// Adds the tables that COPY FROM and TRUNCATE name. For EXECUTE, adds the tables of the prepared
-/// statement.
+/// Adds the watched tables that COPY FROM or TRUNCATE names. For EXECUTE, adds the watched tables
+/// that the prepared statement writes to.
 ///
 /// # Safety
 /// `node` must be a statement.
 unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::Node) {
-    // SAFETY: `node` is a statement (see # Safety), and its tag is its type. Look-ups by name,
-    // within a transaction.
+    // SAFETY: `node` is a statement (see # Safety), and its tag identifies its type. The look-ups
+    // by name run within a transaction.
     unsafe {
-        // A name in a schema that the session may not use is an error here. The command would
-        // raise the same error.
+        // If the session may not use the schema of a name, the look-up raises an error. The command
+        // itself would raise the same error.
         match (*node).type_ {
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();
@@ -257,14 +261,15 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     }
 }
 
-/// Called when the statement has succeeded.
+/// Closes the scope, and counts the statement if the scope is the outermost one. Called when the
+/// statement has succeeded.
 ///
 /// # Safety
-/// The scope must be the one opened for the statement, if any. If it is the outermost scope, the
-/// statement's text must still be live.
+/// If a scope was opened for the statement, `scope` must be that one. If `scope` is the outermost
+/// scope, the statement's text must still be live.
 pub unsafe fn statement_ends(scope: &mut StatementScope) {
     let succeeded = scope.has_target() && scope.is_outermost();
-    // SAFETY: calls within the scope have removed their callbacks from the list.
+    // SAFETY: calls within the scope have removed their own callbacks from the list.
     unsafe { scope.leave() };
     if succeeded {
         // SAFETY: the text is still live (see # Safety).

@@ -1,6 +1,6 @@
-//! The statement on a watched table that is in progress. A scope is a variable of the hook that
-//! made it, and is linked into PostgreSQL's list of error callbacks. An error that jumps over the
-//! scope also removes it from the list, so no cleanup is necessary.
+//! The scope of a statement on a watched table that is in progress. The scope is a local variable
+//! of a hook, and is linked into PostgreSQL's list of error callbacks. An error that jumps over the
+//! hook also removes the scope from the list, so no cleanup is necessary.
 
 use super::raised_error::error_names;
 use super::watched_relations::{Watched, watched};
@@ -12,36 +12,37 @@ use std::sync::OnceLock;
 /// A function for PostgreSQL's list of error callbacks.
 type ErrorCallback = unsafe extern "C-unwind" fn(*mut c_void);
 
-/// The functions that PostgreSQL calls when an error is raised. As entry points they are defined in
-/// `hooks`.
+/// The functions that PostgreSQL calls when an error is raised. They are entry points, so `hooks`
+/// defines them.
 pub struct ErrorCallbacks {
-    /// The callback of a scope, with the scope as its argument. It distinguishes scopes from other
-    /// callbacks in the list.
+    /// The callback of a scope. Its argument is the scope. This function distinguishes scopes from
+    /// the other callbacks in the list.
     pub in_statement: ErrorCallback,
-    /// The callback at the bottom of the list, without an argument.
+    /// The callback at the bottom of the list. Its argument is null.
     pub outside_of_statements: ErrorCallback,
 }
 
 static CALLBACKS: OnceLock<ErrorCallbacks> = OnceLock::new();
 
-/// Sets the callbacks, while the library is preloaded. Without them no scope is opened.
+/// Sets the callbacks. Called while the library is being preloaded. Without callbacks no scope is
+/// opened.
 pub fn set_error_callbacks(callbacks: ErrorCallbacks) {
     CALLBACKS.get_or_init(|| callbacks);
 }
 
-/// The callbacks, if the library is preloaded.
+/// Returns the callbacks, if the library is preloaded.
 pub fn error_callbacks() -> Option<&'static ErrorCallbacks> {
     CALLBACKS.get()
 }
 
-/// What the executor is doing with the statement.
+/// The phase in which a statement is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Not in the executor: planning, COPY, TRUNCATE, or checking privileges.
+    /// No row is processed: the statement is being planned or started, or is COPY or TRUNCATE.
     Outside,
-    /// Producing and writing rows.
+    /// The executor is producing and writing rows.
     Run,
-    /// Firing AFTER triggers.
+    /// The executor is firing AFTER triggers.
     Finish,
 }
 
@@ -52,18 +53,19 @@ pub struct Target {
     pub operation: &'static str,
 }
 
-/// Maximum number of watched tables recorded for one statement. A statement with WITH can write to
-/// several.
+/// The maximum number of watched tables that a scope has. A statement with WITH can write to
+/// several tables.
 const TARGETS: usize = 4;
 
-/// One statement. It has no destructor, since errors jump over it.
+/// The scope of one statement. The type has no destructor, because an error would jump over the
+/// destructor.
 #[repr(C)]
 pub struct StatementScope {
     callback: pg_sys::ErrorContextCallback,
     targets: [Target; TARGETS],
     count: usize,
     pub phase: Phase,
-    /// The query, if the executor runs it, or null.
+    /// The query that the executor is processing, or null.
     pub query: *mut pg_sys::QueryDesc,
     pub text: *const c_char,
     pub location: c_int,
@@ -73,12 +75,12 @@ pub struct StatementScope {
     pub trigger_depth: i32,
     /// The subtransaction that is rolled back if the statement fails.
     pub subtransaction: pg_sys::SubTransactionId,
-    /// Whether no other scope encloses this one.
+    /// Whether no other scope encloses this scope.
     is_outermost: bool,
 }
 
 impl StatementScope {
-    /// A scope that is not open yet.
+    /// Returns a scope that is not open yet.
     pub const fn new() -> Self {
         StatementScope {
             callback: pg_sys::ErrorContextCallback {
@@ -100,17 +102,17 @@ impl StatementScope {
         }
     }
 
-    /// Whether the statement writes to a watched table, so that its scope must be opened.
+    /// Returns whether the statement writes to a watched table. If not, the scope is not opened.
     pub fn has_target(&self) -> bool {
         self.count > 0
     }
 
-    /// The watched tables. An open scope has at least one.
+    /// Returns the watched tables. An open scope has at least one.
     pub fn targets(&self) -> &[Target] {
         &self.targets[..self.count]
     }
 
-    /// The table that the error names, or else the first target.
+    /// Returns the watched table that the error names, or else the first watched table.
     ///
     /// # Safety
     /// The error's names must be C strings or null.
@@ -125,12 +127,12 @@ impl StatementScope {
         self.targets().iter().find(is_named).or(self.targets().first())
     }
 
-    /// Whether no other scope encloses this open scope.
+    /// Returns whether no other scope encloses this open scope.
     pub fn is_outermost(&self) -> bool {
         self.is_outermost
     }
 
-    /// Adds a table, if it is watched and fewer than TARGETS are recorded.
+    /// Adds a table, if the table is watched and the scope has fewer than TARGETS tables.
     pub fn add(&mut self, relation: pg_sys::Oid, operation: &'static str) {
         let watched = watched(relation);
         if !watched.is_null() && self.count < TARGETS {
@@ -139,17 +141,18 @@ impl StatementScope {
         }
     }
 
-    /// Opens the scope by linking it into the list.
+    /// Opens the scope: links it into the list of error callbacks.
     ///
     /// # Safety
-    /// The scope must not move until `leave` is called or an error jumps over it.
+    /// The scope must not move until `leave` is called or an error jumps over the scope's hook.
     pub unsafe fn enter(&mut self) {
         let Some(callbacks) = error_callbacks() else { return };
         self.is_outermost = innermost_scope().is_null();
         self.subtransaction = current_subtransaction();
         self.callback.callback = Some(callbacks.in_statement);
         self.callback.arg = std::ptr::from_mut(self).cast();
-        // SAFETY: the callback does not move while it is in the list (see # Safety).
+        // SAFETY: the scope, and with it the callback, does not move while the callback is in the
+        // list (see # Safety).
         unsafe {
             self.callback.previous = pg_sys::error_context_stack;
             pg_sys::error_context_stack = &raw mut self.callback;
@@ -159,21 +162,21 @@ impl StatementScope {
     /// Closes the scope, if it was opened.
     ///
     /// # Safety
-    /// Callbacks that were added after this one must have been removed.
+    /// Callbacks that were added to the list after this scope must have been removed.
     pub unsafe fn leave(&mut self) {
         if self.callback.callback.take().is_some() {
-            // SAFETY: the previous callback belongs to a frame below this scope, so it is still
-            // live.
+            // SAFETY: the previous callback belongs to a caller of this scope's hook, so it is
+            // still live.
             unsafe { pg_sys::error_context_stack = self.callback.previous }
         }
     }
 }
 
-/// The innermost scope, or null.
+/// Returns the innermost scope, or null.
 pub fn innermost_scope() -> *mut StatementScope {
     let Some(callbacks) = error_callbacks() else { return std::ptr::null_mut() };
-    // SAFETY: the list holds live callbacks. Those with this function belong to scopes, and `arg`
-    // points to the scope.
+    // SAFETY: all callbacks in the list are live. A callback with the function `in_statement`
+    // belongs to a scope, and its `arg` points to the scope.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null() {

@@ -1,4 +1,4 @@
-//! The text and the parameters of a statement, as records contain them.
+//! Reads the text and the parameters of a statement, in the form that records contain.
 
 use super::statement_scope::StatementScope;
 use crate::failures::queue::record::{TEXT_LIMIT, capped_c};
@@ -9,13 +9,13 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 
 thread_local! {
-    /// The text of the last successful statement on a watched table, and the number of such
-    /// statements in this transaction.
+    /// The number of successful statements on watched tables in this transaction and, if there was
+    /// only one, its text.
     static LAST_STATEMENT: RefCell<(Option<String>, u32)> = const { RefCell::new((None, 0)) };
 }
 
-/// The statement's part of a query string, which can contain several statements. At most `limit`
-/// bytes.
+/// Returns the statement's part of a query string, which can contain several statements. Cuts it to
+/// at most `limit` bytes.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -30,11 +30,11 @@ pub unsafe fn statement_text(
     }
     let from = usize::try_from(location).unwrap_or(0);
     let length = usize::try_from(length).ok().filter(|&length| length > 0).unwrap_or(usize::MAX);
-    // A little more than the limit, so that white space in front does not count. Long texts are not
-    // copied in full.
+    // Reads a little more than the limit, because leading white space does not count, but does not
+    // copy a long text in full.
     const WHITE_SPACE: usize = 256;
     let wanted = length.min(limit.saturating_add(WHITE_SPACE));
-    // SAFETY: `text` is a C string (see # Safety), and is not read beyond its end.
+    // SAFETY: `text` is a C string (see # Safety), and strnlen finds its end.
     let part = unsafe {
         let there = libc::strnlen(text, from.saturating_add(wanted));
         let from = from.min(there);
@@ -45,7 +45,8 @@ pub unsafe fn statement_text(
     Some(part[..part.floor_char_boundary(limit)].to_owned())
 }
 
-/// The text, cut to the configured length. `None` if that is 0.
+/// Returns the text, cut to the length that `lead_audit.log_statement_length` allows. `None` if the
+/// setting is 0.
 pub fn bounded(text: &str) -> Option<String> {
     match settings::failures::log_statement_length() {
         0 => None,
@@ -53,7 +54,8 @@ pub fn bounded(text: &str) -> Option<String> {
     }
 }
 
-/// The statement's part of a query string, cut to the configured length. `None` if that is 0.
+/// Returns the statement's part of a query string, cut to the length that
+/// `lead_audit.log_statement_length` allows. `None` if the setting is 0.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -65,13 +67,14 @@ pub unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Op
     }
 }
 
-/// Converts the parameters to text in advance, since that is impossible during an error.
+/// Converts the parameters of a statement to text before the statement starts, because the
+/// conversion is impossible while an error is raised.
 ///
 /// # Safety
-/// `parameters` must be null or those of a statement that is about to start.
+/// `parameters` must be null or the parameters of a statement that is about to start.
 pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
-    // SAFETY: the parameters are live (see # Safety). The text is stored where PostgreSQL itself
-    // stores it, and lives as long as the parameters.
+    // SAFETY: the parameters are live (see # Safety). The text goes into the field where PostgreSQL
+    // itself stores such a text, and lives as long as the parameters.
     unsafe {
         if !settings::failures::log_parameters()
             || parameters.is_null()
@@ -92,7 +95,7 @@ pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
     }
 }
 
-/// The text of the parameters that `remember_parameters` stored.
+/// Returns the text of the parameters that [`remember_parameters`] has stored.
 ///
 /// # Safety
 /// `parameters` must be null or live.
@@ -106,19 +109,21 @@ pub unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<Strin
     }
 }
 
-/// Called when the outermost statement on a watched table has succeeded. Its rows now count, and
-/// its text is kept for an error at commit.
+/// Counts the rows that a statement has written, and keeps the statement's text for an error at the
+/// commit. Called when an outermost statement on a watched table has succeeded.
 ///
 /// # Safety
-/// The scope must be of the statement that has just ended, whose text must still be live.
+/// `scope` must be the scope of the statement that has just ended. The statement's text must still
+/// be live.
 pub unsafe fn statement_succeeded(scope: &StatementScope) {
     entries::statement_succeeded();
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
-        // With several statements, a later error does not say which one it concerns.
+        // With several statements, an error at the commit does not tell which statement caused the
+        // error.
         *last = if *count == 1 {
-            // SAFETY: the scope is of the statement that has just ended, and its text is still
-            // live.
+            // SAFETY: `scope` is the scope of the statement that has just ended, and the
+            // statement's text is still live.
             unsafe { wanted_text(scope.text, scope.location, scope.length) }
         } else {
             None
@@ -126,13 +131,13 @@ pub unsafe fn statement_succeeded(scope: &StatementScope) {
     });
 }
 
-/// The text of the last successful statement on a watched table, if it was the only one in this
-/// transaction, and the number of such statements.
+/// Returns the number of successful statements on watched tables in this transaction and, if there
+/// was only one, its text.
 pub fn last_statement() -> (Option<String>, u32) {
     LAST_STATEMENT.with_borrow(Clone::clone)
 }
 
-/// Called when the transaction has ended.
+/// Forgets the statements of a transaction that has ended.
 pub fn transaction_ends() {
     LAST_STATEMENT.with_borrow_mut(|last| *last = (None, 0));
 }

@@ -1,15 +1,17 @@
-//! The names of this session's temporary tables, which hide watched tables of the same name. The
-//! worker may resolve a failed statement's text only after the session has ended and its temporary
-//! tables are gone.
+//! Keeps the names of this session's temporary tables. A temporary table hides a watched table of
+//! the same name, so a failed statement that names it concerns no watched table. The worker cannot
+//! always look for temporary tables itself, because the session may have ended by then.
 
 use std::cell::RefCell;
 
 #[derive(Default)]
 struct Names {
-    /// Made in this transaction, each with whether it survives the transaction.
+    /// The tables that this transaction has made. The flag is true if the table survives the
+    /// transaction.
     of_transaction: Vec<(String, bool)>,
-    /// Made by earlier transactions, and certain to exist. A wrong name would suppress the entry of
-    /// a failure. A missing name does no harm: the worker also looks it up in the session's schema.
+    /// The tables that earlier transactions have made and that certainly still exist. The name of a
+    /// dropped table would suppress the entry of a failed statement. A missing name does little
+    /// harm, because the worker also looks into the session's schema for temporary tables.
     of_session: Vec<String>,
 }
 
@@ -17,25 +19,27 @@ thread_local! {
     static NAMES: RefCell<Names> = RefCell::default();
 }
 
-/// Notes a new temporary table. `stays`: it survives its transaction.
+/// Notes a new temporary table. `stays` is true if the table survives its transaction.
 pub fn note_temporary_table(name: &str, stays: bool) {
     NAMES.with_borrow_mut(|names| names.of_transaction.push((name.to_owned(), stays)));
 }
 
-/// Called for a DROP or RENAME that may affect a temporary table.
+/// Forgets which temporary tables survive the transaction. Called before DROP, ALTER … RENAME and
+/// other commands that may remove or rename a temporary table.
 pub fn doubt_temporary_tables() {
     NAMES.with_borrow_mut(|names| names.of_session.clear());
     subtransaction_fails();
 }
 
-/// Notes that the subtransaction's tables are gone.
+/// Notes that no temporary table of this transaction is certain to survive it. Called when a
+/// subtransaction was rolled back.
 pub fn subtransaction_fails() {
     NAMES.with_borrow_mut(|names| {
         names.of_transaction.iter_mut().for_each(|(_, stays)| *stays = false)
     });
 }
 
-/// The names that occur in a statement's text.
+/// Returns the names of temporary tables that occur in a statement's text.
 pub fn in_text(text: &str) -> Vec<String> {
     NAMES.with_borrow(|names| {
         if names.of_transaction.is_empty() && names.of_session.is_empty() {
@@ -47,6 +51,7 @@ pub fn in_text(text: &str) -> Vec<String> {
     })
 }
 
+/// Moves the tables that survive a committed transaction from `of_transaction` to `of_session`.
 /// Called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     NAMES.with_borrow_mut(|names| {

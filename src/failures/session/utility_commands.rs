@@ -1,5 +1,6 @@
-//! Handles commands on databases: those after which the launcher has to look, and those during
-//! which no other process, including the worker, may be connected to the database.
+//! Handles utility commands that concern the launcher, the worker or the name filter. After some
+//! commands the launcher has to look for databases again. During others, for example DROP DATABASE,
+//! no other process may be connected to the database, so the worker has to leave it.
 
 use super::{name_filter, temporary_tables};
 use crate::failures::queue::{self, Hold};
@@ -11,25 +12,29 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::time::{Duration, Instant};
 
-/// How long a command waits for the worker to leave, or first to come and do its work. PostgreSQL
-/// itself waits five seconds for other connections.
+/// The maximum time that a command waits until the worker has left. If a worker must first do its
+/// work, the command waits for that too, at most for the same time. PostgreSQL itself waits five
+/// seconds for other connections.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// After this time the worker is told to cancel its work and leave.
+/// The time after which a worker that has not left is told to cancel its work.
 const CANCEL_AFTER: Duration = Duration::from_secs(4);
 
 thread_local! {
-    /// The database that this session's command needs for itself.
+    /// The database that this session holds, or InvalidOid.
     static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    /// The subtransaction that runs the command.
+    /// The subtransaction that runs the command that needs the database.
     static HELD_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(0) };
-    /// What to tell the launcher after the commit.
+    /// Whether the transaction has run CREATE EXTENSION lead_audit. Like the next two flags, it is
+    /// read after the commit.
     static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
+    /// Whether the transaction has run DROP EXTENSION, perhaps for lead_audit.
     static EXTENSION_MAY_GO: Cell<bool> = const { Cell::new(false) };
+    /// Whether the transaction has created, dropped, renamed or altered a database.
     static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Called before a utility command runs.
+/// Handles a utility command that is about to run.
 ///
 /// # Safety
 /// `statement` must be one that PostgreSQL passed to the hook on utility commands.
@@ -38,10 +43,11 @@ pub unsafe fn command_begins(
     context: pg_sys::ProcessUtilityContext::Type,
 ) {
     use pg_sys::NodeTag as Tag;
-    // SAFETY: PostgreSQL passes a statement, and its node's tag is its type. Names in it are C
-    // strings or null.
+    // SAFETY: PostgreSQL passed the statement, and the node's tag identifies its type. Names in the
+    // statement are C strings or null.
     unsafe {
-        // In other contexts PostgreSQL refuses the commands that need a database for themselves.
+        // If `is_alone` is false, PostgreSQL refuses the commands during which no other process may
+        // be connected to the database.
         let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
             && !pg_sys::IsTransactionBlock()
             && !pg_sys::IsSubTransaction();
@@ -60,7 +66,7 @@ pub unsafe fn command_begins(
                     EXTENSION_MAY_GO.set(true);
                 }
             }
-            // enable() creates the triggers. A renamed table may be watched.
+            // enable() creates triggers on a table, so a table that gets a trigger may be watched.
             Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
             Tag::T_CreateStmt if is_temporary((*node.cast::<pg_sys::CreateStmt>()).relation) => {
                 let create = node.cast::<pg_sys::CreateStmt>();
@@ -130,16 +136,16 @@ pub unsafe fn command_begins(
 }
 
 /// # Safety
-/// `relation` must be null or a name.
+/// `relation` must be null or a RangeVar.
 unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
-    // SAFETY: `relation` is null or a name (see # Safety).
+    // SAFETY: `relation` is null or a RangeVar (see # Safety).
     name_filter::note_name(&unsafe { relation_name(relation) });
 }
 
 /// # Safety
-/// `relation` must be null or a name.
+/// `relation` must be null or a RangeVar.
 unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
-    // SAFETY: `relation` is null or a name (see # Safety), which is a C string or null.
+    // SAFETY: `relation` is null or a RangeVar (see # Safety). Its `relname` is a C string or null.
     unsafe {
         if relation.is_null() || (*relation).relname.is_null() {
             return String::new();
@@ -149,9 +155,9 @@ unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
 }
 
 /// # Safety
-/// `relation` must be null or a name.
+/// `relation` must be null or a RangeVar.
 unsafe fn is_temporary(relation: *mut pg_sys::RangeVar) -> bool {
-    // SAFETY: `relation` is null or a name (see # Safety).
+    // SAFETY: `relation` is null or a RangeVar (see # Safety).
     unsafe {
         !relation.is_null() && (*relation).relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP
     }
@@ -164,21 +170,22 @@ fn stays(on_commit: pg_sys::OnCommitAction::Type) -> bool {
 /// # Safety
 /// `options` must be a list of DefElem, or null.
 unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys::DefElem> {
-    // SAFETY: a list of DefElem or null (see # Safety), and each DefElem has a name.
+    // SAFETY: `options` is a list of DefElem or null (see # Safety), and each DefElem has a name.
     unsafe {
         let options = PgList::<pg_sys::DefElem>::from_pg(options);
         options.iter_ptr().find(|option| CStr::from_ptr((**option).defname) == name)
     }
 }
 
-/// Makes the worker leave a database until the command fails or its transaction ends. Does so only
-/// if the role may run the command: as the database's owner, or because of `may_anyway`.
+/// Makes the worker leave a database until the command fails or its transaction ends. Does nothing
+/// if the role may not run the command: the role must own the database, or `may_anyway` must return
+/// true.
 ///
 /// # Safety
 /// `name` must be a C string or null.
 unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid) -> bool) {
-    // SAFETY: catalog look-ups within a transaction. For a name that does not exist, the command
-    // itself raises the error.
+    // SAFETY: the catalog look-ups run within a transaction. If no database has the name, the
+    // command itself raises the error.
     unsafe {
         if name.is_null() || !queue::is_there() {
             return;
@@ -197,8 +204,8 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
         let worker = loop {
             match queue::hold(database) {
                 Hold::Held(worker) => break worker,
-                // The command continues. If a worker starts meanwhile, the command fails because
-                // the database is in use.
+                // The command runs without a hold. If a worker is connected to the database then,
+                // the command fails because the database is in use.
                 Hold::NotYet if begin.elapsed() >= LONGEST_WAIT => return,
                 Hold::NotYet => wait_a_moment(),
             }
@@ -220,7 +227,7 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
 }
 
 fn wait_a_moment() {
-    // SAFETY: waits on the process's own latch.
+    // SAFETY: the code waits on the latch of its own process.
     unsafe {
         let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
         pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 10, pg_sys::PG_WAIT_EXTENSION);
@@ -229,7 +236,8 @@ fn wait_a_moment() {
     pgrx::check_for_interrupts!();
 }
 
-/// A subtransaction was rolled back: releases the database that its command held.
+/// Releases the database that a command in the subtransaction held. Called when the subtransaction
+/// was rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if HELD.get() != pg_sys::InvalidOid && HELD_IN.get() >= own {
         queue::release(HELD.replace(pg_sys::InvalidOid));
@@ -237,14 +245,16 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     }
 }
 
-/// A subtransaction was committed: the database it holds now belongs to its parent.
+/// Passes a held database from a subtransaction to its parent. Called when the subtransaction was
+/// committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if HELD_IN.get() >= own {
         HELD_IN.set(parent);
     }
 }
 
-/// Called when the transaction has ended.
+/// Releases the held database, and tells the launcher and the worker about the changes of a
+/// committed transaction. Called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     let held = HELD.replace(pg_sys::InvalidOid);
     let changed = DATABASES_CHANGED.take();

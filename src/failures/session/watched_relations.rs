@@ -1,5 +1,6 @@
-//! The watched relations that this session knows. No catalog can be read while an error is raised,
-//! so the record's description of a table is prepared beforehand, once for each table.
+//! Keeps descriptions of the watched tables that this session has used. No catalog can be read
+//! while an error is raised. So the description of a table for a record is made before the first
+//! statement on the table runs.
 
 use super::name_filter::note_name;
 use crate::failures::queue::record::Table;
@@ -8,18 +9,18 @@ use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// A watched relation.
+/// A watched table.
 pub struct Watched {
-    /// The table as records describe it.
+    /// The description of the table for records.
     pub table: Table,
-    /// Name of its soft-delete column, or empty.
+    /// The name of the table's soft-delete column, or empty.
     pub soft_delete_column: String,
 }
 
 #[derive(Default)]
 struct Known {
     relations: HashMap<u32, Option<Box<Watched>>>,
-    /// Outdated values that a statement in progress may still use.
+    /// Outdated descriptions that a statement in progress may still use.
     #[expect(
         clippy::vec_box,
         reason = "scopes point to what is in the box, which must stay where it is"
@@ -30,11 +31,12 @@ struct Known {
 thread_local! {
     static KNOWN: RefCell<Known> = RefCell::default();
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
-    /// The last relation and its answer.
+    /// The relation of the last call of `watched`, and the result of that call.
     static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
 }
 
-/// Called when a relation changed or may have changed. `None` means any relation.
+/// Marks the description of a relation as outdated. `None` means all relations. Called when a
+/// relation has changed or may have changed.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAST.set((0, std::ptr::null()));
     KNOWN.with(|known| match (known.try_borrow_mut(), relation) {
@@ -44,7 +46,7 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     });
 }
 
-/// Called when a schema was renamed, or may have been.
+/// Marks all descriptions as outdated. Called when a schema was renamed or may have been renamed.
 pub fn schema_changed() {
     LAST.set((0, std::ptr::null()));
     ALL_STALE.set(true);
@@ -63,7 +65,8 @@ impl Known {
     }
 }
 
-/// Frees outdated values when the transaction has ended: no statement can use them any more.
+/// Frees the outdated descriptions. Called when the transaction has ended, because no statement can
+/// use them any more.
 pub fn transaction_ends() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {
@@ -72,10 +75,11 @@ pub fn transaction_ends() {
     });
 }
 
-/// The description of a watched relation. Null if the relation is not watched. Valid until the
-/// transaction ends.
+/// Returns the description of a watched relation, or null if the relation is not watched. The
+/// pointer is valid until the transaction ends.
 ///
-/// Raises PostgreSQL's errors, so call it only where the catalogs can be read.
+/// The look-up can raise PostgreSQL's errors. Call the function only where the catalogs can be
+/// read.
 pub fn watched(relation: pg_sys::Oid) -> *const Watched {
     let oid = relation.to_u32();
     let (last, answer) = LAST.get();

@@ -1,13 +1,13 @@
-//! Decides at the end of a transaction or subtransaction what failed. A record that was made when
-//! an error was raised becomes final if the error is reported, or if the statement's own
-//! (sub)transaction is rolled back. If only a subtransaction within the statement is rolled back,
-//! the error was caught and the record is dropped.
+//! Decides at the end of a transaction or subtransaction which records become entries. A record
+//! that was made when an error was raised is confirmed if the error is reported, or if the
+//! statement's own (sub)transaction is rolled back. If only a subtransaction within the statement
+//! is rolled back, the error was caught, and the record is dropped.
 //!
-//! Unwritten entries become final when the transaction commits. If it does not commit, no entry is
-//! missing.
+//! The records of unwritten entries are confirmed when the transaction commits. If the transaction
+//! does not commit, no entry is missing.
 //!
-//! Records enter the queue before it is known whether they are final. After COMMIT or ABORT they
-//! are confirmed or cancelled there, without allocation and in constant time for each record.
+//! A record enters the queue before its fate is known. After COMMIT or ABORT the record is
+//! confirmed or cancelled in the queue, which allocates no memory and takes constant time.
 
 use super::raised_error::{code_and_message, limited};
 use super::temporary_tables;
@@ -22,13 +22,14 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::c_char;
 
-/// Where a record is.
+/// The place where a record is.
 enum Place {
-    /// In the queue, not confirmed yet.
+    /// The record is in the queue, but unconfirmed. Contains its first slot.
     Reserved(u32),
-    /// In this process only, because the queue was full.
+    /// Only this process has the record, because the queue was full. Contains its JSON.
     Unqueued(Vec<u8>),
-    /// In the queue or the server's log, or lost for lack of memory. Nothing remains to be done.
+    /// Nothing remains to be done. The record is confirmed or cancelled, is in the server's log, or
+    /// was lost for lack of memory.
     Final,
 }
 
@@ -46,7 +47,7 @@ impl Place {
         }
     }
 
-    /// Makes the record final. Returns the line for the server's log if the queue is still full.
+    /// Confirms the record. Returns the line for the server's log if the queue is still full.
     fn finalize(&mut self) -> Option<LogLine> {
         match std::mem::replace(self, Place::Final) {
             Place::Reserved(reserved) => {
@@ -66,13 +67,14 @@ impl Place {
     }
 }
 
-/// The record of an error that has not ended a statement yet.
+/// The record of an error that may still be caught within the statement.
 struct Candidate {
     record: Record,
     place: Place,
     /// The subtransaction in which the statement runs.
     statement: pg_sys::SubTransactionId,
-    /// The subtransaction in which the error was raised. It may be within the statement's.
+    /// The subtransaction in which the error was raised. It may lie within the statement's
+    /// subtransaction.
     innermost: pg_sys::SubTransactionId,
 }
 
@@ -82,19 +84,19 @@ impl Drop for Candidate {
     }
 }
 
-/// Maximum number of unwritten entries of one transaction that wait for its commit. Further ones go
-/// to the server's log at once.
+/// The maximum number of unwritten entries of one transaction that wait for its commit. The records
+/// of further unwritten entries go to the server's log at once.
 const MOST_UNWRITTEN: usize = 10_000;
 
 #[derive(Default)]
 struct State {
     candidate: Option<Candidate>,
-    /// Whether the transaction consisted of one statement, which failed.
+    /// Whether the transaction consists of the one statement that failed.
     whole_transaction: bool,
-    /// SQLSTATE and message of the last error outside of statements on watched tables.
+    /// The SQLSTATE and the message of the last error outside of statements on watched tables.
     cause: Option<(String, String)>,
     unwritten: Vec<(pg_sys::SubTransactionId, Record)>,
-    /// Unwritten entries that entered the queue when the transaction began to commit.
+    /// The records of unwritten entries that entered the queue before the commit.
     reserved_unwritten: Vec<Place>,
     /// The line that is being written to the server's log.
     line: Option<LogLine>,
@@ -104,11 +106,13 @@ thread_local! {
     static STATE: RefCell<State> = RefCell::default();
 }
 
-/// Called when an error was raised in a statement that runs in the given subtransaction.
+/// Stores the record of an error. `statement` is the subtransaction in which the failed statement
+/// runs.
 pub fn error_raised(mut record: Record, statement: pg_sys::SubTransactionId) {
     let innermost = current_subtransaction();
     STATE.with_borrow_mut(|state| {
-        // An error that passes through Rust code is raised again there, with fewer fields.
+        // If an error passes through Rust code, it is raised again there, with fewer fields. The
+        // record with all fields is kept.
         let same = state.candidate.as_ref().is_some_and(|known| {
             known.record.error_code == record.error_code
                 && known.record.error_message == record.error_message
@@ -121,19 +125,20 @@ pub fn error_raised(mut record: Record, statement: pg_sys::SubTransactionId) {
     });
 }
 
-/// Notes that the error ends a transaction of only one statement.
+/// Notes that the transaction consists only of the statement that failed.
 pub fn is_whole_transaction() {
     STATE.with_borrow_mut(|state| state.whole_transaction = true);
 }
 
-/// Notes an error outside of statements on watched tables: it may be the cause of a rollback.
+/// Notes an error outside of statements on watched tables, because the error may be the cause of a
+/// rollback.
 pub fn cause(code: &str, message: &str) {
     STATE.with_borrow_mut(|state| state.cause = Some((code.to_owned(), message.to_owned())));
 }
 
-/// Called when an error is reported. No code has caught it, so its record is final. If the queue is
-/// full, returns the line for the server's log: a C string that lives until the next record.
-/// Otherwise returns null. After a line, call `end_record`.
+/// Confirms the record of an error that is being reported, because no code has caught the error. If
+/// the queue is full, returns the line for the server's log, a C string that lives until the next
+/// record. Otherwise returns null. If the result is not null, the caller must call `end_record`.
 pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
     let is_open = STATE.with_borrow(|state| {
         state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Final))
@@ -159,7 +164,7 @@ pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
     })
 }
 
-/// Makes the record of an entry that could not be written.
+/// Makes the record of an unwritten entry.
 pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &ServerError) {
     let mut record = Record::of_session(Outcome::Unwritten);
     operation.clone_into(&mut record.operation);
@@ -169,7 +174,7 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
         schema: entry.schema.to_owned(),
         name: entry.table.to_owned(),
     });
-    // A key is JSON and is useless if cut.
+    // A row key is JSON, and would be useless if it were cut.
     record.key = entry.key.filter(|key| key.len() <= record::TEXT_LIMIT).map(str::to_owned);
     record.error_code = Some(crate::pg::sqlstate_text(cause.code));
     record.error_message = Some(limited(&cause.message));
@@ -191,13 +196,13 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
     }
 }
 
-/// Called before the transaction commits or is prepared. Puts its unwritten entries into the queue,
-/// where the commit confirms them. May raise an error.
+/// Puts the records of the transaction's unwritten entries into the queue. They are confirmed after
+/// the commit. Called before the transaction commits or is prepared. May raise an error.
 pub fn before_commit() {
     let unwritten = STATE.with_borrow_mut(|state| std::mem::take(&mut state.unwritten));
     for (_, mut record) in unwritten {
         let mut place = Place::of(&mut record);
-        // If the queue is full, the record goes to the server's log already now.
+        // If the queue is full, the record goes to the server's log before the commit.
         if matches!(place, Place::Unqueued(_)) {
             place.finalize().iter().for_each(LogLine::write);
         }
@@ -205,7 +210,8 @@ pub fn before_commit() {
     }
 }
 
-/// A subtransaction was rolled back. It may have ended a statement on a watched table.
+/// Confirms or drops the record of an error. Called when a subtransaction was rolled back, which
+/// may have ended a statement on a watched table.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     recording::abort();
     let failed = STATE.with_borrow_mut(|state| {
@@ -218,7 +224,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     temporary_tables::subtransaction_fails();
 }
 
-/// A subtransaction was committed: its unwritten entries now belong to its parent.
+/// Passes the unwritten entries of a subtransaction to its parent. Called when the subtransaction
+/// was committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     STATE.with_borrow_mut(|state| {
         for (subtransaction, _) in &mut state.unwritten {
@@ -229,7 +236,7 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
     });
 }
 
-/// Called when the transaction has ended.
+/// Confirms or cancels the transaction's records. Called when the transaction has ended.
 pub fn transaction_ends(end: TransactionEnd) {
     recording::abort();
     let mut state = STATE.take();
@@ -240,8 +247,8 @@ pub fn transaction_ends(end: TransactionEnd) {
             candidate.place.finalize().iter().for_each(LogLine::write);
         }
         if !written.is_empty() && !state.whole_transaction && settings::failures::log_rollbacks() {
-            // The failed record has the actor at the time of the error. By now the values of SET
-            // LOCAL are gone.
+            // The record of the failed statement has the actor at the time of the error. The values
+            // of SET LOCAL are already gone now.
             let failed =
                 state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
             record::send(&mut rolled_back(&written, failed, state.cause.take()));
@@ -251,7 +258,8 @@ pub fn transaction_ends(end: TransactionEnd) {
             .reserved_unwritten
             .iter_mut()
             .for_each(|place| place.finalize().iter().for_each(LogLine::write));
-        // These come from other callbacks, which wrote during the commit.
+        // Other callbacks wrote during the commit, after `before_commit` had run. Their unwritten
+        // entries are sent now.
         state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
     temporary_tables::transaction_ends(end == TransactionEnd::Committed);
@@ -259,10 +267,11 @@ pub fn transaction_ends(end: TransactionEnd) {
     watched_relations::transaction_ends();
 }
 
-/// Maximum number of counts that the entry of a rolled-back transaction lists.
+/// The maximum number of counts that the entry of a rolled-back transaction lists.
 const MOST_WRITTEN: usize = 100;
 
-/// The entry of a rolled-back transaction.
+/// Makes the record of a rolled-back transaction. `failed` is the record of the failed statement,
+/// and `cause` the error that caused the rollback.
 fn rolled_back(
     written: &[WriteCount],
     failed: Option<Record>,

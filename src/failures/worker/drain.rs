@@ -1,6 +1,6 @@
-//! Takes records from the queue and writes their entries, many in one transaction. The same
-//! transaction stores the number of the last record, so that no record is written twice if the
-//! worker dies before it removes them from the queue.
+//! Takes records from the queue and writes the entries of many records in one transaction. The same
+//! transaction stores the number of the last record. If the worker dies before it removes the
+//! records from the queue, its successor does not write them again.
 
 use super::failed_entry::{ErrorIsolation, Gathering, is_passing};
 use super::quarantine::{is_written_alone, quarantine};
@@ -15,34 +15,38 @@ use pgrx::{PgSqlErrorCode, Spi, pg_sys};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// Maximum number of records of one transaction, and of their bytes.
+/// The maximum number of records in one transaction.
 const BATCH: usize = 4000;
+/// The worker takes no further record into a transaction with at least this many bytes of records.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// The pause after a turn, for each record beyond the first, and the longest pause. Each commit
-/// waits for the disk and delays commits of the application. A single failure is written at once,
-/// and so is the next.
+/// The time by which each record beyond the first makes the pause after a transaction longer.
+/// Pauses make the worker commit less often, because each commit waits for the disk and delays
+/// commits of the application. After a single record there is no pause, so the next record is
+/// written at once.
 const REST_FOR_EACH: Duration = Duration::from_millis(10);
+/// The longest pause after a transaction.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// After this many records the worker sleeps a moment, so that sessions whose commits have reached
-/// the disk find a free processor. A worker with a backlog does not sleep.
+/// The number of records after which the worker sleeps for YIELD_MICROSECONDS, so that sessions
+/// that wait for a processor get one. A worker with a backlog does not sleep.
 const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has checked which records its predecessor wrote, and which record ended
-    /// it.
+    /// Whether this worker has already checked which records its predecessor wrote, and which
+    /// record ended the predecessor.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A record with its number in the queue.
+/// A record with its sequence number.
 struct Numbered {
     number: u64,
     record: Record,
 }
 
-/// One turn of the worker's task: writes the queued records.
+/// Writes the entries of queued records, in one transaction if possible. One of the worker's tasks.
+/// Returns when the task runs next.
 pub fn drain() -> Result<NextTurn, ServerError> {
     let database = current_database();
     if queue::is_empty_for(database) {
@@ -58,13 +62,14 @@ pub fn drain() -> Result<NextTurn, ServerError> {
         CAUGHT_UP.set(true);
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
-    // All of them were already written. Sessions do not wake a worker that has seen records, so it
-    // has to look again.
+    // An earlier worker wrote all queued records. Sessions do not wake this worker, because
+    // `looks_again` is set, so the worker has to look again at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
     let result = write_batch(&read, progress);
-    // The worker has survived, whatever the result.
+    // The worker is alive, even if `result` is an error. So no record of this transaction needs to
+    // be quarantined.
     progress.set(0, 0);
     match result? {
         Batch::Dropped => return Ok(NextTurn::AtInterval),
@@ -102,8 +107,9 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
 }
 
-/// Parses the records. Unreadable records go to the server's log, and their number is returned.
-/// Only this library writes to the queue, but memory can be damaged.
+/// Parses the records, and returns them with the number of unreadable records. An unreadable record
+/// goes to the server's log. Only this library writes to the queue, but shared memory can be
+/// damaged.
 fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
     let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
     for (number, bytes) in queued {
@@ -119,15 +125,16 @@ fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
 }
 
 enum Batch {
-    /// The extension was dropped. The worker's loop handles the queued records.
+    /// The extension was dropped. The worker's main loop handles the queued records.
     Dropped,
-    /// The number of entries written.
+    /// The transaction has committed. Contains the number of entries.
     Written(u64),
-    /// The records must be written one by one.
+    /// Each record must be written in its own transaction.
     OneByOne,
 }
 
-/// Writes records together. A record that cannot be written must not prevent the others.
+/// Writes the entries of all records in one transaction. If one record prevents that, the result is
+/// [`Batch::OneByOne`], so that the other records still get their entries.
 fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch, ServerError> {
     if records.first().is_some_and(|first| is_written_alone(first.number)) {
         return Ok(Batch::OneByOne);
@@ -142,8 +149,9 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
     }
 }
 
-/// Makes the entries and returns their number. A record that turns out to concern no watched table
-/// makes none. Notes the current record in `progress`, if given.
+/// Makes the entries of the records and returns the number of entries. A record that concerns no
+/// watched table gets no entry. Stores the number of the record being processed in `progress`, if
+/// given.
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();
@@ -157,13 +165,14 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
             progress.iter().for_each(|progress| progress.set(0, last));
             entries::flush();
             if records.len() > YIELD_EVERY && records.len() < BATCH / 2 {
-                // SAFETY: sleeps.
+                // SAFETY: the call only sleeps.
                 unsafe { pg_sys::pg_usleep(YIELD_MICROSECONDS) };
             }
         }
         written
     };
-    // A subtransaction for each step that can fail costs time, and errors are very rare.
+    // The first attempt handles all records in one subtransaction. A subtransaction for each record
+    // would cost time, and errors are rare.
     let written = in_subtransaction(|| gather_all(ErrorIsolation::Together))
         .unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
     if last > 0 {
@@ -172,14 +181,14 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     written
 }
 
-// ---- how far the queue is written ---------------------------------------------------------------
+// ---- the number of the last written record ------------------------------------------------------
 
 fn int8(value: i64) -> DatumWithOid<'static> {
-    // SAFETY: the value is a bigint, as the oid says.
+    // SAFETY: the value is a bigint, which is the type of the oid.
     unsafe { DatumWithOid::new(value, pg_sys::INT8OID) }
 }
 
-/// The number of this queue's last record that was written in this database.
+/// Returns the number of the last record of this queue that was written in this database.
 fn position() -> u64 {
     let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
     let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);

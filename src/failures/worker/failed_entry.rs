@@ -1,4 +1,5 @@
-//! Makes the entry of a record: its table, row, key, details and actor.
+//! Makes the entry of a record: finds the table, the row and the row key, and adds the details and
+//! the actor.
 
 use super::lock_budget::LockBudget;
 use super::resolve::resolve;
@@ -13,18 +14,19 @@ use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// Whether the same work may succeed a little later: after a full disk, a lock or a cancel.
+/// Returns whether the same work may succeed later without this error. Examples of such errors are
+/// a full disk, a lock timeout and a cancel.
 pub fn is_passing(error: &ServerError) -> bool {
     let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// What is undone after an error in making an entry.
+/// The work that is undone if making an entry raises an error.
 #[derive(Clone, Copy)]
 pub enum ErrorIsolation {
-    /// The whole batch: the error is raised.
+    /// All entries of the transaction are undone, because the error is raised.
     Together,
-    /// Only the failing step. The entry is written without its result.
+    /// Only the failing step is undone. The entry is written without the result of this step.
     Each,
 }
 
@@ -37,7 +39,7 @@ impl ErrorIsolation {
     }
 }
 
-/// State that the records of a batch share.
+/// The state that the records of one transaction share.
 pub struct Gathering {
     roles: HashMap<u32, Option<Text>>,
     lock_budget: LockBudget,
@@ -55,8 +57,8 @@ impl Gathering {
         }
     }
 
-    /// Makes an entry of a record, which `entries::flush` writes. Returns false if the record makes
-    /// none.
+    /// Makes the entry of a record. `entries::flush` writes the entry later. Returns false if the
+    /// record gets no entry.
     pub fn gather(&mut self, record: &Record, isolation: ErrorIsolation) -> bool {
         if record.outcome == Outcome::Unwritten && was_rolled_back(record.txid) {
             return false;
@@ -69,7 +71,7 @@ impl Gathering {
             resolved = match isolation.of(|| resolve(unresolved, role)) {
                 Ok(Some(resolved)) => resolved,
                 Err(error) if is_passing(&error) => error.raise(None),
-                // An unparsable text names no table.
+                // A text that cannot be parsed names no table.
                 Ok(None) | Err(_) => return false,
             };
             (table, operation, statement) =
@@ -145,8 +147,8 @@ impl Gathering {
         true
     }
 
-    /// The key in a constraint's DETAIL, "Key (columns)=(values) …", if its columns are those of
-    /// the primary key.
+    /// Reads the row key from the DETAIL of a constraint violation, which has the form "Key
+    /// (columns)=(values) …". `None` if these columns are not those of the primary key.
     fn key_in_detail(
         &mut self,
         record: &Record,
@@ -182,19 +184,19 @@ impl Gathering {
     }
 }
 
-/// Whether a transaction was rolled back, or ended in a crash of the server. Then no entry is
-/// missing.
+/// Returns whether a transaction was rolled back, or ended in a crash of the server. In both cases
+/// no entry of the transaction is missing.
 fn was_rolled_back(txid: u64) -> bool {
     let xid = pg_sys::TransactionId::from_inner(txid as u32);
-    // SAFETY: a record's transaction is not older than the commit log. A prepared transaction
-    // counts as in progress.
+    // SAFETY: the commit log still has the transaction of a record. A prepared transaction counts
+    // as in progress.
     txid != 0
         && unsafe {
             !pg_sys::TransactionIdIsInProgress(xid) && !pg_sys::TransactionIdDidCommit(xid)
         }
 }
 
-/// The static name of an operation.
+/// Returns the static string with the name of an operation.
 fn operation_name(name: &str) -> &'static str {
     const NAMES: [&str; 10] = [
         "INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "COMMIT", "ROLLBACK",
@@ -203,7 +205,8 @@ fn operation_name(name: &str) -> &'static str {
     NAMES.into_iter().find(|known| *known == name).unwrap_or("OTHER")
 }
 
-/// The rejected row as JSON. `None` if its relation has changed or is locked.
+/// Converts the rejected row to JSON. `None` if the relation's row type has changed, or if the
+/// relation is locked for too long.
 fn texts_of(
     row: &RawRow,
     table: Option<&Table>,
@@ -211,8 +214,8 @@ fn texts_of(
     foreign_code: &mut ForeignCode,
 ) -> Option<RowTexts> {
     let relation = lock_budget.open(row.relation)?;
-    // SAFETY: the relation is open. The tuple's bytes are read only if the row type is the one that
-    // they were made for.
+    // SAFETY: the relation is open. The code reads the bytes of the tuple only if the relation
+    // still has the row type of the tuple.
     unsafe {
         if fingerprint(relation.tuple_desc()) != row.row_type {
             return None;
@@ -246,7 +249,7 @@ struct Tuple(pg_sys::HeapTuple);
 impl Tuple {
     fn from_hex(text: &str) -> Option<Self> {
         let bytes = from_hex(text)?;
-        // SAFETY: allocates a tuple's header and its data, aligned as PostgreSQL requires.
+        // SAFETY: palloc() aligns the header and the data of the tuple as PostgreSQL requires.
         unsafe {
             let tuple =
                 pg_sys::palloc0(size_of::<pg_sys::HeapTupleData>()).cast::<pg_sys::HeapTupleData>();
@@ -265,8 +268,8 @@ fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (_, rest) = detail.split_once('(')?;
     let (columns, rest) = rest.split_once(")=(")?;
     let (values, _) = rest.rsplit_once(')')?;
-    // In "… is not present in table "x (y)"" the values end at the first parenthesis followed by a
-    // space.
+    // A name after the values can contain parentheses too: "… is not present in table "x (y)"". So
+    // the values end at the first closing parenthesis that a space follows.
     let values = values.split_once(") ").map_or(values, |(values, _)| values);
     let columns: Vec<String> =
         columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect();
@@ -278,7 +281,8 @@ fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
     (columns.len() == values.len()).then_some((columns, values))
 }
 
-/// The members of `details`, in the order of their names.
+/// Returns the JSON object for the column `details`, with its members in the order of their names.
+/// `None` if there are no members.
 fn details(record: &Record, omitted: &[Vec<u8>]) -> Option<Text> {
     let mut out = Vec::new();
     let mut separator = b'{';
@@ -315,7 +319,7 @@ fn details(record: &Record, omitted: &[Vec<u8>]) -> Option<Text> {
     Some(Text::from_server(&out))
 }
 
-/// `["a","b"]`
+/// Writes a JSON array: `["a","b"]`. The items are already JSON.
 fn write_list(out: &mut Vec<u8>, items: &[Vec<u8>]) {
     for (number, item) in items.iter().enumerate() {
         out.push(if number == 0 { b'[' } else { b',' });
@@ -324,6 +328,7 @@ fn write_list(out: &mut Vec<u8>, items: &[Vec<u8>]) {
     out.push(b']');
 }
 
+/// Writes a JSON array of counts:
 /// `[{"operation":…,"rows":…,"table_name":…,"table_schema":…}]`
 fn write_counts(out: &mut Vec<u8>, counts: &[Count]) {
     out.push(b'[');

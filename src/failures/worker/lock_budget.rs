@@ -1,32 +1,35 @@
-//! Limits how long the worker waits for locks on the tables of the records and on their indexes.
-//! Another session may hold such a lock for hours (ALTER TABLE), and all other records and sealing
-//! would wait. If a table cannot be locked, its entry is written without the row.
+//! Limits how long the worker waits for locks on the tables of the records and on the indexes of
+//! these tables. Another session may hold such a lock for hours (ALTER TABLE). Meanwhile all other
+//! records, and sealing, would have to wait. If the worker cannot lock a table in time, it writes
+//! the entry without the row.
 
 use crate::pg::OpenRelation;
 use pgrx::{PgList, pg_sys};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// The longest wait for all records of a batch.
+/// The maximum total time that the worker waits in one transaction.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// The pause between two attempts.
+/// The pause between two attempts to get a lock.
 const STEP_MICROSECONDS: core::ffi::c_long = 5_000;
 
-/// The remaining time.
+/// The lock budget of one transaction.
 pub struct LockBudget {
+    /// The time at which the budget ends. `None` until the first wait.
     until: Option<Instant>,
+    /// The tables for which the worker no longer waits.
     given_up: HashSet<u32>,
 }
 
 impl LockBudget {
-    /// A full budget. Its time starts at the first wait.
+    /// Returns a full budget. The time starts at the first wait.
     pub fn new() -> Self {
         LockBudget { until: None, given_up: HashSet::new() }
     }
 
-    /// Opens a table and locks its indexes, so that they can be opened without waiting. `None` if
-    /// the table does not exist, or is locked for too long.
+    /// Opens a table and locks its indexes, so that later code opens the indexes without waiting.
+    /// `None` if the table does not exist, or if another session holds a lock for too long.
     pub fn open(&mut self, relation: u32) -> Option<OpenRelation> {
         if self.given_up.contains(&relation) {
             return None;
@@ -37,8 +40,9 @@ impl LockBudget {
         } else {
             return self.refuse(relation);
         };
-        // REINDEX locks the index exclusively, but permits reads of the table.
-        // SAFETY: the relation is open; the list is of its indexes' oids.
+        // The indexes are locked separately, because REINDEX locks an index exclusively, but
+        // permits reads of the table.
+        // SAFETY: the relation is open, and the list contains the oids of its indexes.
         let indexes =
             unsafe { PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(open.as_ptr())) };
         if indexes.iter_oid().all(|index| self.lock(index)) {
@@ -54,7 +58,7 @@ impl LockBudget {
     }
 
     fn lock(&mut self, oid: pg_sys::Oid) -> bool {
-        // SAFETY: takes any oid. The (sub)transaction holds the lock.
+        // SAFETY: the function takes any oid. The (sub)transaction holds the lock.
         while !unsafe {
             pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE)
         } {
@@ -62,13 +66,15 @@ impl LockBudget {
                 return false;
             }
             pgrx::check_for_interrupts!();
-            // SAFETY: sleeps.
+            // SAFETY: the call only sleeps.
             unsafe { pg_sys::pg_usleep(STEP_MICROSECONDS) };
         }
         true
     }
 
-    /// Gives up on a table: code of its owner waited in vain, and must not do so for each row.
+    /// Excludes a table for the rest of the transaction. Called when code of the table's owner,
+    /// such as a cast, has waited in vain for a lock, so that this code does not wait again for
+    /// each row.
     pub fn give_up(&mut self, relation: u32) {
         self.given_up.insert(relation);
     }

@@ -1,19 +1,20 @@
-//! Quarantine: if a worker died while it made an entry of a record, the next worker writes the
-//! record to the server's log and does not try it again.
+//! Quarantine: if a worker dies while it makes the entry of a record, the next worker writes the
+//! record to the server's log, and does not try to make the entry again.
 
 use crate::failures::queue::{self, LogLine};
 use crate::pg::current_database;
 use std::cell::Cell;
 
 thread_local! {
-    /// Records up to this number are written one by one, because a worker died while it wrote some
-    /// of them together.
+    /// The number up to which each record is written in its own transaction, because the last
+    /// worker died while it was writing these records in one transaction.
     static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
 }
 
-/// If a record may have ended the last worker, writes it to the server's log, since it would end
-/// the next worker too. If the last worker died in a batch, each record of the batch is written
-/// alone.
+/// Quarantines the record that the last worker was processing when it died, because the record
+/// would end this worker too. If the last worker was writing several records when it died, makes
+/// this worker write each of them in its own transaction. `written` is the number of the last
+/// record that has been written.
 pub fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
     if processing > written {
@@ -30,7 +31,8 @@ pub fn quarantine(progress: &queue::Progress, written: u64) {
     progress.set(0, 0);
 }
 
-/// Whether the record must be written alone, because a worker died in the batch that contained it.
+/// Returns whether the record must be written in its own transaction, because the last worker died
+/// while it was writing the record with others.
 pub fn is_written_alone(number: u64) -> bool {
     number <= ALONE_THROUGH.get()
 }

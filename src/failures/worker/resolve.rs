@@ -1,6 +1,6 @@
-//! Finds the watched table of a statement that failed before PostgreSQL knew it. Parses the text
-//! and looks the name up as the session would have, with its search_path and role. Runs no part of
-//! the statement.
+//! Finds the watched table of a statement that failed before PostgreSQL knew the table. Parses the
+//! statement's text, and looks up the table's name with the search_path and the role of the
+//! session. Runs no part of the statement.
 
 use crate::failures::queue::record::{Table, Unresolved};
 use crate::failures::session::watched;
@@ -8,16 +8,16 @@ use crate::pg::{as_user, relation_named, role_name, with_search_path};
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, CString};
 
-/// The table and operation of a statement.
+/// The watched table and the operation of a statement.
 pub struct Resolved {
     pub table: Table,
     pub operation: &'static str,
-    /// The statement's own text, as far as entries keep it.
+    /// The part of the statement's text that the entry contains.
     pub statement: Option<String>,
 }
 
-/// Finds the watched table. `None` if the statement writes to none. Raises errors of the parser and
-/// of look-ups.
+/// Finds the watched table that a statement writes to. `None` if there is none. Raises the errors
+/// of the parser and of the look-ups.
 pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
     let text = CString::new(unresolved.redacted.as_str()).ok()?;
     // SAFETY: the parser takes a C string and returns a list of raw statements in the current
@@ -28,7 +28,7 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
     };
     let mut found = None;
     for statement in statements.iter_ptr() {
-        // SAFETY: the parser made the statement, with its position in the text.
+        // SAFETY: the parser made the statement, so its fields are valid.
         let (node, location, length) =
             unsafe { ((*statement).stmt, (*statement).stmt_location, (*statement).stmt_len) };
         let start = usize::try_from(location).unwrap_or(0);
@@ -43,7 +43,8 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                     .filter(|&length| length > 0)
                     .map_or(text.len(), |length| start + length);
                 let end = text.floor_char_boundary(end.min(text.len()));
-                // A later statement of a long text is available only redacted.
+                // If the original text was cut before this statement, the result is `None`, and the
+                // redacted text is used.
                 text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
             };
             let statement = unresolved
@@ -52,14 +53,14 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                 .and_then(|text| own(text).or_else(|| own(&unresolved.redacted)));
             found = Some(Resolved { table, operation, statement });
         } else if unresolved.position.is_some() {
-            found = None; // the error is in this statement or a later one
+            found = None; // The error is in this statement or in a later one.
         }
     }
     found
 }
 
 /// # Safety
-/// `node` must be a raw statement.
+/// `node` must be null or a raw statement.
 unsafe fn target_of(
     node: *mut pg_sys::Node,
     unresolved: &Unresolved,
@@ -69,7 +70,7 @@ unsafe fn target_of(
     if node.is_null() {
         return None;
     }
-    // SAFETY: `node` is a raw statement (see # Safety), and its tag is its type.
+    // SAFETY: `node` is a raw statement (see # Safety), and its tag identifies its type.
     unsafe {
         pg_sys::check_stack_depth();
         let (relation, operation, with) = match (*node).type_ {
@@ -131,17 +132,17 @@ unsafe fn target_of(
     }
 }
 
-/// The watched table with this name, as the session would have found it.
+/// Looks up a name in the way that the session would have done. `None` if the name is not that of a
+/// watched table.
 ///
 /// # Safety
-/// `name` must be made by the parser.
+/// `name` must be a RangeVar that the parser has made.
 unsafe fn table_of(
     name: *mut pg_sys::RangeVar,
     unresolved: &Unresolved,
     role: pg_sys::Oid,
 ) -> Option<Table> {
-    // SAFETY: the parser made the name (see # Safety). The nest level ends here, or with the
-    // subtransaction that an error aborts.
+    // SAFETY: the parser made the name (see # Safety), so its fields are C strings or null.
     unsafe {
         let find = || relation_named(name, pg_sys::NoLock);
         let relation = if (*name).schemaname.is_null() {
@@ -153,7 +154,7 @@ unsafe fn table_of(
             if temporary != pg_sys::InvalidOid
                 && pg_sys::get_relname_relid((*name).relname, temporary) != pg_sys::InvalidOid
             {
-                return None; // the session's own temporary table hides any other
+                return None; // The session's temporary table hides all other tables of this name.
             }
             role_name(role)?;
             let path = CString::new(unresolved.search_path.as_str()).ok()?;
