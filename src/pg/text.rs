@@ -244,7 +244,7 @@ impl TextWriter {
     }
 
     /// Appends the JSON value of another writer. If the value is not UTF-8 or contains NUL, appends
-    /// its percent-encoded form instead. Returns false in that case.
+    /// the object that replaces such a value (docs/FORMAT.md, section 3.1), and returns false.
     pub fn append_value(&mut self, value: &TextWriter) -> bool {
         if value.has_overflowed() {
             self.overflow = value.overflow;

@@ -255,9 +255,9 @@ fn extension_is_here() -> bool {
     }
 }
 
-/// Runs all tasks a last time. Called when the process is told to end, usually at a shutdown of the
-/// server. Sessions that end at the same time may still queue records. So the worker waits briefly
-/// until these sessions have ended, and then writes all records.
+/// Runs all tasks a last time. The function is called when the process is told to end, usually at a
+/// shutdown of the server. Sessions that end at the same time may still queue records. So the
+/// worker waits briefly until these sessions have ended, and then writes all records.
 fn write_rest(schedules: &mut [Schedule]) {
     schedules.iter_mut().for_each(Schedule::run_last);
     let deadline = Instant::now() + LAST_SESSIONS;

@@ -152,7 +152,8 @@ impl Database {
         u64::from(self.slots_used) * SLOT_BYTES as u64
     }
 
-    /// Clears the fields that describe processes. Called when these processes no longer exist.
+    /// Clears the fields that describe processes. The function is called when these processes no
+    /// longer exist.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
         (self.looks_again, self.gives_way, self.reported) = (false, false, 0);

@@ -22,8 +22,8 @@ const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x03") ^ (size_of::<Region>() as
 
 const TRANCHE: &CStr = c"lead_audit";
 
-/// Requests the lock. Called by the shmem_request hook, because PostgreSQL allows the request only
-/// there.
+/// Requests the lock. The function is called by the shmem_request hook, because PostgreSQL allows
+/// the request only there.
 pub fn request_lock() {
     // SAFETY: the shmem_request hook calls this function, and the name is static.
     unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1) }

@@ -11,7 +11,7 @@ use crate::pg::{UtilityCall, relation_named, trigger_depth};
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;
 
-/// Prepares the session for recording. Called when the session begins.
+/// Prepares the session for recording. The function is called when the session begins.
 pub fn session_begins() {
     recording::keep_base();
 }
@@ -26,8 +26,8 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
     }
 }
 
-/// Opens a scope for the planning of a query that writes to a watched table. Called before the
-/// query is planned.
+/// Opens a scope for the planning of a query that writes to a watched table. The function is called
+/// before the query is planned.
 ///
 /// # Safety
 /// The scope must not move until it is closed. The other arguments must be those that PostgreSQL
@@ -82,8 +82,8 @@ unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Q
     }
 }
 
-/// Opens a scope for the start of a query that writes to a watched table. Called before the
-/// executor starts the query.
+/// Opens a scope for the start of a query that writes to a watched table. The function is called
+/// before the executor starts the query.
 ///
 /// # Safety
 /// The scope must not move until it is closed. The query must be the one that PostgreSQL passed to
@@ -102,8 +102,8 @@ pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::Q
     }
 }
 
-/// Opens a scope for a later phase of a query that writes to a watched table. Called before the
-/// executor runs or finishes the query.
+/// Opens a scope for a later phase of a query that writes to a watched table. The function is
+/// called before the executor runs or finishes the query.
 ///
 /// # Safety
 /// The requirements are those of [`execution_begins`].
@@ -182,8 +182,8 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
     }
 }
 
-/// Opens a scope for a utility command that writes to a watched table. Called before the command
-/// runs.
+/// Opens a scope for a utility command that writes to a watched table. The function is called
+/// before the command runs.
 ///
 /// # Safety
 /// The scope must not move until it is closed. `call` must be the one that PostgreSQL passed to the
@@ -261,8 +261,8 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     }
 }
 
-/// Closes the scope, and counts the statement if the scope is the outermost one. Called when the
-/// statement has succeeded.
+/// Closes the scope, and counts the statement if the scope is the outermost one. The function is
+/// called when the statement has succeeded.
 ///
 /// # Safety
 /// If a scope was opened for the statement, `scope` must be that one. If `scope` is the outermost

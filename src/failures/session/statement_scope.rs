@@ -24,8 +24,8 @@ pub struct ErrorCallbacks {
 
 static CALLBACKS: OnceLock<ErrorCallbacks> = OnceLock::new();
 
-/// Sets the callbacks. Called while the library is being preloaded. Without callbacks no scope is
-/// opened.
+/// Sets the callbacks. The function is called while the library is being preloaded. Without
+/// callbacks no scope is opened.
 pub fn set_error_callbacks(callbacks: ErrorCallbacks) {
     CALLBACKS.get_or_init(|| callbacks);
 }

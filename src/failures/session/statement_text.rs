@@ -110,7 +110,7 @@ pub unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<Strin
 }
 
 /// Counts the rows that a statement has written, and keeps the statement's text for an error at the
-/// commit. Called when an outermost statement on a watched table has succeeded.
+/// commit. The function is called when an outermost statement on a watched table has succeeded.
 ///
 /// # Safety
 /// `scope` must be the scope of the statement that has just ended. The statement's text must still

@@ -24,15 +24,15 @@ pub fn note_temporary_table(name: &str, stays: bool) {
     NAMES.with_borrow_mut(|names| names.of_transaction.push((name.to_owned(), stays)));
 }
 
-/// Forgets which temporary tables survive the transaction. Called before DROP, ALTER … RENAME and
-/// other commands that may remove or rename a temporary table.
+/// Forgets which temporary tables survive the transaction. The function is called before DROP,
+/// ALTER … RENAME and other commands that may remove or rename a temporary table.
 pub fn doubt_temporary_tables() {
     NAMES.with_borrow_mut(|names| names.of_session.clear());
     subtransaction_fails();
 }
 
-/// Notes that no temporary table of this transaction is certain to survive it. Called when a
-/// subtransaction was rolled back.
+/// Notes that no temporary table of this transaction is certain to survive it. The function is
+/// called when a subtransaction was rolled back.
 pub fn subtransaction_fails() {
     NAMES.with_borrow_mut(|names| {
         names.of_transaction.iter_mut().for_each(|(_, stays)| *stays = false)
@@ -51,8 +51,8 @@ pub fn in_text(text: &str) -> Vec<String> {
     })
 }
 
-/// Moves the tables that survive a committed transaction from `of_transaction` to `of_session`.
-/// Called when the transaction has ended.
+/// Moves the tables that survive a committed transaction from `of_transaction` to `of_session`. The
+/// function is called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     NAMES.with_borrow_mut(|names| {
         let made = std::mem::take(&mut names.of_transaction);

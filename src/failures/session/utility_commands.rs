@@ -236,8 +236,8 @@ fn wait_a_moment() {
     pgrx::check_for_interrupts!();
 }
 
-/// Releases the database that a command in the subtransaction held. Called when the subtransaction
-/// was rolled back.
+/// Releases the database that a command in the subtransaction held. The function is called when the
+/// subtransaction was rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if HELD.get() != pg_sys::InvalidOid && HELD_IN.get() >= own {
         queue::release(HELD.replace(pg_sys::InvalidOid));
@@ -245,8 +245,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     }
 }
 
-/// Passes a held database from a subtransaction to its parent. Called when the subtransaction was
-/// committed.
+/// Passes a held database from a subtransaction to its parent. The function is called when the
+/// subtransaction was committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if HELD_IN.get() >= own {
         HELD_IN.set(parent);
@@ -254,7 +254,7 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
 }
 
 /// Releases the held database, and tells the launcher and the worker about the changes of a
-/// committed transaction. Called when the transaction has ended.
+/// committed transaction. The function is called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     let held = HELD.replace(pg_sys::InvalidOid);
     let changed = DATABASES_CHANGED.take();

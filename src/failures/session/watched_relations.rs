@@ -35,8 +35,8 @@ thread_local! {
     static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
 }
 
-/// Marks the description of a relation as outdated. `None` means all relations. Called when a
-/// relation has changed or may have changed.
+/// Marks the description of a relation as outdated. `None` means all relations. The function is
+/// called when a relation has changed or may have changed.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAST.set((0, std::ptr::null()));
     KNOWN.with(|known| match (known.try_borrow_mut(), relation) {
@@ -46,7 +46,8 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     });
 }
 
-/// Marks all descriptions as outdated. Called when a schema was renamed or may have been renamed.
+/// Marks all descriptions as outdated. The function is called when a schema was renamed or may have
+/// been renamed.
 pub fn schema_changed() {
     LAST.set((0, std::ptr::null()));
     ALL_STALE.set(true);
@@ -65,8 +66,8 @@ impl Known {
     }
 }
 
-/// Frees the outdated descriptions. Called when the transaction has ended, because no statement can
-/// use them any more.
+/// Frees the outdated descriptions. The function is called when the transaction has ended, because
+/// no statement can use them any more.
 pub fn transaction_ends() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {

@@ -197,7 +197,8 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
 }
 
 /// Puts the records of the transaction's unwritten entries into the queue. They are confirmed after
-/// the commit. Called before the transaction commits or is prepared. May raise an error.
+/// the commit. The function is called before the transaction commits or is prepared. May raise an
+/// error.
 pub fn before_commit() {
     let unwritten = STATE.with_borrow_mut(|state| std::mem::take(&mut state.unwritten));
     for (_, mut record) in unwritten {
@@ -210,8 +211,8 @@ pub fn before_commit() {
     }
 }
 
-/// Confirms or drops the record of an error. Called when a subtransaction was rolled back, which
-/// may have ended a statement on a watched table.
+/// Confirms or drops the record of an error. The function is called when a subtransaction was
+/// rolled back, which may have ended a statement on a watched table.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     recording::abort();
     let failed = STATE.with_borrow_mut(|state| {
@@ -224,8 +225,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     temporary_tables::subtransaction_fails();
 }
 
-/// Passes the unwritten entries of a subtransaction to its parent. Called when the subtransaction
-/// was committed.
+/// Passes the unwritten entries of a subtransaction to its parent. The function is called when the
+/// subtransaction was committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     STATE.with_borrow_mut(|state| {
         for (subtransaction, _) in &mut state.unwritten {
@@ -236,7 +237,8 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
     });
 }
 
-/// Confirms or cancels the transaction's records. Called when the transaction has ended.
+/// Confirms or cancels the transaction's records. The function is called when the transaction has
+/// ended.
 pub fn transaction_ends(end: TransactionEnd) {
     recording::abort();
     let mut state = STATE.take();

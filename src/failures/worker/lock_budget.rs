@@ -72,9 +72,9 @@ impl LockBudget {
         true
     }
 
-    /// Excludes a table for the rest of the transaction. Called when code of the table's owner,
-    /// such as a cast, has waited in vain for a lock, so that this code does not wait again for
-    /// each row.
+    /// Excludes a table for the rest of the transaction. The function is called when code of the
+    /// table's owner, such as a cast, has waited in vain for a lock, so that this code does not
+    /// wait again for each row.
     pub fn give_up(&mut self, relation: u32) {
         self.given_up.insert(relation);
     }
