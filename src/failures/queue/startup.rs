@@ -62,15 +62,20 @@ pub fn start_up() {
         }
     };
     let region = memory.cast::<Region>();
-    // SAFETY: the memory is large enough and aligned to a page. It is either all zeroes, which is a
-    // valid Region, or a region that an earlier server left. Only integer fields are read until
-    // `magic` shows that the layout is this one.
-    let head = unsafe { &mut *region };
+    // SAFETY: the memory is large enough and aligned to a page. Only integers are read: an earlier
+    // server may have left another layout.
+    let (magic, left_by, left_slots) = unsafe {
+        (
+            (&raw const (*region).magic).read(),
+            (&raw const (*region).system).read(),
+            (&raw const (*region).slots).read(),
+        )
+    };
     // SAFETY: the code reads the clock, and a value of the control file, which the postmaster has
     // already read.
     let (system, now) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::GetCurrentTimestamp()) };
-    let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
-    if head.magic != 0 && head.magic != MAGIC && head.system == system {
+    let is_left = magic == MAGIC && left_by == system && left_slots == slots as u32;
+    if magic != 0 && magic != MAGIC && left_by == system {
         pgrx::log!(
             "lead_audit: the queue of a killed server is of another version of the library, \
              and is discarded"
@@ -79,6 +84,10 @@ pub fn start_up() {
     if !is_left {
         // SAFETY: the memory has `bytes` bytes.
         unsafe { memory.write_bytes(0, bytes) };
+    }
+    // SAFETY: the memory is all zeroes, which is a valid Region, or a region of this layout.
+    let head = unsafe { &mut *region };
+    if !is_left {
         (head.magic, head.system) = (MAGIC, system);
         (head.slots, head.next_sequence, head.queue) = (slots as u32, 1, now);
     }
