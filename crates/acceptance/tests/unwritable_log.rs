@@ -1,7 +1,7 @@
 //! Entries cannot be written to the log. With on_error = warn, the application continues, each lost
 //! entry causes a warning and is counted, and no other entry is lost. With on_error = abort, the
-//! statement fails with the error of the log. A
-//! cancelled statement fails with its own error, and no entry of it counts as lost.
+//! statement fails with the error of the log. A cancelled statement fails with its own error, and no
+//! entry of it counts as lost.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, faults, sqlstate, value,
