@@ -140,10 +140,9 @@ fn every_failure_is_an_entry_or_in_the_servers_log() {
     for queue in ["16MB", "256kB"] {
         let (cluster, mut admin) = flood_cluster(queue);
         // At first the worker waits for this lock, so that a small queue becomes full.
-        let mut holder = Some(cluster.admin("flood"));
-        for holder in &mut holder {
-            call(holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
-        }
+        let mut holder = cluster.admin("flood");
+        call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+        let mut holder = Some(holder);
         let begin = Instant::now();
         let failed = flood(&cluster, 0, seconds, || {
             if begin.elapsed() > Duration::from_secs(1) {
