@@ -40,8 +40,8 @@ user=$(sql -c 'SELECT current_user')
 port=$(sql -c 'SHOW port')
 url="host=$socket port=$port user=$user dbname=postgres"
 
-# measure NAME ARGUMENT...: runs lead-audit with these arguments, and prints a row with its time and
-# memory.
+# measure NAME ARGUMENT...: runs lead-audit with these arguments, and prints a row with its time
+# and memory.
 measure() {
   python3 - "$entries" "$TARGET/release/lead-audit" "$@" <<'PY'
 import os, subprocess, sys, time

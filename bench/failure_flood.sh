@@ -5,17 +5,17 @@
 # One session updates rows of a watched table by primary key as fast as possible, each in its own
 # transaction. Eight other sessions together cause 10,000 failures a second. Their failures are
 # recorded in every second interval (lead_audit.enabled, for the failing role only). For each
-# interval, the script prints the successful transactions a second, the number of recorded failures,
-# and the processor time of each process.
+# interval, the script prints the successful transactions a second, the number of recorded
+# failures, and the processor time of each process.
 #
-# At the end, the script prints the ratio of the medians, and the processor time that recording adds
-# for each failure, in the worker (with sealing) and in the failing sessions. The last figure is the
-# processor time of a successful UPDATE. Other load on the machine affects the ratio more than these
-# processor times.
+# At the end, the script prints the ratio of the medians, and the processor time that recording
+# adds for each failure, in the worker (with sealing) and in the failing sessions. The last figure
+# is the processor time of a successful UPDATE. Other load on the machine affects the ratio more
+# than these processor times.
 #
 # Both kinds of session loop in the server, so that the time of a client is not measured. With
-# CLIENT=1, a client sends each UPDATE. The result then mostly depends on whether the client and the
-# session share a processor.
+# CLIENT=1, a client sends each UPDATE. The result then mostly depends on whether the client and
+# the session share a processor.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-20} rounds=${2:-3} rate=${RATE:-10000}
 "$ROOT/scripts/install.sh" >&2

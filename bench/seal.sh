@@ -4,8 +4,8 @@
 #   seal.sh [ENTRIES]   the number of entries, by default 1000000
 #
 # The script prints a Markdown table. For comparison with verify(), it measures PostgreSQL's
-# sha256() over about as many bytes as the preimages have. Each figure is from this run. The time of
-# a single call is the median of 201 calls.
+# sha256() over about as many bytes as the preimages have. Each figure is from this run. The time
+# of a single call is the median of 201 calls.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 setup
 "$ROOT/scripts/install.sh" >&2

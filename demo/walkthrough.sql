@@ -1,7 +1,7 @@
 -- `make demo` runs this script: an application writes leads, the trail records who changed what,
 -- and verification finds entries that were tampered with. psql runs the script as the superuser
--- postgres, in an empty database that belongs to the role lead_app, and shows each statement before
--- its result.
+-- postgres, in an empty database that belongs to the role lead_app, and shows each statement
+-- before its result.
 \set ECHO none
 \pset footer off
 \pset null '-'

@@ -26,9 +26,9 @@ COMMENT ON SCHEMA lead_audit IS
   'Audit trail of the watched tables. PUBLIC has no rights here. Writes to watched tables are '
   'recorded all the same.';
 
--- The functions that only lead_audit calls. Some run with the rights of a superuser, so a role that
--- owns their schema could gain these rights. There is no IF NOT EXISTS, so that CREATE EXTENSION
--- fails if another role has already created the schema.
+-- The functions that only lead_audit calls. Some run with the rights of a superuser, so a role
+-- that owns their schema could gain these rights. There is no IF NOT EXISTS, so that CREATE
+-- EXTENSION fails if another role has already created the schema.
 CREATE SCHEMA lead_audit_internal;
 REVOKE ALL ON SCHEMA lead_audit_internal FROM PUBLIC;
 COMMENT ON SCHEMA lead_audit_internal IS

@@ -75,9 +75,9 @@ COMMENT ON COLUMN lead_audit.tree_edge.index IS 'Position of the tile in its lev
 COMMENT ON COLUMN lead_audit.tree_edge.level IS 'Same levels as in tree_tile.';
 COMMENT ON COLUMN lead_audit.tree_edge.hashes IS 'Concatenated hashes.';
 
--- The log id and the state of sealing. CREATE EXTENSION inserts a row, and a restored dump adds its
--- own row. Only one row counts: the row with the largest tree. Among rows with equal trees, the
--- oldest row counts.
+-- The log id and the state of sealing. CREATE EXTENSION inserts a row, and a restored dump adds
+-- its own row. Only one row counts: the row with the largest tree. Among rows with equal trees,
+-- the oldest row counts.
 CREATE TABLE lead_audit.tree (
   log_id uuid NOT NULL PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

@@ -1,6 +1,6 @@
--- The functions of the audit triggers. They run as the role that writes to the watched table, which
--- needs no rights on this schema. Dumps contain the names of the functions, so names and schema
--- must not change.
+-- The functions of the audit triggers. They run as the role that writes to the watched table,
+-- which needs no rights on this schema. Dumps contain the names of the functions, so names and
+-- schema must not change.
 CREATE FUNCTION lead_audit.capture() RETURNS trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';
 -- PUBLIC keeps EXECUTE, because PostgreSQL checks this right when the owner of a watched

@@ -1,9 +1,9 @@
 -- enable() and disable(), and the functions that they call.
 
 -- The audit triggers: name, tgtype (catalog/pg_trigger.h) and level. 29 is AFTER INSERT OR UPDATE
--- OR DELETE FOR EACH ROW, 34 is BEFORE TRUNCATE. While a watched table becomes a partition, its row
--- trigger has the third name. This is a view and not a function, because other views read it for
--- roles that have no rights in this schema.
+-- OR DELETE FOR EACH ROW, 34 is BEFORE TRUNCATE. While a watched table becomes a partition, its
+-- row trigger has the third name. This is a view and not a function, because other views read it
+-- for roles that have no rights in this schema.
 CREATE VIEW lead_audit.trigger_kind (name, type, is_row) AS
 VALUES ('00_lead_audit_row'::name, 29::smallint, true),
        ('00_lead_audit_truncate'::name, 34::smallint, false),
@@ -401,7 +401,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.watched_above(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.watched_above(oid) IS
   'Returns the watched table of which a relation is a partition or child table, or NULL.';
 
--- A child table can be watched on its own. It then keeps its triggers, which have its own watch id.
+-- A child table can be watched on its own. It then keeps its triggers, which have its own watch
+-- id.
 CREATE FUNCTION lead_audit_internal.make_triggers(
   relation regclass, watch_id uuid, soft_delete_column text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -427,8 +428,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.make_triggers(regclass, uuid, text) F
 COMMENT ON FUNCTION lead_audit_internal.make_triggers(regclass, uuid, text) IS
   'Creates or repairs the audit triggers of a table, its partitions and child tables.';
 
--- CREATE OR REPLACE TRIGGER cannot replace a constraint trigger. A constraint trigger with the name
--- of an audit trigger is therefore renamed.
+-- CREATE OR REPLACE TRIGGER cannot replace a constraint trigger. A constraint trigger with the
+-- name of an audit trigger is therefore renamed.
 CREATE FUNCTION lead_audit_internal.free_trigger_names(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -723,9 +724,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name)
 COMMENT ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name) IS
   'Returns the soft-delete column that enable() uses, or NULL. Errors 42703, 42804.';
 
--- Checks that enable() and disable() share. Both functions are written in SQL and PL/pgSQL, so they
--- run even with an older library, which does not have what they require. Therefore they first check
--- the version of the library.
+-- Checks that enable() and disable() share. Both functions are written in SQL and PL/pgSQL, so
+-- they run even with an older library, which does not have what they require. Therefore they first
+-- check the version of the library.
 CREATE FUNCTION lead_audit_internal.require_library() RETURNS void
   LANGUAGE c AS 'MODULE_PATHNAME', 'require_library_wrapper';
 REVOKE ALL ON FUNCTION lead_audit_internal.require_library() FROM PUBLIC;

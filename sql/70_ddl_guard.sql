@@ -1,7 +1,7 @@
 -- The DDL guard protects the audit triggers. The owner of a table could end its watching by ALTER
 -- TABLE ... DISABLE TRIGGER or DROP TRIGGER. The guard refuses such commands to roles that may not
--- execute disable(). For other roles, and if the table itself is dropped, an entry records the role
--- and the command.
+-- execute disable(). For other roles, and if the table itself is dropped, an entry records the
+-- role and the command.
 CREATE FUNCTION lead_audit_internal.may_disable(who oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT has_function_privilege(who, 'lead_audit.disable(regclass)', 'EXECUTE')
@@ -192,8 +192,8 @@ COMMENT ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oid) 
   'Changes the state of a watched table, and records it as an entry.';
 
 -- The rows of a detached partition, or of a child table that no longer inherits, remain watched
--- under a watch id of their own. Otherwise an owner could detach the table, change its rows unseen,
--- and attach it again.
+-- under a watch id of their own. Otherwise an owner could detach the table, change its rows
+-- unseen, and attach it again.
 CREATE FUNCTION lead_audit_internal.watch_detached(
   watching lead_audit.watch, top lead_audit.watched_relation, parted oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

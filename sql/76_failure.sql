@@ -1,5 +1,5 @@
--- Failed statements: the worker's position in the queue, the counts of records, and the list of the
--- parts of lead_audit that are active.
+-- Failed statements: the worker's position in the queue, the counts of records, and the list of
+-- the parts of lead_audit that are active.
 CREATE TABLE lead_audit.queue_position (
   queue bigint PRIMARY KEY,
   position bigint NOT NULL

@@ -1,5 +1,5 @@
--- Functions and views that read the audit trail. history() and summary() run with the rights of the
--- extension's owner, so a reader needs no right except EXECUTE.
+-- Functions and views that read the audit trail. history() and summary() run with the rights of
+-- the extension's owner, so a reader needs no right except EXECUTE.
 CREATE FUNCTION lead_audit.key_hash(watch_id uuid, row_key text) RETURNS bigint
   LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'key_hash_wrapper';
 REVOKE ALL ON FUNCTION lead_audit.key_hash(uuid, text) FROM PUBLIC;
