@@ -514,6 +514,32 @@ mod tests {
             "42501",
             "is not allowed",
         );
+        // Each statement is refused for its kind: it writes no row.
+        for table in [
+            "entry",
+            "unwritten",
+            "checkpoint",
+            "leaf_range",
+            "tree_tile",
+            "tree_edge",
+            "tree",
+            "open_gap",
+            "inserted_entry",
+            "queue_position",
+        ] {
+            for statement in [
+                format!(
+                    "INSERT INTO lead_audit.{table} SELECT * FROM lead_audit.{table} WHERE false"
+                ),
+                format!("DELETE FROM lead_audit.{table} WHERE false"),
+                format!("TRUNCATE lead_audit.{table}"),
+            ] {
+                assert_fails_as("mighty", &statement, "42501", "");
+                run("SET LOCAL session_replication_role = replica");
+                assert_fails_as("mighty", &statement, "42501", "");
+                run("SET LOCAL session_replication_role = origin");
+            }
+        }
         for statement in [
             "DELETE FROM lead_audit.watch",
             "TRUNCATE lead_audit.watch",

@@ -819,7 +819,7 @@ mod tests {
 
     /// The library stores only JSON objects. A superuser can store any other JSON in an entry.
     #[pg_test]
-    fn the_diff_of_other_json_than_objects_is_null() {
+    fn other_json_than_objects_has_no_new_values_and_no_diff() {
         for (old, changed) in [
             ("[1, 2]", r#"{"a": 1}"#),
             (r#"{"a": 1}"#, "[1, 2]"),
@@ -829,8 +829,10 @@ mod tests {
             // A reader that treats this array as an object would read the first text as a length.
             (r#"["aaaaaaa\u0001", ""]"#, r#"{"": 1}"#),
         ] {
-            let diff = format!("SELECT lead_audit_internal.diff_of('{old}', '{changed}')");
-            assert_eq!(rows(&diff), ["NULL"], "{old} {changed}");
+            for function in ["diff_of", "new_values_of"] {
+                let call = format!("SELECT lead_audit_internal.{function}('{old}', '{changed}')");
+                assert_eq!(rows(&call), ["NULL"], "{call}");
+            }
         }
     }
 }

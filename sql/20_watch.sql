@@ -147,6 +147,24 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_change_by_others() IS
   'Trigger: refuses changes to the list of watched tables by roles with rights on all tables, '
   'such as members of pg_write_all_data. Error 42501.';
 
+-- The same for tables that only the library and sealing write to.
+CREATE FUNCTION lead_audit_internal.refuse_others() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
+    RAISE EXCEPTION '% of % is not allowed: it belongs to the audit trail',
+      TG_OP, TG_RELID::regclass
+      USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Only lead_audit writes to this table.';
+  END IF;
+  RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_others() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.refuse_others() IS
+  'Trigger: refuses writes to the audit trail by roles with rights on all tables, such as members '
+  'of pg_write_all_data. Error 42501.';
+
 CREATE TRIGGER own_changes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON lead_audit.watch
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change_by_others();
 ALTER TABLE lead_audit.watch ENABLE ALWAYS TRIGGER own_changes_only;

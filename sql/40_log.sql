@@ -16,8 +16,9 @@ COMMENT ON FUNCTION lead_audit_internal.diff_of(json, json) IS
   'large or nested too deeply.';
 
 -- The view for readers. An entry stores the old row and the changed values. The view derives the
--- complete new row and the diff. A text of less than 1,000 bytes is never too large or too deeply
--- nested for jsonb, so the view uses a plain cast, which is faster.
+-- complete new row and the diff. If the library wrote a text of less than 1,000 bytes, the text is
+-- neither too large nor too deeply nested for jsonb. So the view uses a plain cast, which is
+-- faster.
 CREATE VIEW lead_audit.log AS
 SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.operation,
        e.outcome,

@@ -10,6 +10,12 @@ COMMENT ON TABLE lead_audit.queue_position IS
   'written twice.';
 COMMENT ON COLUMN lead_audit.queue_position.queue IS 'Identity of the queue.';
 COMMENT ON COLUMN lead_audit.queue_position.position IS 'Number of the record.';
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.queue_position
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+ALTER TABLE lead_audit.queue_position ENABLE ALWAYS TRIGGER own_writes_only;
+COMMENT ON TRIGGER own_writes_only ON lead_audit.queue_position IS
+  'Refuses writes by others than lead_audit.';
 
 CREATE FUNCTION lead_audit.queue(
   OUT database oid, OUT database_name text, OUT queued bigint, OUT written bigint,

@@ -208,6 +208,25 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_change_by_others() IS
   'Trigger: refuses changes to the list of watched tables by roles with rights on all tables, '
   'such as members of pg_write_all_data. Error 42501.';
 
+CREATE FUNCTION lead_audit_internal.refuse_others() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
+    RAISE EXCEPTION '% of % is not allowed: it belongs to the audit trail',
+      TG_OP, TG_RELID::regclass
+      USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Only lead_audit writes to this table.';
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_others() FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit_internal.refuse_others() IS
+  'Trigger: refuses writes to the audit trail by roles with rights on all tables, such as members '
+  'of pg_write_all_data. Error 42501.';
+
 COMMENT ON TRIGGER own_changes_only ON lead_audit.watch IS
   'Refuses DELETE and TRUNCATE, and changes by others than lead_audit.';
 
@@ -342,6 +361,24 @@ COMMENT ON TABLE lead_audit.unwritten IS
 
 COMMENT ON COLUMN lead_audit.unwritten.entries IS
   'Number of entries that one committed transaction lacks.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.entry
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.entry IS
+  'Refuses writes by others than lead_audit.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.unwritten
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.unwritten ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.unwritten IS
+  'Refuses writes by others than lead_audit.';
 
 COMMENT ON TABLE lead_audit.checkpoint IS
   'Size and root of the tree at each sealing, with the time. The entries that one checkpoint adds '
@@ -479,6 +516,69 @@ COMMENT ON TRIGGER sealing_only ON lead_audit.tree IS
 
 COMMENT ON TRIGGER sealing_only ON lead_audit.open_gap IS
   'Refuses UPDATE, DELETE and TRUNCATE, except by sealing.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.checkpoint
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.checkpoint ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.checkpoint IS
+  'Refuses writes by others than lead_audit.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.leaf_range
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.leaf_range ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.leaf_range IS
+  'Refuses writes by others than lead_audit.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.tree_tile
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.tree_tile ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.tree_tile IS
+  'Refuses writes by others than lead_audit.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.tree_edge
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.tree_edge ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.tree_edge IS
+  'Refuses writes by others than lead_audit.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.tree
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.tree ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.tree IS
+  'Refuses writes by others than lead_audit.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.open_gap
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.open_gap ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.open_gap IS
+  'Refuses writes by others than lead_audit.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.inserted_entry
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.inserted_entry ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.inserted_entry IS
+  'Refuses writes by others than lead_audit.';
 
 CREATE FUNCTION lead_audit_internal.as_jsonb(value json) RETURNS jsonb
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_as_jsonb';
@@ -2631,6 +2731,15 @@ COMMENT ON TABLE lead_audit.queue_position IS
   'written twice.';
 
 COMMENT ON COLUMN lead_audit.queue_position.queue IS 'Identity of the queue.';
+
+CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
+  ON lead_audit.queue_position
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
+
+ALTER TABLE lead_audit.queue_position ENABLE ALWAYS TRIGGER own_writes_only;
+
+COMMENT ON TRIGGER own_writes_only ON lead_audit.queue_position IS
+  'Refuses writes by others than lead_audit.';
 
 CREATE OR REPLACE FUNCTION lead_audit.queue(
   OUT database oid, OUT database_name text, OUT queued bigint, OUT written bigint,

@@ -57,8 +57,12 @@ pub unsafe extern "C-unwind" fn lead_audit_new_values_of(
     unsafe {
         let [old, changed] = arguments(fcinfo);
         or_null(fcinfo, || {
-            let both = [parsed(old)?, parsed(changed)?].map(Some);
-            direct_function_call_as_datum(pg_sys::jsonb_concat, &both)
+            let both = [parsed(old)?, parsed(changed)?];
+            // The library stores objects. A superuser can store anything.
+            if !both.iter().all(|jsonb| is_object(jsonb.cast_mut_ptr())) {
+                return None;
+            }
+            direct_function_call_as_datum(pg_sys::jsonb_concat, &both.map(Some))
         })
     }
 }

@@ -27,8 +27,9 @@ fn write_ddl(
     statement: Option<&[u8]>,
 ) {
     let (schema, name) = (table_schema.map(Text::from_server), table_name.map(Text::from_server));
+    let length = statement.map_or(0, <[u8]>::len);
     let statement = statement.map(before_user_mapping);
-    let mut details = details(&String::from_utf8_lossy(statement.unwrap_or_default()));
+    let mut details = details(&String::from_utf8_lossy(statement.unwrap_or_default()), length);
     let mut statement = statement.map(|text| Text::from_server(beginning(without_options(text))));
     let entry = NewEntry {
         watch_id: watch_id.map(|id| *id.as_bytes()),
@@ -89,8 +90,10 @@ fn before_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
 }
 
 /// Returns the details of a DDL entry: the running command if it differs from the client's text,
-/// and the length of that text if the entry contains only its beginning.
-fn details(text: &str) -> Option<Text> {
+/// and the length of that text in bytes if the entry contains only its beginning. `text` is what
+/// remains of the client's text, which had `length` bytes.
+fn details(text: &str, length: usize) -> Option<Text> {
+    let is_cut = length > COMMAND_LIMIT || text.len() < length;
     let mut fields = Vec::new();
     let mut add = |name: &str, value: &str| {
         let mut field = Vec::new();
@@ -100,7 +103,7 @@ fn details(text: &str) -> Option<Text> {
         write_string(&mut field, &value[..value.floor_char_boundary(COMMAND_LIMIT)]);
         fields.push(String::from_utf8_lossy(&field).into_owned());
     };
-    if text.len() > COMMAND_LIMIT {
+    if is_cut {
         add("command", COMMAND_TAG.get().unwrap_or("SELECT"));
     }
     // The client's text already shows a call of enable() or disable(), because both are functions.
@@ -115,8 +118,8 @@ fn details(text: &str) -> Option<Text> {
             }
         }
     }
-    if text.len() > COMMAND_LIMIT {
-        fields.push(format!(r#""statement_length":{}"#, text.len()));
+    if is_cut {
+        fields.push(format!(r#""statement_length":{length}"#));
     }
     (!fields.is_empty()).then(|| Text::from(&*format!("{{{}}}", fields.join(","))))
 }
