@@ -128,8 +128,8 @@ mod tests {
         ))
     }
 
-    /// ATTACH PARTITION builds missing indexes, which can call f(), before PostgreSQL gives the
-    /// partition its triggers.
+    /// ATTACH PARTITION builds missing indexes before PostgreSQL gives the partition its triggers.
+    /// An index can call a function of the owner.
     #[pg_test]
     fn code_executed_while_a_partition_is_attached() {
         begin_with_code_in_indexes();

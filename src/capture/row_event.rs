@@ -143,8 +143,8 @@ pub unsafe fn record_row(event: &RowEvent) {
     }
 }
 
-/// Records as deleted the rows that left their partitions at this trigger depth or deeper, because
-/// no INSERT trigger has completed their moves.
+/// Records a DELETE for each pending move at this trigger depth or deeper: no INSERT trigger has
+/// completed it.
 fn record_unfinished_moves(depth: i32) {
     while let Some(pending) = partition_move::take_unfinished(depth) {
         // SAFETY: the copies match the row type and layout that were copied with them. After an

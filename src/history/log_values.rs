@@ -10,8 +10,8 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, direct_function_call_as_datum, pg_sys};
 use std::panic::AssertUnwindSafe;
 
-/// Maximum total size, in bytes, of a row's JSON and its changed values for which a diff is
-/// computed. All columns of an entry must fit into the 1 GB that a result row can have.
+/// A diff is computed only if a row's JSON and its changed values have together at most this number
+/// of bytes. All columns of an entry must fit into the 1 GB that a result row can have.
 const LONGEST_FOR_DIFF: usize = 400 << 20;
 
 /// Tells PostgreSQL the calling convention of `lead_audit_as_jsonb`.

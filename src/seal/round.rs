@@ -235,8 +235,8 @@ impl Round<'_> {
         Ok(Done { tree_size: self.sealed, more: to < last_id })
     }
 
-    /// Ends the round without sealing, because the snapshot may not list all transactions in
-    /// progress: too many transaction ids were given out since a transaction last ended. This
+    /// Ends the round without sealing. The snapshot's list of transactions in progress can be
+    /// incomplete, because too many transaction ids were given out after a transaction ended. This
     /// round's own transaction has a higher id than these. When this transaction has ended, a new
     /// snapshot lists the others that are still in progress.
     fn postpone(self) -> Done {

@@ -18,12 +18,12 @@ use std::ffi::c_int;
 /// The state of this module: which functions may run.
 #[derive(Clone, Copy)]
 enum State {
-    /// No trigger command is running.
+    /// No command for an audit trigger is running.
     Idle,
-    /// A trigger command is running. If it calls a function that belongs to neither PostgreSQL nor
-    /// lead_audit, the state becomes `Lent`.
+    /// lead_audit is running a command that creates or drops an audit trigger.
     Restricted(For),
-    /// A function of another role is running.
+    /// This command has called a function that belongs to neither PostgreSQL nor lead_audit. The
+    /// function is running, with the rights of the owner of the table.
     Lent(Call),
 }
 

@@ -473,7 +473,7 @@ fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
 }
 
 fn row_type_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: a look-up by any oid.
+    // SAFETY: the look-up accepts any oid. If no such relation exists, it returns InvalidOid.
     let row_type = unsafe { pg_sys::get_rel_type_id(relation) };
     (row_type != pg_sys::InvalidOid).then_some(row_type)
 }

@@ -229,8 +229,8 @@ impl Launcher {
         let mut places = HashSet::new();
         queue::each_database(|database| {
             places.insert(database.oid());
-            // Clears `reported` from time to time, so that workers that take turns log a lasting
-            // error again. A worker that stays logs every error.
+            // A worker that only has a turn does not log an error that is in `reported`. Without
+            // this, a lasting error would be logged once and never again.
             database.reported = 0;
         });
         if places.len() >= MAX_DATABASES {

@@ -135,7 +135,7 @@ impl Schedule {
     /// Makes a task with `on_wake` run at once, unless the task pauses after an error. `woken` says
     /// whether the latch was set. The worker also calls this function with `woken` = false after
     /// other tasks, because a wait for a lock in a transaction resets the latch, so a wake-up can
-    /// be lost. In that case a task that has set the time of its next run itself keeps this time.
+    /// be lost. If `woken` is false, a task that chose the time of its next run keeps this time.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();

@@ -60,7 +60,8 @@ fn a_locked_table_keeps_the_others_waiting_once() {
     assert_intact(&mut admin);
 }
 
-/// The owner of a table can lock an index without locking the table, as REINDEX does.
+/// The owner of a table can lock an index against readers while the table can be read, as REINDEX
+/// does.
 #[test]
 fn a_locked_index_keeps_sealing_waiting_once() {
     let (cluster, mut admin) = cluster("1h");

@@ -166,8 +166,8 @@ fn an_entry_ahead_of_the_sequence() {
         "{}",
         before.2
     );
-    // Later writes reach the forged id, first in separate transactions and then in one transaction.
-    // They lose no entry.
+    // The sequence reaches the id of the forged entry, first by writes in separate transactions and
+    // then by writes in one transaction. No entry is lost.
     for lead in 41..44 {
         add_leads(&mut log.cluster.session("app", "cases"), lead, lead);
     }

@@ -187,8 +187,8 @@ fn changed_entries() {
                 .replace("\"unsealed\":{", "\"unsealed\": {")
         });
         if id < 16 {
-            // The forger computes the checksum again, and removes the leaf that the writer added
-            // when it noticed the change.
+            // The export contains the leaf of an entry that does not match the tree. The forger
+            // removes this leaf, and computes the checksum again.
             let parts = parts(&entry(id, "eve"));
             with(&|lines| {
                 lines[at] = format!(

@@ -69,7 +69,7 @@ impl RejectedRow {
     /// that is too long for a record. May raise an error.
     ///
     /// # Safety
-    /// The scope and the error of [`locate`](Self::locate) must still be valid. The frames between
+    /// The scope and the error that [`locate`](Self::locate) received must still be valid. The frames between
     /// this function and the code that catches its error must have nothing to drop.
     pub unsafe fn copy(&mut self) {
         for (&slot, tuple) in self.slots.iter().zip(&mut self.tuples) {

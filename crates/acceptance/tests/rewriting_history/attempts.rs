@@ -328,8 +328,8 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         "after one was inserted between two",
         between,
     ));
-    // The tamperer changes the state of sealing, so that it claims that sealing has not examined
-    // the gap yet, or that the gap is still open.
+    // The tamperer changes the stored state of sealing. It then says that sealing has not examined
+    // the missing ids, or that these are open ids.
     all.push(
         Attempt::new(
             kind,

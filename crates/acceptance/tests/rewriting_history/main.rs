@@ -64,8 +64,8 @@ pub struct Facts {
     pub table: Vec<i64>,
     /// The ids in the last checkpoint.
     pub newest: Vec<i64>,
-    /// The files of two foreign keys, which the server can read. One key has the log's name, and
-    /// one has another name.
+    /// Files that the server can read, with two signing keys that do not belong to the log. One key
+    /// has the name of the log's key, and the other has a different name.
     pub other_keys: [PathBuf; 2],
 }
 

@@ -132,7 +132,7 @@ impl<W: Write> HistoryWriter<W> {
     }
 
     /// Writes the next entry of the checkpoint. Each id must belong to the checkpoint, and the ids
-    /// must ascend. If the table lost its primary key, an id can occur twice. The second row is
+    /// must ascend. If `lead_audit.entry` lost its primary key, an id can occur twice. The second row is
     /// written too, so that the verifier finds it.
     ///
     /// # Errors
