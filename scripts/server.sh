@@ -122,7 +122,8 @@ PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
 # ---- from an installation -----------------------------------------------------------------------
 
 # from_installation PG_CONFIG: copies the directories of the installation to $PREFIX, where each
-# keeps its full path. PostgreSQL finds its directories relative to its programs, so the copy works.
+# keeps its full path. PostgreSQL finds its directories relative to its programs, so the copy
+# works.
 from_installation() {
   local pg_config=$1 option dir bindir headers found
   found=$("$pg_config" --version) || die "$pg_config does not work"
