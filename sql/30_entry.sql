@@ -159,12 +159,8 @@ COMMENT ON TABLE lead_audit.unwritten IS
 COMMENT ON COLUMN lead_audit.unwritten.entries IS
   'Number of entries that one committed transaction lacks.';
 
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.entry
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER own_writes_only;
-COMMENT ON TRIGGER own_writes_only ON lead_audit.entry IS
-  'Refuses writes by others than lead_audit.';
+-- lead_audit.entry has no such trigger. The update from 1.0 would have to lock the table against
+-- sessions that hold locks on watched tables, and could end their transactions by a deadlock.
 CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
   ON lead_audit.unwritten
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();

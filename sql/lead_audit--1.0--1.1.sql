@@ -363,15 +363,6 @@ COMMENT ON COLUMN lead_audit.unwritten.entries IS
   'Number of entries that one committed transaction lacks.';
 
 CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.entry
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-
-ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER own_writes_only;
-
-COMMENT ON TRIGGER own_writes_only ON lead_audit.entry IS
-  'Refuses writes by others than lead_audit.';
-
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
   ON lead_audit.unwritten
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
 

@@ -4,7 +4,8 @@
 //! dump of a released version into this version.
 
 use acceptance::{
-    Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, unsealed, value,
+    Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, try_call,
+    unsealed, value,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -243,10 +244,9 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
         {
             std::thread::yield_now();
         }
-        for step in steps {
-            call(&mut admin, step);
-        }
+        let failed = steps.iter().find_map(|step| try_call(&mut admin, step).err());
         stop.store(true, Ordering::Relaxed);
+        assert_eq!(failed, None);
         writers.into_iter().map(|writer| writer.join().expect("each writer ends")).sum()
     });
     assert_eq!(version(&mut admin), THIS);
