@@ -199,45 +199,39 @@ COMMENT ON TRIGGER sealing_only ON lead_audit.tree IS
 COMMENT ON TRIGGER sealing_only ON lead_audit.open_gap IS
   'Refuses UPDATE, DELETE and TRUNCATE, except by sealing.';
 
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.checkpoint
+-- The triggers above refuse all other changes.
+CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.checkpoint
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-ALTER TABLE lead_audit.checkpoint ENABLE ALWAYS TRIGGER own_writes_only;
-COMMENT ON TRIGGER own_writes_only ON lead_audit.checkpoint IS
-  'Refuses writes by others than lead_audit.';
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.leaf_range
+ALTER TABLE lead_audit.checkpoint ENABLE ALWAYS TRIGGER own_inserts_only;
+COMMENT ON TRIGGER own_inserts_only ON lead_audit.checkpoint IS
+  'Refuses INSERT by others than lead_audit.';
+CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.leaf_range
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-ALTER TABLE lead_audit.leaf_range ENABLE ALWAYS TRIGGER own_writes_only;
-COMMENT ON TRIGGER own_writes_only ON lead_audit.leaf_range IS
-  'Refuses writes by others than lead_audit.';
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.tree_tile
+ALTER TABLE lead_audit.leaf_range ENABLE ALWAYS TRIGGER own_inserts_only;
+COMMENT ON TRIGGER own_inserts_only ON lead_audit.leaf_range IS
+  'Refuses INSERT by others than lead_audit.';
+CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.tree_tile
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-ALTER TABLE lead_audit.tree_tile ENABLE ALWAYS TRIGGER own_writes_only;
-COMMENT ON TRIGGER own_writes_only ON lead_audit.tree_tile IS
-  'Refuses writes by others than lead_audit.';
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.tree_edge
+ALTER TABLE lead_audit.tree_tile ENABLE ALWAYS TRIGGER own_inserts_only;
+COMMENT ON TRIGGER own_inserts_only ON lead_audit.tree_tile IS
+  'Refuses INSERT by others than lead_audit.';
+CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.tree_edge
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-ALTER TABLE lead_audit.tree_edge ENABLE ALWAYS TRIGGER own_writes_only;
-COMMENT ON TRIGGER own_writes_only ON lead_audit.tree_edge IS
-  'Refuses writes by others than lead_audit.';
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.tree
+ALTER TABLE lead_audit.tree_edge ENABLE ALWAYS TRIGGER own_inserts_only;
+COMMENT ON TRIGGER own_inserts_only ON lead_audit.tree_edge IS
+  'Refuses INSERT by others than lead_audit.';
+CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.tree
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-ALTER TABLE lead_audit.tree ENABLE ALWAYS TRIGGER own_writes_only;
-COMMENT ON TRIGGER own_writes_only ON lead_audit.tree IS
-  'Refuses writes by others than lead_audit.';
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.open_gap
+ALTER TABLE lead_audit.tree ENABLE ALWAYS TRIGGER own_inserts_only;
+COMMENT ON TRIGGER own_inserts_only ON lead_audit.tree IS
+  'Refuses INSERT by others than lead_audit.';
+CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.open_gap
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-ALTER TABLE lead_audit.open_gap ENABLE ALWAYS TRIGGER own_writes_only;
-COMMENT ON TRIGGER own_writes_only ON lead_audit.open_gap IS
-  'Refuses writes by others than lead_audit.';
-CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
-  ON lead_audit.inserted_entry
+ALTER TABLE lead_audit.open_gap ENABLE ALWAYS TRIGGER own_inserts_only;
+COMMENT ON TRIGGER own_inserts_only ON lead_audit.open_gap IS
+  'Refuses INSERT by others than lead_audit.';
+CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.inserted_entry
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
-ALTER TABLE lead_audit.inserted_entry ENABLE ALWAYS TRIGGER own_writes_only;
-COMMENT ON TRIGGER own_writes_only ON lead_audit.inserted_entry IS
-  'Refuses writes by others than lead_audit.';
+ALTER TABLE lead_audit.inserted_entry ENABLE ALWAYS TRIGGER own_inserts_only;
+COMMENT ON TRIGGER own_inserts_only ON lead_audit.inserted_entry IS
+  'Refuses INSERT by others than lead_audit.';

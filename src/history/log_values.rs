@@ -57,11 +57,7 @@ pub unsafe extern "C-unwind" fn lead_audit_new_values_of(
     unsafe {
         let [old, changed] = arguments(fcinfo);
         or_null(fcinfo, || {
-            let both = [parsed(old)?, parsed(changed)?];
-            // The library stores objects. A superuser can store anything.
-            if !both.iter().all(|jsonb| is_object(jsonb.cast_mut_ptr())) {
-                return None;
-            }
+            let both = objects([old, changed])?;
             direct_function_call_as_datum(pg_sys::jsonb_concat, &both.map(Some))
         })
     }
@@ -93,9 +89,8 @@ pub unsafe extern "C-unwind" fn lead_audit_diff_of(
             if length > LONGEST_FOR_DIFF {
                 return None;
             }
-            let both = [parsed(old)?, parsed(changed)?].map(|datum| datum.cast_mut_ptr());
-            // The library stores objects only, but a superuser can store any JSON in an entry.
-            both.iter().all(|&jsonb| is_object(jsonb)).then(|| diff(both[0], both[1]))
+            let [old, changed] = objects([old, changed])?;
+            Some(diff(old.cast_mut_ptr(), changed.cast_mut_ptr()))
         })
     }
 }
@@ -180,11 +175,21 @@ unsafe fn parsed(json: pg_sys::Datum) -> Option<pg_sys::Datum> {
     }
 }
 
+/// Returns both texts as jsonb if both are objects. The library stores objects only, but a superuser
+/// can store any JSON in an entry.
+///
 /// # Safety
-/// `jsonb` must point to a jsonb that is not toasted.
-unsafe fn is_object(jsonb: *mut pg_sys::Jsonb) -> bool {
-    // SAFETY: the header is part of the value.
-    unsafe { (*jsonb).root.header & pg_sys::JB_FOBJECT != 0 }
+/// Both must be detoasted json.
+unsafe fn objects(texts: [pg_sys::Datum; 2]) -> Option<[pg_sys::Datum; 2]> {
+    // SAFETY: both are detoasted json (see # Safety). `parsed` returns a new jsonb, whose header is
+    // part of the value.
+    unsafe {
+        let both = [parsed(texts[0])?, parsed(texts[1])?];
+        let is_object = |jsonb: &pg_sys::Datum| {
+            (*jsonb.cast_mut_ptr::<pg_sys::Jsonb>()).root.header & pg_sys::JB_FOBJECT != 0
+        };
+        both.iter().all(is_object).then_some(both)
+    }
 }
 
 /// Returns `{"column": {"old": …, "new": …}, …}` with one member for each changed value.

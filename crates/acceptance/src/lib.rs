@@ -42,7 +42,8 @@ pub use export::{PythonVerdict, python_verifier, verify_with_python};
 pub use leads::{add_leads, app_database, leads_database};
 pub use random::Random;
 pub use trail::{
-    Fault, assert_all_on, assert_intact, assert_trail_gives_table, faults, operations,
+    Fault, assert_all_on, assert_intact, assert_trail_gives_table, entries_above, faults,
+    last_entry, operations,
 };
 pub use tree::{assert_tree_whole, seal, unsealed};
 

@@ -115,6 +115,23 @@ pub fn operations(admin: &mut Session, table: &str) -> String {
     )
 }
 
+/// Returns these columns of all entries above an id, in the order of the ids. The values of an entry
+/// are separated by " | ".
+pub fn entries_above(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
+    let rows = admin.query(
+        &format!(
+            "SELECT concat_ws(' | ', {columns}) FROM lead_audit.log WHERE id > {above} ORDER BY id"
+        ),
+        &[],
+    );
+    rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
+}
+
+/// Returns the id of the last entry, or 0.
+pub fn last_entry(admin: &mut Session) -> i64 {
+    value(admin, "SELECT coalesce(max(id), 0) FROM lead_audit.entry")
+}
+
 /// Checks that each watched table has its audit triggers, that these are enabled, and that its
 /// state is "on".
 pub fn assert_all_on(admin: &mut Session) {

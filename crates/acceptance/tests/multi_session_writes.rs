@@ -3,7 +3,8 @@
 //! replication. Each test expects an exact list of entries.
 
 use acceptance::{
-    Cluster, Session, assert_intact, assert_trail_gives_table, call, sqlstate, value,
+    Cluster, Session, assert_intact, assert_trail_gives_table, call, entries_above, last_entry,
+    sqlstate, value,
 };
 use std::time::{Duration, Instant};
 
@@ -13,21 +14,6 @@ fn database(cluster: &Cluster, name: &str) -> Session {
     let mut admin = cluster.admin(name);
     call(&mut admin, "CREATE EXTENSION lead_audit");
     admin
-}
-
-/// Returns these columns of all entries above an id, in the order of the ids.
-fn entries(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
-    let rows = admin.query(
-        &format!(
-            "SELECT concat_ws(' | ', {columns}) FROM lead_audit.log WHERE id > {above} ORDER BY id"
-        ),
-        &[],
-    );
-    rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
-}
-
-fn last(admin: &mut Session) -> i64 {
-    value(admin, "SELECT coalesce(max(id), 0) FROM lead_audit.entry")
 }
 
 /// Waits until the session with this process id is waiting for a lock.
@@ -64,7 +50,7 @@ fn savepoints_and_deferred_work() {
     assert_eq!(sqlstate(&mut admin, "INSERT INTO t VALUES (5, 0), (4, 0)"), "23505");
     call(&mut admin, "ROLLBACK TO s; INSERT INTO t VALUES (6, 0); COMMIT");
     assert_eq!(
-        entries(&mut admin, "operation, row_key->'id', new_values->'n'", 0),
+        entries_above(&mut admin, "operation, row_key->'id', new_values->'n'", 0),
         ["INSERT | 1 | 0", "INSERT | 3 | 0", "UPDATE | 3 | 2", "INSERT | 4 | 0", "INSERT | 6 | 0"]
     );
     assert_trail_gives_table(&mut admin, "t");
@@ -76,7 +62,7 @@ fn savepoints_and_deferred_work() {
          CREATE FUNCTION derive() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO parent VALUES (NEW.parent + 100); RETURN NULL; END $$;
          CREATE CONSTRAINT TRIGGER later AFTER INSERT ON child DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION derive()",
     );
-    let above = last(&mut admin);
+    let above = last_entry(&mut admin);
     call(&mut admin, "BEGIN; INSERT INTO child VALUES (1, 1)");
     assert_eq!(sqlstate(&mut admin, "COMMIT"), "23503");
     call(
@@ -84,7 +70,7 @@ fn savepoints_and_deferred_work() {
         "BEGIN; INSERT INTO child VALUES (2, 2); INSERT INTO parent VALUES (2); COMMIT",
     );
     assert_eq!(
-        entries(&mut admin, "operation, table_name, row_key->'id'", above),
+        entries_above(&mut admin, "operation, table_name, row_key->'id'", above),
         ["INSERT | child | 2", "INSERT | parent | 2", "INSERT | parent | 102"]
     );
     assert_intact(&mut admin);
@@ -128,7 +114,7 @@ fn writers_that_meet_on_a_row() {
         ),
     ] {
         call(&mut admin, "DELETE FROM t; INSERT INTO t VALUES (1, 0, '')");
-        let above = last(&mut admin);
+        let above = last_entry(&mut admin);
         let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
         let pid = other.pid();
         call(&mut one, &format!("BEGIN; {first}"));
@@ -139,7 +125,7 @@ fn writers_that_meet_on_a_row() {
             waiting.join().expect("the second goes on");
         });
         assert_eq!(
-            entries(&mut admin, "operation, old_values->'n', new_values->'n'", above),
+            entries_above(&mut admin, "operation, old_values->'n', new_values->'n'", above),
             expected,
             "{first}; {second}"
         );
@@ -147,7 +133,7 @@ fn writers_that_meet_on_a_row() {
     // If a row has moved to another partition, an update that waited for the row fails with an
     // error of PostgreSQL.
     call(&mut admin, "INSERT INTO p VALUES (1, 0)");
-    let above = last(&mut admin);
+    let above = last_entry(&mut admin);
     let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
     let pid = other.pid();
     call(&mut one, "BEGIN; UPDATE p SET id = 11");
@@ -158,7 +144,7 @@ fn writers_that_meet_on_a_row() {
         assert_eq!(waiting.join().expect("the second ends"), "40001");
     });
     assert_eq!(
-        entries(&mut admin, "operation, table_name, row_key->'id'", above),
+        entries_above(&mut admin, "operation, table_name, row_key->'id'", above),
         ["UPDATE | p2 | 11"]
     );
     assert_trail_gives_table(&mut admin, "t");
@@ -264,10 +250,10 @@ fn ddl_of_another_session() {
         ),
     ] {
         let statements = i64::try_from(ddl.matches("ALTER TABLE").count()).expect("few");
-        let above = last(&mut admin);
+        let above = last_entry(&mut admin);
         call(&mut admin, ddl);
         call(&mut writer, "EXECUTE change('0'); SELECT put(1, '1')");
-        let written = entries(&mut admin, "operation, new_values::text", above);
+        let written = entries_above(&mut admin, "operation, new_values::text", above);
         assert_eq!(written.len() as i64, statements + 2, "{ddl}: {written:?}");
         assert!(
             written[..statements as usize].iter().all(|entry| entry == "DDL"),
@@ -285,7 +271,7 @@ fn ddl_of_another_session() {
     assert_eq!(history, 3 + 2 * 10, "under every key that the row has had");
     // Watching ends and begins again while the plan is cached. Then a table with the same name
     // takes the place of the table.
-    let above = last(&mut admin);
+    let above = last_entry(&mut admin);
     call(&mut admin, "SELECT lead_audit.disable('t')");
     call(&mut writer, "EXECUTE change('unseen')");
     call(&mut admin, "SELECT lead_audit.enable('t')");
@@ -296,7 +282,7 @@ fn ddl_of_another_session() {
     );
     call(&mut writer, "EXECUTE change('new')");
     assert_eq!(
-        entries(&mut admin, "operation, table_name, new_values->>'a'", above),
+        entries_above(&mut admin, "operation, table_name, new_values->>'a'", above),
         ["DDL | t", "DDL | t", "UPDATE | t | seen", "DDL | t", "UPDATE | t | new"]
     );
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('t', '1')"), 1);
@@ -316,7 +302,7 @@ fn partitions_detached_concurrently() {
     call(&mut admin, "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
     call(&mut admin, "INSERT INTO p1 VALUES (2); TRUNCATE p1");
     assert_eq!(
-        entries(&mut admin, "operation, table_name", 0),
+        entries_above(&mut admin, "operation, table_name", 0),
         ["INSERT | p1", "DDL | p1", "INSERT | p1", "TRUNCATE | p1"]
     );
     assert_eq!(
@@ -332,7 +318,7 @@ fn partitions_detached_concurrently() {
         &mut admin,
         "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11)",
     );
-    let above = last(&mut admin);
+    let above = last_entry(&mut admin);
     let (mut reader, mut other) = (cluster.admin("detached"), cluster.admin("detached"));
     let pid = other.pid();
     call(&mut reader, "BEGIN; SELECT * FROM p");
@@ -346,7 +332,7 @@ fn partitions_detached_concurrently() {
     });
     call(&mut admin, "INSERT INTO p2 VALUES (13)");
     assert_eq!(
-        entries(&mut admin, "operation, table_name", above),
+        entries_above(&mut admin, "operation, table_name", above),
         ["INSERT | p2", "DDL | p2", "INSERT | p2"]
     );
     assert_intact(&mut admin);
@@ -421,10 +407,10 @@ fn logical_replication_into_a_watched_table() {
             "TRUNCATE | p | 1",
         ];
         let columns = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
-        assert_eq!(entries(&mut admin, columns, 0), of_p, "preloaded: {preloaded}");
+        assert_eq!(entries_above(&mut admin, columns, 0), of_p, "preloaded: {preloaded}");
         // From now on these writes are recorded too, with the values of the rows.
         call(&mut admin, "SELECT lead_audit.enable('t', replica => true)");
-        let above = last(&mut admin);
+        let above = last_entry(&mut admin);
         call(
             &mut source,
             &format!(
@@ -434,7 +420,7 @@ fn logical_replication_into_a_watched_table() {
         );
         caught_up(&mut admin, 101);
         assert_eq!(
-            entries(
+            entries_above(
                 &mut admin,
                 &format!("{columns}, coalesce(new_values, old_values)->>'note'"),
                 above

@@ -1,7 +1,10 @@
 //! Roles that are not trusted use logical replication. The subscriber cannot know what their server
 //! sends, so everything that it sends must be recorded. Each test expects an exact list of entries.
 
-use acceptance::{Cluster, Session, assert_all_on, assert_intact, call, value, wait_until};
+use acceptance::{
+    Cluster, Session, assert_all_on, assert_intact, call, entries_above, last_entry, value,
+    wait_until,
+};
 use std::fs;
 use std::time::Duration;
 
@@ -123,21 +126,6 @@ fn counted(admin: &mut Session, above: i64) -> Vec<String> {
     rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
 }
 
-/// Returns these columns of the entries above an id, in the order of the ids.
-fn entries(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
-    let rows = admin.query(
-        &format!(
-            "SELECT concat_ws(' | ', {columns}) FROM lead_audit.log WHERE id > {above} ORDER BY id"
-        ),
-        &[],
-    );
-    rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
-}
-
-fn last(admin: &mut Session) -> i64 {
-    value(admin, "SELECT coalesce(max(id), 0) FROM lead_audit.entry")
-}
-
 const EVENT: &str = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
 
 /// The apply worker runs with session_replication_role = replica. Ordinary triggers do not fire in
@@ -155,14 +143,14 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
             "CREATE PUBLICATION by_root FOR TABLE t, p WITH (publish_via_partition_root = true)",
         );
         subscribe_as_app(&cluster, &mut admin, "by_root", &attacker, "on");
-        let mut copied = entries(&mut admin, EVENT, 0);
+        let mut copied = entries_above(&mut admin, EVENT, 0);
         copied.sort();
         assert_eq!(
             copied,
             ["INSERT | c | 2", "INSERT | p1 | 1", "INSERT | p2 | 11", "INSERT | t | 1"],
             "preloaded: {preloaded}"
         );
-        let above = last(&mut admin);
+        let above = last_entry(&mut admin);
         call(
             &mut source,
             "UPDATE t SET note = 'changed' WHERE id = 1; DELETE FROM c; UPDATE p SET id = 12 WHERE id = 1; DELETE FROM p WHERE id = 11;
@@ -182,7 +170,7 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
             "TRUNCATE | c | 0",
             "INSERT | t | 3",
         ];
-        assert_eq!(entries(&mut admin, EVENT, above), changes, "preloaded: {preloaded}");
+        assert_eq!(entries_above(&mut admin, EVENT, above), changes, "preloaded: {preloaded}");
         assert_eq!(
             value::<i64>(
                 &mut admin,
@@ -199,7 +187,7 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
         let modes: &[&str] =
             if version(&mut admin) >= 160_000 { &["on", "parallel"] } else { &["on"] };
         for mode in modes {
-            let above = last(&mut admin);
+            let above = last_entry(&mut admin);
             call(&mut source, "TRUNCATE t, p");
             // The writes that a superuser makes in the replica role in a session have no entries.
             call(
@@ -297,7 +285,7 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
                 format!("INSERT | t | {}", 3000 + n),
             ]
         };
-        let mut copied = entries(&mut admin, EVENT, 0);
+        let mut copied = entries_above(&mut admin, EVENT, 0);
         copied.sort();
         assert_eq!(
             copied,
@@ -309,14 +297,14 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
             .concat(),
             "preloaded: {preloaded}"
         );
-        let above = last(&mut admin);
+        let above = last_entry(&mut admin);
         call(
             &mut source,
             "INSERT INTO plain VALUES (2, 'nest'); UPDATE t SET note = 'x'; DELETE FROM t; TRUNCATE t, p; INSERT INTO t VALUES (9, 'marker')",
         );
         wait_until(&mut admin, LONGEST, "SELECT count(*) = 1 FROM t WHERE id = 9");
         assert_eq!(
-            entries(&mut admin, EVENT, above),
+            entries_above(&mut admin, EVENT, above),
             [&nested(2)[..], &["TRUNCATE | p1 | 1".to_owned(), "TRUNCATE | p2 | 1".to_owned()]]
                 .concat(),
             "preloaded: {preloaded}"
@@ -337,14 +325,14 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
              ALTER TABLE plain ADD CHECK
                (note <> 'cursor' OR cursor_to_xml(public.open_cursor(id), 9, true, true, '') IS NOT NULL)",
         );
-        let above = last(&mut admin);
+        let above = last_entry(&mut admin);
         call(
             &mut source,
             "INSERT INTO plain VALUES (5, 'cursor'); INSERT INTO t VALUES (10, 'marker')",
         );
         wait_until(&mut admin, LONGEST, "SELECT count(*) = 1 FROM t WHERE id = 10");
         assert_eq!(
-            entries(&mut admin, EVENT, above),
+            entries_above(&mut admin, EVENT, above),
             ["UPDATE | t | 9", "INSERT | t | 3005"],
             "preloaded: {preloaded}"
         );

@@ -51,7 +51,8 @@ pub(super) struct Said {
     pub signers: Option<Signers>,
 }
 
-/// What is kept of an entry, or of the record that stands in its place.
+/// The facts about one entry that its batch keeps. If a record takes the place of the entry, they are
+/// those of the record.
 struct Arrival {
     id: Option<i64>,
     line: u64,

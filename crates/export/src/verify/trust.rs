@@ -17,7 +17,7 @@ pub struct Known {
     pub from: String,
 }
 
-/// What the verifier knows from other sources than the export. All of it is trusted.
+/// The facts that the verifier takes from other sources than the export, and trusts.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     /// Public keys of the log. Each checkpoint must be signed by one of these keys.
