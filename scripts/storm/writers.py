@@ -95,6 +95,7 @@ class Writer(threading.Thread):
         self.random = random.Random(seed * 1000 + number)
         self.requests = 0
         self.request = ""
+        self.doing = "transaction"  # what the session does, for the message of an error
         self.fault: BaseException | None = None
         self.writes: list[tuple[int, Callable[[Connection], None]]] = [
             (8, self.insert),
@@ -129,6 +130,7 @@ class Writer(threading.Thread):
             (2, self.index),
             (1, self.constraint),
             (1, self.comment),
+            (1, self.grant),
             (1, self.logged),
             (1, self.partition_of),
             (1, self.create_as),
@@ -236,8 +238,10 @@ class Writer(threading.Thread):
     def step(self, session: Connection) -> None:
         steps = self.writes if self.random.random() < 0.88 else self.ddl
         step = self.random.choices([step for _, step in steps], [weight for weight, _ in steps])[0]
+        self.doing = step.__name__
         step(session)
         self.shared.done[step.__name__] += 1
+        self.doing = "transaction"
 
     def note(self, error: psycopg.Error) -> None:
         code = error.sqlstate or type(error).__name__
@@ -245,7 +249,9 @@ class Writer(threading.Thread):
         # Messages that differ only in numbers are counted as the same message.
         message = error.diag.message_primary or (str(error).splitlines() or [""])[0]
         context = " [lead_audit]" if "lead_audit" in (error.diag.context or "") else ""
-        self.shared.messages[f"{code} {re.sub('[0-9]+', 'N', message)}{context}"] += 1
+        message = f"{code} {re.sub('[0-9]+', 'N', message)} ({self.doing}){context}"
+        self.shared.messages[message] += 1
+        self.doing = "transaction"
 
     # ---- rows -----------------------------------------------------------------------------------
 
@@ -635,12 +641,14 @@ class Writer(threading.Thread):
             self.random.choice(
                 [
                     f"COMMENT ON TABLE {table} IS 'c'",
-                    f"GRANT SELECT ON {table} TO smith",
                     f"ANALYZE {table}",
                     f"ALTER TABLE {table} SET (fillfactor = {self.random.randint(50, 100)})",
                 ]
             )
         )
+
+    def grant(self, session: Connection) -> None:
+        session.execute(f"GRANT SELECT ON {self.table()} TO smith")
 
     def logged(self, session: Connection) -> None:
         session.execute(
