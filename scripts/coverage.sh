@@ -21,8 +21,8 @@ cd "$ROOT"
 # The acceptance tests that are measured. Unlike the in-database tests, they preload the library
 # and use real clients. One test of queue_flood kills servers, and is skipped below.
 ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers
-  checkpoints preload two_phase standby application_role multi_session_writes column_changes
-  upgrade lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
+  checkpoints library_loading two_phase standby application_role multi_session_writes
+  changed_columns upgrade lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
 
 out=$TARGET/coverage
 profiles=$STATE/coverage-profiles # the server's user writes there

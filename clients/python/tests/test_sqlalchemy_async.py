@@ -199,7 +199,7 @@ async def test_tasks_that_share_a_connection(
     assert whose == [(f"u{number}", f"u{number}", 10) for number in range(8)]
 
 
-async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
+async def test_a_task_that_is_cancelled_while_it_waits_for_the_connection(
     engine: AsyncEngine, database: Database
 ) -> None:
     """SQLAlchemy drops the connection, so the other tasks lose it. None may wait forever."""
@@ -228,9 +228,9 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
     assert ("after", "after") in whose and all(user == id for user, id in whose)
 
 
-def test_turns() -> None:
-    """If a waiting task is cancelled, even right after waking, the next task gets the turn."""
-    from lead_audit.turns import Turns
+def test_task_lock() -> None:
+    """If a waiting task is cancelled, even right after waking, the next task gets the lock."""
+    from lead_audit.task_lock import TaskLock
 
     async def run() -> list[str]:
         import greenlet
@@ -241,11 +241,11 @@ def test_turns() -> None:
         )  # the first before SQLAlchemy 2.1, the second from 2.1 on
 
         assert greenlet
-        turns, order, is_inside = Turns(), [], False
+        lock, order, is_inside = TaskLock(), [], False
 
         def work(name: str) -> None:
             nonlocal is_inside
-            with turns.turn(await_only), turns.turn(await_only):
+            with lock.hold(await_only), lock.hold(await_only):
                 assert not is_inside
                 is_inside = True
                 await_only(asyncio.sleep(0.01))

@@ -7,7 +7,7 @@ request. `alembic` watches tables, and `trail` reads the trail.
 
 from .client_address import TrustedProxies
 from .context import AuditContext, audit_context, detached, identify, request_context
-from .missing import MissingContext
+from .missing_context import MissingContext
 
 __all__ = [
     "AuditContext",

@@ -23,7 +23,7 @@ from collections.abc import Awaitable
 from typing import Any, Callable, Final, Optional
 
 from .context import AuditContext
-from .dbapi import is_pipelined, is_psycopg2
+from .drivers import is_pipelined, is_psycopg2
 from .set_config import ascii_only, set_config, set_config_text
 from .statements import Analysis, analyze
 

@@ -15,11 +15,11 @@ from typing import Any, Callable, Final, Optional
 
 from .autocommit import combining_cursor, inserting_cursor
 from .catalog import Catalog
-from .connection_state import ConnectionState
 from .context import AuditContext, current_for_write, is_finding_user, known, outlived
-from .dbapi import ACTIVE, FAILED, IDLE, own_transaction
-from .missing import Reporter
+from .drivers import ACTIVE, FAILED, IDLE, own_transaction
+from .missing_context import Reporter
 from .statements import Access, Analysis, analyze
+from .tracked_context import TrackedContext
 
 logger = logging.getLogger("lead_audit")
 
@@ -49,7 +49,7 @@ class Execution:
 
     def __init__(
         self,
-        state: ConnectionState,
+        state: TrackedContext,
         catalog: Catalog,
         reporter: Reporter,
         cursor: Any,

@@ -22,12 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from .catalog import Catalog
-from .connection_state import ConnectionState
 from .context import AuditContext
-from .dbapi import IDLE, driver_for
+from .drivers import IDLE, driver_for
 from .execution import Execution
-from .missing import OnMissing, Reporter
-from .turns import Turns
+from .missing_context import OnMissing, Reporter
+from .task_lock import TaskLock
+from .tracked_context import TrackedContext
 from .watching import watch
 
 __all__ = ["apply_context", "attach", "detach", "watch"]
@@ -36,7 +36,7 @@ logger = logging.getLogger("lead_audit")
 
 # Keys in the `info` dict of a pooled connection. SQLAlchemy empties this dict on a reconnect.
 _STATE: Final = "lead_audit"
-_TURNS: Final = "lead_audit_turns"
+_TASK_LOCK: Final = "lead_audit_task_lock"
 
 
 class _Attached(NamedTuple):
@@ -274,7 +274,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
             finally:
                 cursor._cursor = driven
 
-        with _turns(info).turn(lambda waiter: dbapi.run_async(lambda connection: waiter)):
+        with _task_lock(info).hold(lambda waiter: dbapi.run_async(lambda connection: waiter)):
             one = Execution(state, catalog, reporter, driven, statement, many, execute_async)
             one.is_server_side = context._is_server_side
             one.run()
@@ -295,21 +295,21 @@ def _execute(
     getattr(dialect, event_name)(cursor, statement, *arguments)
 
 
-def _turns(info: Any) -> Turns:
-    found: Optional[Turns] = info.get(_TURNS)
+def _task_lock(info: Any) -> TaskLock:
+    found: Optional[TaskLock] = info.get(_TASK_LOCK)
     if found is None:
-        found = info[_TURNS] = Turns()
+        found = info[_TASK_LOCK] = TaskLock()
     return found
 
 
 # ---- the state of a connection ------------------------------------------------------------------
 
 
-def _state(info: Any, dbapi: Any) -> ConnectionState:
+def _state(info: Any, dbapi: Any) -> TrackedContext:
     """Returns the state of a connection, which is stored in the info of its pool record."""
-    state: Optional[ConnectionState] = info.get(_STATE)
+    state: Optional[TrackedContext] = info.get(_STATE)
     if state is None:
-        state = info[_STATE] = ConnectionState(driver_for(dbapi))
+        state = info[_STATE] = TrackedContext(driver_for(dbapi))
     return state
 
 

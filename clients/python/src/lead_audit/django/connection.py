@@ -12,10 +12,10 @@ from typing import Any, Callable, Optional
 
 from lead_audit.autocommit import as_text
 from lead_audit.catalog import Catalog
-from lead_audit.connection_state import ConnectionState
-from lead_audit.dbapi import IDLE, driver_for
+from lead_audit.drivers import IDLE, driver_for
 from lead_audit.execution import Execution
-from lead_audit.missing import Reporter
+from lead_audit.missing_context import Reporter
+from lead_audit.tracked_context import TrackedContext
 
 from .options import options
 
@@ -43,7 +43,7 @@ class ContextWrapper:
 
     def __init__(self) -> None:
         self._raw: Any = None
-        self._state: Any = None  # the ConnectionState that belongs to `_raw`
+        self._state: Any = None  # the TrackedContext that belongs to `_raw`
 
     def __call__(
         self,
@@ -56,7 +56,7 @@ class ContextWrapper:
         connection = context["connection"]
         raw = connection.connection
         if raw is not self._raw:
-            self._raw, self._state = raw, ConnectionState(driver_for(raw))
+            self._raw, self._state = raw, TrackedContext(driver_for(raw))
         cursor = context["cursor"]  # Django's wrapper around the driver's cursor
         driven = cursor.cursor
 

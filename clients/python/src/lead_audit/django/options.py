@@ -8,7 +8,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from lead_audit.client_address import X_FORWARDED_FOR
-from lead_audit.missing import OnMissing
+from lead_audit.missing_context import OnMissing
 from lead_audit.request import REQUEST_ID_HEADER
 
 

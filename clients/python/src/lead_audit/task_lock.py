@@ -1,7 +1,8 @@
 """Lets one statement at a time run on an async connection that several tasks share.
 
 The client sends first the context and then the statement. The driver locks the connection for each
-of the two separately. Without turns, another task could execute a statement between them.
+of the two separately. Without the lock of this module, another task could execute a statement
+between the context and the statement.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from contextlib import contextmanager
 from typing import Any, Callable, Deque, Iterator, Optional
 
 
-class Turns:
-    """The turns of tasks on one connection, in one event loop.
+class TaskLock:
+    """A lock of one connection, for the tasks of one event loop.
 
-    A task that already has the turn may enter the block again.
+    The task that holds the lock can take the lock again.
     """
 
     __slots__ = ("_task", "_waiting")
@@ -25,10 +26,10 @@ class Turns:
         self._waiting: Deque[asyncio.Future[None]] = deque()
 
     @contextmanager
-    def turn(self, wait: Callable[[Any], Any]) -> Iterator[None]:
-        """A block that only one task at a time can enter. wait: awaits its argument from sync code.
+    def hold(self, wait: Callable[[Any], Any]) -> Iterator[None]:
+        """Holds the lock during a block. If another task holds the lock, the call waits.
 
-        The call waits only if another task has the turn.
+        wait: a function that awaits its argument from sync code.
         """
         task = asyncio.current_task()
         if task is not None and task is self._task:
@@ -51,7 +52,7 @@ class Turns:
         except BaseException:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif self._task is None:  # this task was given the turn, and passes it on
+            elif self._task is None:  # this task was woken to take the lock: wake the next one
                 self._wake_next()
             raise
 

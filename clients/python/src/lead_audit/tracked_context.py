@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .context import EMPTY, AuditContext
-from .dbapi import Driver
+from .drivers import Driver
 from .statements import Kind, Statement
 
 
-class ConnectionState:
+class TrackedContext:
     """The state of one connection. If `context` is None, it is unknown and must be set again."""
 
     __slots__ = ("driver", "context", "activity", "_savepoints")
