@@ -1,6 +1,7 @@
-//! Writes the export of an invented log to standard output, for bench/export.py. The argument is
-//! the number of entries. Each entry is an UPDATE of a lead. Each signed checkpoint seals a
-//! thousand entries. The public key is written to standard error.
+//! Writes the export of an invented log to standard output, for bench/export.py. The program's
+//! argument is the number of entries. Each entry of the log is an UPDATE of a lead. Each checkpoint
+//! is signed and seals a thousand entries. The program writes the public key of the log to standard
+//! error.
 
 use export::write::{
     Compression, HistoryWriter, Output, StoredCheckpoint, StoredEntry, read_stored,

@@ -1,6 +1,6 @@
-//! Reads the columns of an entry back from its preimage. Checks that a row of `lead_audit.entry`
-//! can have this preimage, and that the stored checksum matches. This is the hot loop of
-//! verification: the code neither allocates nor builds a tree of JSON values.
+//! Reads the columns of an entry from its preimage. Checks that the preimage is valid for a row of
+//! `lead_audit.entry`, and that the stored checksum matches the preimage. Verification runs this
+//! code once for each entry, so the code neither allocates memory nor builds a tree of JSON values.
 
 use ledger::canonical::members;
 use ledger::{ColumnType, Entry, EntryColumn, FORMAT, Fault, KeyChange, time};
@@ -11,7 +11,8 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EntryFault {
-    /// An unknown column. This version cannot judge an entry that has one.
+    /// An unknown column. This version of the program cannot judge an entry that has an unknown
+    /// column.
     #[error("it has a column {0:?}, which format {FORMAT} does not have")]
     UnknownColumn(String),
     /// A column that is never NULL is missing.
@@ -26,37 +27,39 @@ pub enum EntryFault {
 }
 
 impl EntryFault {
-    /// Returns whether the fault means only that this version does not know some part of the entry.
+    /// Returns whether the fault is only an unknown column or an unknown format. A later version of
+    /// the program can know this column or format.
     pub fn is_unknown(&self) -> bool {
         matches!(self, EntryFault::UnknownColumn(_) | EntryFault::Columns(Fault::UnknownFormat(_)))
     }
 }
 
-/// The columns in the order of the preimage.
+/// The columns of an entry without the checksum, in the order of the preimage.
 const COLUMNS: [EntryColumn; EntryColumn::COUNT - 1] = EntryColumn::IN_PREIMAGE;
 
 /// The verdict on an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// The entry's id; None if it cannot be read.
+    /// The entry's id. None if the preimage has no valid id.
     pub id: Option<i64>,
     /// The SHA-256 of the preimage.
     pub computed: [u8; 32],
-    /// The first fault, in the order of `docs/FORMAT.md`, section 7.
+    /// The first fault of the entry, in the order of `docs/FORMAT.md`, section 7.
     pub fault: Option<EntryFault>,
-    /// The change of the log's key or origin, if the entry is a KEY entry without faults.
+    /// The change of the log's key or origin that the entry records. None if the entry has a fault
+    /// or is not a KEY entry.
     pub key_change: Option<Box<KeyChange>>,
 }
 
 /// Judges an entry by its preimage and its stored checksum. The preimage must be a canonical JSON
-/// object. Reports the first fault in the order of `docs/FORMAT.md`, section 7. Empties `scratch`,
-/// which the caller can reuse for the next entry.
+/// object. Reports only the first fault, in the order of `docs/FORMAT.md`, section 7. Empties the
+/// buffer `scratch`, which the caller can reuse for the next entry.
 pub fn judge_entry(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> Judged {
     judge(preimage, checksum, scratch).0
 }
 
-/// Judges an entry as [`judge_entry`] does, but from a text that only begins with a canonical JSON
-/// object. None if more text follows after the object.
+/// Judges the entry whose preimage is the canonical JSON object at the beginning of `preimage`.
+/// Returns None if more text follows after the object.
 pub(crate) fn judge_whole_entry(
     preimage: &str,
     checksum: &[u8; 32],
@@ -66,17 +69,17 @@ pub(crate) fn judge_whole_entry(
     (length == preimage.len()).then_some(judged)
 }
 
-/// Judges an entry. Also returns the length of its JSON object in bytes.
+/// Judges an entry. Returns the verdict, and the length of the entry's JSON object in bytes.
 fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged, usize) {
     let computed: [u8; 32] = Sha256::digest(preimage.as_bytes()).into();
     let mut entry = Entry { format: 0, ..Entry::default() };
     let Columns { id, fault, length } = read_columns(preimage, &mut entry);
     let details = entry.details.filter(|_| entry.operation == KeyChange::OPERATION);
     let fault = match fault {
-        // In every format the checksum covers the preimage. If the checksum does not match, the
-        // entry was changed, even if only its `format` differs.
+        // In every format the checksum covers the preimage. A checksum that does not match shows
+        // that the entry was changed, even if only its `format` was changed.
         _ if computed != *checksum => Some(Fault::Checksum { stored: *checksum, computed }.into()),
-        // In an unknown format, the other columns have no known meaning.
+        // If the format is unknown, this version cannot interpret the other columns.
         _ if entry.format != FORMAT && format_of(preimage).is_some() => {
             Some(Fault::UnknownFormat(entry.format).into())
         }
@@ -88,12 +91,12 @@ fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged,
     (Judged { id, computed, fault, key_change }, length)
 }
 
-/// The results of reading an entry's columns.
+/// The result of [`read_columns`].
 struct Columns {
     id: Option<i64>,
-    /// The first fault.
+    /// The first fault of the columns.
     fault: Option<EntryFault>,
-    /// Length of the JSON object in bytes.
+    /// Length of the entry's JSON object in bytes.
     length: usize,
 }
 
@@ -101,13 +104,13 @@ fn format_of(preimage: &str) -> Option<i16> {
     members(preimage).find(|(name, _)| *name == "format").and_then(|(_, value)| value.parse().ok())
 }
 
-/// Reads the columns of an entry. Stores in `entry` the columns that the check of the key hashes
-/// needs.
+/// Reads the columns of an entry from its preimage. Stores in `entry` the columns that the check of
+/// the key hashes needs.
 fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     let (mut id, mut fault) = (None, None);
-    // The length of an empty object is two bytes.
+    // The empty object `{}` has two bytes.
     let mut length = 2;
-    // An unknown column must not hide a fault, so a fault found later replaces the unknown column.
+    // An unknown column must not hide a fault, so a later fault replaces the unknown column.
     let is_open = |found: &Option<EntryFault>| found.as_ref().is_none_or(EntryFault::is_unknown);
     let missing = |found: &mut Option<EntryFault>, skipped: &[EntryColumn]| {
         if let Some(column) = skipped.iter().find(|column| column.is_required())
@@ -118,10 +121,10 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     };
     let mut next = 0;
     for (name, value) in members(preimage) {
-        // `value` is a slice of the preimage, so its position gives the length up to its end. One
-        // brace follows after the last value.
+        // `value` is a slice of the preimage, so its address shows at which byte of the preimage
+        // the value begins. The `1` counts the brace that follows after the last value.
         length = value.as_ptr() as usize - preimage.as_ptr() as usize + value.len() + 1;
-        // The members are in the order of `COLUMNS`.
+        // A valid preimage has its members in the order of `COLUMNS`.
         let Some(ahead) = COLUMNS[next..].iter().position(|column| column.name() == name) else {
             if fault.is_none() {
                 fault = Some(EntryFault::UnknownColumn(crate::unescape(name).unwrap_or_default()));
@@ -143,7 +146,8 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
             EntryColumn::Format => entry.format = value.parse().unwrap_or_default(),
             EntryColumn::KeyHash => entry.key_hash = value.parse().ok(),
             EntryColumn::PreviousKeyHash => entry.previous_key_hash = value.parse().ok(),
-            // Only the operations UPDATE and KEY matter here, and neither word contains escapes.
+            // The checks depend only on the operations UPDATE and KEY, and neither word contains
+            // escapes.
             EntryColumn::Operation => entry.operation = inside(value),
             EntryColumn::RowKey => entry.row_key = Some(value),
             EntryColumn::RowValues => entry.row_values = Some(value),
@@ -155,9 +159,9 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     Columns { id, fault, length }
 }
 
-/// Returns whether `value`, a canonical JSON value, is valid for a column of this type.
+/// Returns whether `value`, a canonical JSON value, is valid for a column of type `column_type`.
 fn is_of(column_type: ColumnType, value: &str) -> bool {
-    // `parse` accepts every canonical integer in its range, and refuses fractions.
+    // `str::parse` accepts every canonical integer in the range of the type, and refuses fractions.
     match column_type {
         ColumnType::Int2 => value.parse::<i16>().is_ok(),
         ColumnType::Int4 => value.parse::<i32>().is_ok(),
@@ -198,10 +202,10 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     Some(uuid)
 }
 
-/// Returns whether a text is a timestamp as `ledger` writes it.
+/// Returns whether a text is a timestamp in the form that the crate `ledger` writes.
 fn is_instant(text: &str) -> bool {
-    // YYYY-MM-DDTHH:MM:SS.ffffffZ is the form of every realistic timestamp, so it is checked
-    // directly.
+    // Timestamps of the years 0000 to 9999 have the form YYYY-MM-DDTHH:MM:SS.ffffffZ. This function
+    // checks this form itself, because `instant` is slower.
     let Ok(bytes) = <&[u8; 27]>::try_from(text.as_bytes()) else { return instant(text).is_some() };
     let shape = b"dddd-dd-ddTdd:dd:dd.ddddddZ";
     if !bytes
@@ -228,8 +232,8 @@ fn is_instant(text: &str) -> bool {
         && number(17..19) < 60
 }
 
-/// Parses a timestamp to microseconds since 2000. None unless `ledger` writes the result as the
-/// same text.
+/// Parses a timestamp to microseconds since the year 2000. Returns None if the crate `ledger`
+/// writes this timestamp as another text.
 pub(crate) fn instant(text: &str) -> Option<i64> {
     match text {
         "infinity" => return Some(time::INFINITY),
@@ -246,8 +250,8 @@ pub(crate) fn instant(text: &str) -> Option<i64> {
     if year.abs() > 1_000_000 || !(1..=12).contains(&month) {
         return None;
     }
-    // Computes days since 2000-01-01 with years that begin in March: the inverse of the calendar
-    // computation in `ledger`.
+    // Computes the days since 2000-01-01. Years begin in March here, as in the inverse computation
+    // in the crate `ledger`.
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
         + year.div_euclid(400)
@@ -413,8 +417,8 @@ mod tests {
             }
         }
 
-        /// An honest entry has no fault. Entries with other values get the same verdict as from
-        /// `ledger`.
+        /// If the checksum of an entry is correct, `judge_entry` reports the same fault, or the same
+        /// absence of faults, as the crate `ledger`.
         #[test]
         fn as_ledger_judges(
             id in any::<i64>(),

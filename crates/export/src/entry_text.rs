@@ -2,8 +2,8 @@
 
 use ledger::canonical::{members, unescape};
 
-/// The columns of an entry that are not NULL, by name. String values are unescaped. All other
-/// values keep the form in which they are written in the preimage.
+/// The columns of an entry that are not NULL, by name. String values are unescaped. Other values
+/// keep the text that they have in the preimage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryColumns(pub Vec<(String, String)>);
 
@@ -22,7 +22,7 @@ impl EntryColumns {
         )
     }
 
-    /// Returns the value of a column. None if the column is NULL.
+    /// Returns the value of a column. Returns None if the column is NULL.
     pub fn get(&self, column: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
     }

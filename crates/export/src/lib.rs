@@ -1,15 +1,16 @@
-//! Exports of the audit trail: `docs/FORMAT.md`, "The export", in Rust, independent of PostgreSQL.
+//! Writes, reads and verifies exports of the audit trail, without PostgreSQL. `docs/FORMAT.md`,
+//! "The export", defines their format.
 //!
-//! An export consists of lines of canonical JSON. A verifier trusts an export only because of its
-//! signed checkpoints, or because of a checkpoint that the verifier had before. All other parts are
-//! untrusted. This crate reads hostile files: [`read::Limits`] bounds the memory, no code recurses,
-//! and all text from a file is escaped before it is shown.
+//! An export consists of lines of canonical JSON. A verifier trusts only the signed checkpoints of
+//! an export, and checkpoints that the verifier had before. The verifier trusts no other part of an
+//! export. This crate reads hostile files. [`read::Limits`] bounds the memory, no function calls
+//! itself, and all text from a file is escaped before it is shown.
 //!
-//! * [`Record`] – the content of one line
-//! * [`write`] – writes lines to a file, plain or compressed, and continues an interrupted file
-//! * [`read`] – reads lines from a file, plain or compressed, in blocks
-//! * [`verify`] – judges the lines: reports each fault with the entry's id, and reports undecided
-//!   questions
+//! * [`Record`] – the content of one line of an export
+//! * [`write`] – writes lines to a plain or compressed file, and continues an interrupted file
+//! * [`read`] – reads lines in blocks from a plain or compressed file
+//! * [`verify`] – judges the lines, and reports each fault with the entry's id and each question
+//!   that remains undecided
 
 mod columns;
 mod entry_text;

@@ -1,5 +1,5 @@
-//! Reads a plain or compressed file in blocks of whole lines. The memory is bounded, independent of
-//! the size of the file.
+//! Reads a plain or compressed file in blocks of whole lines. The memory for reading does not
+//! depend on the size of the file.
 
 mod blocks;
 mod source;

@@ -1,12 +1,12 @@
-//! Judges exports: compares every line of every file with the keys and checkpoints that the
+//! Verifies exports: checks every line of every file against the keys and checkpoints that the
 //! verifier trusts.
 //!
-//! Lines are read in blocks. Each line is parsed and hashed on its own, in parallel ([`line`]). The
-//! lines are then processed in sequence ([`chain`], [`batch`]). The sequential part decides which
-//! checkpoint includes an entry and whether the entry is the expected one, and computes the tree's
-//! right edge. An honest entry is dropped as soon as its leaf is appended to the edge. If a
-//! checkpoint's entries have a fault, they are kept until the last one was read, to describe the
-//! fault.
+//! The verifier reads lines in blocks. [`line`] parses and hashes each line separately, so many
+//! lines can be processed in parallel. [`chain`] and [`batch`] process the lines in sequence. They
+//! decide which checkpoint includes an entry and whether the entry is the expected one, and they
+//! compute the tree's right edge. An entry without a fault is dropped from memory when its leaf is
+//! appended to the right edge. If an entry is unexpected, the verifier keeps the further entries of
+//! the same checkpoint, to describe the fault when all were read.
 
 mod batch;
 mod chain;

@@ -1,8 +1,8 @@
-//! Writes exports to a plain or compressed file, with the records in the order of `docs/FORMAT.md`.
-//! Continues an interrupted file.
+//! Writes exports to plain or compressed files. The records have the order that `docs/FORMAT.md`
+//! defines. Can continue the file of an interrupted export.
 //!
-//! Verifiers do not trust the writer. If the stored data are inconsistent, the writer writes them
-//! as they are, and adds enough data to identify the entry.
+//! Verifiers do not trust the writer. If the stored data are inconsistent, the writer writes the
+//! data as they are stored, and adds the values that identify the entry.
 
 mod history;
 mod output;

@@ -1,6 +1,6 @@
-//! Tests the examples in docs/FORMAT.md, section 18, which
-//! `verifiers/python/tests/tree_examples.py` generates. This crate must find the examples intact,
-//! must find a change in them, and must write them byte for byte.
+//! Tests the examples of exports in docs/FORMAT.md, section 18, which
+//! `verifiers/python/tests/tree_examples.py` generates. The crate `export` must find the examples
+//! intact, must find changes in them, and must write the same bytes.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn page() -> String {
         .unwrap()
 }
 
-/// Returns the contents of the page's fenced blocks with this info string.
+/// Returns the contents of the fenced blocks in docs/FORMAT.md that have this info string.
 fn blocks(info: &str) -> Vec<String> {
     let (page, fence) = (page(), format!("\n```{info}\n"));
     let blocks = page.split(&fence).skip(1);
@@ -38,7 +38,8 @@ fn block(info: &str) -> String {
     blocks.remove(0)
 }
 
-/// Returns a value from the first key block of section 14.
+/// Returns a value from the first block with the info string `text key` in docs/FORMAT.md, section
+/// 14.
 fn key(what: &str) -> String {
     let block = &blocks("text key")[0];
     block.lines().find_map(|line| line.strip_prefix(what)).unwrap().trim().to_owned()
@@ -67,7 +68,7 @@ fn trust(key_known: bool, kept: &[&str]) -> Trust {
     trust
 }
 
-/// The log of section 15: preimages with their checksums, leaves and tiles.
+/// The log of docs/FORMAT.md, section 15: preimages with their checksums, leaves and tiles.
 struct Log {
     entries: Vec<(String, Hash)>,
     leaves: Vec<Hash>,
@@ -76,7 +77,7 @@ struct Log {
 }
 
 fn log() -> Log {
-    // Examples 1, 2, 3, 4 and 6 are sealed. Example 5 is not.
+    // The checkpoint seals the examples 1, 2, 3, 4 and 6, and does not seal example 5.
     let (preimages, hashes) = (blocks("text preimage"), blocks("text hashes"));
     let checksum = |block: &str| -> Hash {
         let line = block.lines().find_map(|line| line.strip_prefix("checksum")).unwrap();
@@ -118,7 +119,7 @@ impl Log {
     }
 }
 
-/// 2026-01-01T00:00:00Z, in microseconds since 2000.
+/// The time 2026-01-01T00:00:00Z, in microseconds since 2000.
 const NEW_YEAR: i64 = 9_497 * 86_400_000_000;
 
 fn header(kind: Kind, selection: Option<&str>) -> Header {

@@ -1,4 +1,4 @@
-//! Changes exports at random. Verification must never call a changed export intact, and must always
+//! Changes exports at random. Verification must never find a changed export intact, and must always
 //! find an honest export intact.
 
 mod common;
@@ -8,16 +8,16 @@ use export::verify::{Trust, Verdict};
 use export::{CheckpointRecord, Header, Record};
 use proptest::prelude::*;
 
-/// Generates logs of up to three checkpoints, in which transactions overlapped, rolled back or are
-/// not sealed yet.
+/// Generates logs of at most three checkpoints. The transactions of these logs overlapped, rolled
+/// back or are not sealed yet.
 fn logs() -> impl Strategy<Value = Log> {
     prop::collection::vec((prop::sample::select(vec![0usize, 1, 1, 2, 3]), any::<bool>()), 1..40)
         .prop_map(|fates| {
             let mut log = Log::new();
             let mut batches = [Vec::new(), Vec::new(), Vec::new()];
             for (id, (fate, _)) in (1..).zip(&fates) {
-                // The value 0 means that the transaction was rolled back. Other values are the
-                // number of the checkpoint that contains the id.
+                // The value 0 stands for a transaction that rolled back. Any other value is the
+                // number of the checkpoint that seals the id.
                 if let Some(batch) = fate.checked_sub(1) {
                     batches[batch].push(id);
                 }
@@ -33,7 +33,7 @@ fn logs() -> impl Strategy<Value = Log> {
         })
 }
 
-/// Returns a line without the fields that are not verified.
+/// Returns a line without the members that verification ignores.
 fn essence(line: &str) -> String {
     let mut out = Vec::new();
     match Record::parse(line.as_bytes()) {
@@ -52,7 +52,7 @@ fn differs(a: &str, b: &str) -> bool {
     a.lines().map(essence).ne(b.lines().map(essence))
 }
 
-/// Returns whether a byte is part of the signatures of a note.
+/// Returns whether the byte at position `at` belongs to the signatures of a note.
 fn below_a_note(text: &str, at: usize) -> bool {
     let start =
         text.as_bytes()[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -68,7 +68,8 @@ fn trusts(log: &Log) -> Vec<Trust> {
 }
 
 proptest! {
-    // The default is few cases. If PROPTEST_CASES is set, proptest's own configuration is used.
+    // By default, each test runs few cases. If PROPTEST_CASES is set, each test runs with the
+    // configuration of proptest itself.
     #![proptest_config(if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default() } else { ProptestConfig::with_cases(60) })]
 
     #[test]
@@ -78,11 +79,12 @@ proptest! {
             prop_assert_eq!(outcome.named(), vec![], "{}", outcome.shown());
             prop_assert_eq!(outcome.verdict(), Verdict::Intact);
         }
-        // Verifies the history in two pieces, split at each checkpoint.
+        // Splits the history at each checkpoint, and verifies the two pieces together.
         for checkpoint in &log.checkpoints {
             let size = checkpoint.tree_size;
             let pieces = [log.history(0, size, &[]), log.history(size, log.size(), &[])];
-            // If both pieces end with the newest checkpoint, both contain the unsealed entries.
+            // A split at the newest checkpoint is not verified, because then both pieces contain
+            // the unsealed entries.
             if size < log.size() {
                 let outcome = run(&[pieces[0].as_bytes(), pieces[1].as_bytes()], &with_key());
                 prop_assert_eq!(outcome.verdict(), Verdict::Intact, "{}", outcome.shown());
@@ -100,10 +102,11 @@ proptest! {
         for trust in trusts(&log) {
             let outcome = run(&[&bytes], &trust);
             let intact = outcome.verdict() == Verdict::Intact;
-            // A damaged signature may remain unnoticed in two cases. First, without a key no
-            // signature is checked. Second, a log may begin to sign later. If the damaged first
-            // signature looks like the signature of an unknown key, nothing is missing, unless the
-            // checkpoint is the last one.
+            // Verification can overlook a damaged signature in two cases. In the first case the
+            // verifier has no key, so it checks no signature. In the second case the damaged
+            // signature looks like the signature of an unknown key, so the log seems to begin
+            // signing at a later checkpoint. Only the signature of the last checkpoint cannot be
+            // overlooked with a key.
             let is_last = honest[..honest.floor_char_boundary(at)].rfind("{\"checkpoint\"") == honest.rfind("{\"checkpoint\"");
             let only_signature = below_a_note(&honest, at) && (trust.keys.is_empty() || !is_last);
             prop_assert!(!intact || !changed || only_signature, "byte {} of {}\n{}", at, honest, outcome.shown());
@@ -129,7 +132,7 @@ proptest! {
         }
     }
 
-    /// Verification ends with a verdict, whatever the lines are.
+    /// Verification ends with a verdict for any lines.
     #[test]
     fn any_lines_get_a_verdict(lines in prop::collection::vec(0..60usize, 0..40), log in logs(), more in any::<Vec<u8>>()) {
         let honest = log.whole();

@@ -1,6 +1,6 @@
-//! Compares this crate with `verifiers/python`, a second verifier that was written from
-//! docs/FORMAT.md alone. Both must accept honest exports, must reject tampered exports, and must
-//! reach the same verdict on randomly changed bytes.
+//! Compares the crate `export` with `verifiers/python`, a second verifier that was written from
+//! docs/FORMAT.md alone. Both verifiers must accept honest exports, must reject tampered exports,
+//! and must reach the same verdict on randomly changed bytes.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn has_python() -> bool {
 #[derive(Clone, Default)]
 struct Knows {
     key: bool,
-    /// Keys other than the log's own, by name and seed.
+    /// Further keys that are not the log's key, each with its name and seed.
     keys: Vec<(&'static str, u8)>,
     kept: Vec<String>,
     older: bool,
@@ -153,7 +153,7 @@ fn honest_exports() {
     unsigned.seal(&[1, 2, 3, 4, 5]);
     both_say(Verdict::Intact, &[unsigned.whole().as_bytes()], &with_kept(unsigned.note_at(5)));
     both_say(Verdict::CouldNotTell, &[Log::new().whole().as_bytes()], &with_key());
-    // Python's library has no zstd before version 3.14, so the verifier tells the user to
+    // Python's library has no zstd before version 3.14, so the Python verifier tells the user to
     // decompress the file.
     let (said, status) = python(&[b"\x28\xb5\x2f\xfd\x00"], &with_key());
     assert_eq!(status, 2, "{said}");
@@ -187,8 +187,8 @@ fn changed_entries() {
                 .replace("\"unsealed\":{", "\"unsealed\": {")
         });
         if id < 16 {
-            // The export contains the leaf of an entry that does not match the tree. The forger
-            // removes this leaf, and computes the checksum again.
+            // The line of a changed entry contains the sealed leaf. A forger removes the sealed
+            // leaf from the line, and computes the checksum again.
             let parts = parts(&entry(id, "eve"));
             with(&|lines| {
                 lines[at] = format!(
@@ -196,7 +196,8 @@ fn changed_entries() {
                     parts.checksum, parts.preimage
                 )
             });
-            // A forged line with the sealed leaf: the leaf does not match the changed entry.
+            // Writes a forged line with the sealed leaf, which is not the leaf of the changed
+            // entry.
             let leaf = hex::encode(common::leaf(&log.entries[&id]));
             with(&|lines| {
                 lines[at] = format!(
@@ -241,8 +242,8 @@ fn changed_checkpoints_and_histories() {
         let verdict = if which == 0 { Verdict::Intact } else { Verdict::Tampered };
         both_say(verdict, &[stripped.whole().as_bytes()], &with_key());
     }
-    // A forged history that is consistent and signed with the key, but differs from the kept
-    // checkpoint.
+    // Makes a forged history that is consistent and signed with the log's key, but differs from the
+    // kept checkpoint.
     let mut forged = Log::new();
     for (i, ids) in
         [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]].into_iter().enumerate()
@@ -265,7 +266,8 @@ fn changed_checkpoints_and_histories() {
         &[forged.history(8, 14, &[3]).as_bytes(), honest.whole().as_bytes()],
         &with_key(),
     );
-    // An entry that is sealed twice: first in one export, then in two consecutive exports.
+    // Seals entry 2 in two checkpoints. The checkpoints are first in one export, then in two
+    // consecutive exports.
     let twice = Log::of(&[&[1, 2], &[2, 3]]);
     both_say(Verdict::Tampered, &[twice.whole().as_bytes()], &with_key());
     both_say(
@@ -273,7 +275,7 @@ fn changed_checkpoints_and_histories() {
         &[twice.history(0, 2, &[]).as_bytes(), twice.history(2, 4, &[]).as_bytes()],
         &with_key(),
     );
-    // An export from which the newest entries were cut off.
+    // Makes an export without the newest entries.
     let cut = honest.history(0, 8, &[]);
     let knows = Knows { kept: vec![honest.note_at(14).into()], ..with_key() };
     both_say(Verdict::Tampered, &[cut.as_bytes()], &knows);
@@ -315,8 +317,8 @@ fn changed_selections() {
     both_say(Verdict::Tampered, &[honest.concat().as_bytes()], &with_kept(other.note_at(8)));
 }
 
-/// Checks that both verifiers reach the same verdict on randomly changed bytes.
-/// LEAD_AUDIT_PYTHON_CASES sets the number of cases (default 40).
+/// Checks that both verifiers reach the same verdict on randomly changed bytes. The environment
+/// variable LEAD_AUDIT_PYTHON_CASES sets the number of cases, by default 40.
 #[test]
 fn both_verifiers_reach_the_same_verdict() {
     if !has_python() {
@@ -339,7 +341,7 @@ fn both_verifiers_reach_the_same_verdict() {
             1 => changed.insert(at, byte),
             2 => drop(changed.remove(at)),
             _ => {
-                // If a hexadecimal digit is replaced by another digit, more of the changed lines
+                // Replaces a hexadecimal digit by another digit, so that more of the changed lines
                 // can still be parsed.
                 let near = changed[at..]
                     .iter()
@@ -408,14 +410,15 @@ fn changes_of_key_and_origin() {
         let selection = log.selection(&[2, 6, 11], &[]);
         both_say(Verdict::Intact, &[selection.as_bytes()], &knows(&all[2..]));
         both_say(Verdict::CouldNotTell, &[selection.as_bytes()], &knows(&all[..1]));
-        // A change in the entry that records a change of key is found.
+        // Changes the KEY entry. Both verifiers must find the change.
         let honest = lines(&whole);
         let at = line_of(&honest, 6);
         let mut changed = honest.clone();
         changed[at] = changed[at].replace("\"old_origin\":\"example", "\"old_origin\":\"Example");
         both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &knows(&all));
     }
-    // A forged change of the origin without an entry is found, no matter which key signs it.
+    // Forges a change of the origin without a KEY entry. Both verifiers must find the change with
+    // any signature.
     for (signed, former) in
         [(false, None), (true, None), (false, Some((common::ORIGIN.to_owned(), 7)))]
     {
@@ -431,8 +434,8 @@ fn changes_of_key_and_origin() {
         let verdict = if signed { Verdict::CouldNotTell } else { Verdict::Tampered };
         both_say(verdict, &[selection.as_bytes()], &with_key());
     }
-    // Old versions of the extension wrote no entry for a change of key. A later signature covers
-    // the change.
+    // Versions of the extension before 1.1 wrote no KEY entry for a change of the key. A signature
+    // of a later checkpoint by a known key confirms the change.
     let mut legacy = Log::new();
     (legacy.origin, legacy.signed) = (BEFORE.into(), false);
     grow(&mut legacy, &[1]);

@@ -1,4 +1,5 @@
-//! Cuts an export off at any byte. The interrupted export can be continued and is then complete.
+//! Cuts an export off after a number of bytes. The writer must be able to continue and complete
+//! each of these exports.
 
 mod common;
 
@@ -7,8 +8,8 @@ use export::verify::Verdict;
 use export::write::{Compression, Output, ResumeError, ResumePoint, find_resume_point};
 use std::io::Write;
 
-/// Distance in bytes between the positions at which files are cut off. It is prime, so that the
-/// cuts hit all positions within lines.
+/// Distance in bytes between the positions at which files are cut off. The distance is prime, so
+/// that the cuts hit all positions within lines.
 const STEP: usize = 13;
 
 fn log() -> Log {
@@ -54,7 +55,8 @@ fn plain_anywhere() {
     for length in (0..=whole.len()).step_by(STEP) {
         let point = assert_goes_on(&log, &whole[..length], Compression::None);
         sizes.push(point.tree_size);
-        // At most one checkpoint is lost: the one that was being written.
+        // A longer file never continues at a smaller tree. Only the checkpoint that was being
+        // written is lost.
         assert!(sizes.is_sorted());
     }
     sizes.dedup();

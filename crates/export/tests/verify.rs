@@ -1,4 +1,5 @@
-//! Honest exports must be found intact. In tampered exports, each change must be found and named.
+//! Verifies honest and tampered exports. Verification must find honest exports intact. In a
+//! tampered export, verification must find and name each change.
 
 mod common;
 
@@ -7,8 +8,9 @@ use export::verify::Verdict;
 
 type Named = Vec<(&'static str, Option<(i64, i64)>)>;
 
-/// Returns a log with three checkpoints. The second contains an id that was still open when the
-/// first was sealed. Id 6 was rolled back. Two entries are not sealed.
+/// Returns a log with three checkpoints. The second checkpoint seals an id that was still open when
+/// the first checkpoint was sealed. The transaction of id 6 rolled back. Two entries of the log are
+/// not sealed.
 fn log() -> Log {
     let mut log = Log::of(&[&[1, 2, 4], &[3, 5, 7, 8, 9], &[10, 11, 12, 13, 14, 15]]);
     log.add(16);
@@ -34,21 +36,22 @@ fn one(id: i64) -> Option<(i64, i64)> {
     Some((id, id))
 }
 
-/// Returns the faults that are found in a tampered history.
+/// Returns the faults that verification finds in a tampered history.
 fn found(text: &str) -> Named {
     let outcome = run(&[text.as_bytes()], &with_key());
     assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
     outcome.named()
 }
 
-/// Replaces the bytes at a position with `by`. If these bytes already equal `by`, uses `or_by`.
+/// Replaces the bytes at a position with `by`. If these bytes already equal `by`, replaces them
+/// with `or_by`.
 fn replace(line: &mut String, at: usize, by: &str, or_by: &str) {
     let range = at..at + by.len();
     let by = if line[range.clone()] == *by { or_by } else { by };
     line.replace_range(range, by);
 }
 
-/// Returns the index of the line that contains this entry.
+/// Returns the index of the line that contains the entry with this id.
 fn line_of(lines: &[String], id: i64) -> usize {
     lines
         .iter()
@@ -73,8 +76,8 @@ fn an_honest_history_is_intact() {
         "{:?}",
         report.remarks
     );
-    // For each checkpoint, verifies first with only this checkpoint and then also with a key. The
-    // tree passes through the size of each checkpoint.
+    // Verifies with each checkpoint alone, and then with a checkpoint and a key. The tree of the
+    // export passes through the size of each checkpoint.
     for size in [3, 8, 14] {
         let outcome = run(&[log.whole().as_bytes()], &with_checkpoint(log.note_at(size)));
         assert_intact(&outcome);
@@ -118,17 +121,18 @@ fn histories_in_pieces() {
     let outcome = run(&bytes, &with_key());
     assert_intact(&outcome);
     assert_eq!(outcome.report.entries, 14);
-    // Verifies all pieces, concatenated in one file.
+    // Verifies all pieces concatenated in one file.
     assert_intact(&run(&[pieces.concat().as_bytes()], &with_key()));
-    // Verifies with the newest checkpoint, kept outside of the export.
+    // Verifies with the newest checkpoint as a kept checkpoint.
     assert_intact(&run(&bytes, &with_checkpoint(log.note_at(14))));
-    // Verifies the later pieces without the first piece. A checkpoint at the start of a piece
-    // vouches for no entry that follows. A checkpoint within the piece does.
+    // Verifies the later pieces without the first piece. A kept checkpoint at the start of a piece
+    // vouches for no entry of the piece. A kept checkpoint within a piece vouches for the entries
+    // before it.
     assert_intact(&run(&bytes[1..], &with_key()));
     assert_intact(&run(&bytes[1..], &with_checkpoint(log.note_at(8))));
     let outcome = run(&bytes[1..2], &with_checkpoint(log.note_at(3)));
     assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell));
-    // First a piece is missing, then the order of the pieces is wrong.
+    // Omits a piece, and then gives the pieces in the wrong order.
     assert_eq!(run(&[bytes[0], bytes[2]], &with_key()).named(), [("missing", None)]);
     assert_ne!(run(&[bytes[1], bytes[0], bytes[2]], &with_key()).named(), []);
 }
@@ -142,11 +146,11 @@ fn an_older_checkpoint_is_reached_by_a_proof() {
     let outcome = run(&[piece.as_bytes()], &trust);
     assert_intact(&outcome);
     assert_eq!(outcome.report.known_matched, 1);
-    // If the export lacks the consistency proof, the older checkpoint is not compared.
+    // Without the consistency proof in the export, the older checkpoint is not compared.
     let outcome = run(&[log.history(8, 14, &[]).as_bytes()], &trust);
     assert_eq!(outcome.named(), []);
     assert_eq!(outcome.report.known_unjudged.len(), 1);
-    // Verifies against a checkpoint of another history.
+    // Verifies with a kept checkpoint of another history.
     let other = Log::of(&[&[1, 2, 3]]);
     let mut trust = with_key();
     trust.know(other.note_at(3).as_bytes(), "kept", &[]).unwrap();
@@ -163,7 +167,7 @@ fn selections() {
     assert_eq!(outcome.report.known_matched, 1, "{}", outcome.shown());
     let lines = lines(&text);
     for (id, other) in [(2, 4), (3, 9), (15, 14)] {
-        // Puts an entry with another id in this place, with a matching checksum.
+        // Replaces the entry in this line by an entry with another id and its correct checksum.
         let common::Parts { preimage, checksum } = common::parts(&log.entries[&other]);
         let at = line_of(&lines, id);
         let mut changed = lines.clone();
@@ -192,8 +196,8 @@ fn a_changed_column_is_named() {
         let at = line_of(&changed, id);
         changed[at] = changed[at].replace("u-17", "u-18");
         assert_eq!(found(&joined(&changed)), [("changed", one(id))]);
-        // A forger has also computed the checksum again. The tree then shows only that one of the
-        // checkpoint's entries was changed.
+        // A forger changes an entry and computes its checksum again. Without the sealed leaf,
+        // verification finds only that some entry of the checkpoint was changed.
         let log_ids = |log: &Log| {
             log.checkpoints.iter().find(|c| c.entry_ids.contains(id)).unwrap().entry_ids.clone()
         };
@@ -202,14 +206,14 @@ fn a_changed_column_is_named() {
         let ids = log_ids(&log);
         let batch = Some((ids.iter().min().unwrap(), ids.iter().max().unwrap()));
         let text = lines(&forged.whole());
-        // The writer noticed the change, and added the sealed leaf to the line.
+        // The writer has added the sealed leaf to the line of the changed entry.
         assert!(text[at].contains(",\"leaf\":\""));
         assert_eq!(found(&joined(&text)), [("changed", one(id))]);
-        // A forger removes this leaf.
+        // The forger removes the sealed leaf from the line.
         let mut text = text;
         text[at] = text[at].split_once(",\"leaf\"").unwrap().0.to_owned() + "}";
         assert_eq!(found(&joined(&text))[0], ("changed", batch));
-        // Only the checksum is changed.
+        // Changes only the checksum in the line of the entry.
         let mut wrong = honest.clone();
         replace(&mut wrong[at], 13, "00", "11");
         assert_eq!(found(&joined(&wrong)), [("changed", one(id))]);
@@ -223,7 +227,7 @@ fn entries_that_the_database_lost_are_named() {
         log.entries.remove(&id);
     }
     assert_eq!(found(&log.whole()), [1, 3, 7, 15].map(|id| ("missing", one(id))));
-    // If the ids of the checkpoint omit the lost entry as well, the checkpoint is reported as
+    // The ids of the checkpoint also omit the lost entry, so verification reports the checkpoint as
     // changed.
     let mut log = Log::of(&[&[1, 2, 3, 4, 5], &[6, 7]]);
     log.entries.remove(&3);
@@ -259,12 +263,12 @@ fn removed_inserted_and_moved_lines_are_named() {
             "{id} before {before}: {named:?}"
         );
     }
-    // Moves an entry behind the end of its checkpoint.
+    // Moves an entry behind the entries of its checkpoint.
     let mut late = honest.clone();
     let line = late.remove(line_of(&late, 4));
     late.insert(line_of(&honest, 3), line);
     assert_eq!(found(&joined(&late)), [("reordered", one(4))]);
-    // Adds an entry that never existed.
+    // Adds an entry that the log never had.
     let mut more = honest.clone();
     let common::Parts { preimage, checksum } = common::parts(&entry(6, "eve"));
     more.insert(
@@ -294,7 +298,7 @@ fn unsealed_entries_are_checked_by_their_checksum() {
     let line = moved.remove(at);
     moved.insert(line_of(&honest, 12), line);
     assert_eq!(found(&joined(&moved)), [("reordered", one(16))]);
-    // Repeats a sealed entry as an unsealed one.
+    // Repeats a sealed entry as an unsealed entry.
     let mut again = honest.clone();
     again.insert(at, honest[line_of(&honest, 9)].replace("\"entry\":", "\"unsealed\":"));
     assert_eq!(found(&joined(&again)), [("duplicated", one(9))]);
@@ -308,23 +312,23 @@ fn changed_checkpoints_are_named() {
         (0..honest.len()).filter(|&i| honest[i].starts_with("{\"checkpoint\"")).collect();
     assert_eq!(checkpoints.len(), 3);
     for at in checkpoints {
-        // Changes the root that is stored outside of the note.
+        // Changes the root outside of the note in the line of the checkpoint.
         let mut changed = honest.clone();
         let place = changed[at].find("\"root\":\"").unwrap() + 8;
         replace(&mut changed[at], place, "00", "11");
         assert_eq!(found(&joined(&changed)), [("checkpoint changed", None)]);
-        // Changes the root in the note, which makes the signature bad.
+        // Changes the root in the note of the checkpoint, so that the signature is bad.
         let mut changed = honest.clone();
         let place = changed[at].find("\\n\\n— ").unwrap() - 5;
         replace(&mut changed[at], place, "A", "B");
         let named = found(&joined(&changed));
         assert!(named.contains(&("signature bad", None)), "{named:?}");
-        // Changes the signature.
+        // Changes the signature in the note of the checkpoint.
         let mut changed = honest.clone();
         let place = changed[at].find("\\n\",\"root\"").unwrap() - 9;
         replace(&mut changed[at], place, "A", "B");
         assert_eq!(found(&joined(&changed)), [("signature bad", None)]);
-        // Removes the checkpoint.
+        // Removes the line of the checkpoint.
         let mut less = honest.clone();
         less.remove(at);
         let named = found(&joined(&less));
@@ -343,10 +347,11 @@ fn removed_signatures_are_reported() {
     let honest = log.clone();
     log.checkpoints[last].note = stripped(&log, last);
     assert_eq!(found(&log.whole()), [("signature bad", None)]);
-    // Removes all signatures.
+    // Removes the signatures of the remaining checkpoints, so that no checkpoint is signed.
     (0..last).for_each(|which| log.checkpoints[which].note = stripped(&log, which));
     assert_eq!(found(&log.whole()), [("signature bad", None)]);
-    // A log may begin to sign later, so an unsigned first checkpoint is not a fault.
+    // The log can begin to sign after its first checkpoint, so an unsigned first checkpoint is not
+    // a fault.
     let mut later = honest;
     later.checkpoints[0].note = stripped(&later, 0);
     assert_intact(&run(&[later.whole().as_bytes()], &with_key()));
@@ -368,7 +373,8 @@ fn a_rewritten_or_shortened_history_contradicts_a_kept_checkpoint() {
             }
             forged.seal(&ids);
         }
-        // A forger who has the key cannot produce a history that matches a kept checkpoint.
+        // A forger who has the log's key cannot make another history that matches the kept
+        // checkpoint.
         for size in [8, 14] {
             let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(honest.note_at(size)));
             assert_eq!(outcome.named(), [("history forked", None)], "{}", outcome.shown());
@@ -402,7 +408,8 @@ fn truncated_files_and_other_files() {
     for other in ["hello\n", "{}\n", "\n\n", "null\n"] {
         assert!(found(other).iter().all(|(kind, _)| *kind == "malformed"), "{other:?}");
     }
-    // A file that cannot be read proves no tampering, but it is not called intact either.
+    // A file that cannot be read to its end proves no tampering, but verification does not find it
+    // intact either.
     let compressed = export_compressed(&text);
     assert_intact(&run(&[&compressed], &with_key()));
     let outcome = run(&[&compressed[..compressed.len() - 20]], &with_key());
@@ -426,7 +433,7 @@ fn export_compressed(text: &str) -> Vec<u8> {
 
 #[test]
 fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
-    // The leaf of one entry is changed in its tile. The upper levels of the tree are unchanged.
+    // The log has a changed leaf in its tile. The upper levels of the tree are unchanged.
     let mut log = log();
     log.leaves[4] = [9; 32];
     let named = found(&log.whole());
@@ -441,7 +448,8 @@ fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
 fn nothing_hides_behind_an_entry_on_its_line() {
     let honest = lines(&log().whole());
     let at = line_of(&honest, 3);
-    // The additions are canonical JSON, and the line begins and ends like the line of an entry.
+    // With each addition, the line is still canonical JSON and begins and ends like the line of an
+    // entry.
     for more in [r#","zzz":{}"#, r#","zzz":{"a":{}}"#] {
         let mut changed = honest.clone();
         let end = changed[at].len() - 1;
@@ -474,8 +482,8 @@ fn with_keys(keys: &[(&str, u8)]) -> export::verify::Trust {
 const BEFORE: &str = "lead_audit/7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84";
 const AFTER: &str = "example.com/sales";
 
-/// Returns a log that is unsigned at first, is then signed, then has another key of the same name,
-/// and then another name. Its checkpoints have the sizes 2, 3, 5, 6, 8, 9 and 11.
+/// Returns a log that first has no key, then a key, then another key with the same name, and then a
+/// key with another name. The checkpoints of the log have the sizes 2, 3, 5, 6, 8, 9 and 11.
 fn log_of_many_keys(with_former: bool) -> Log {
     let mut log = Log::new();
     (log.origin, log.signed) = (BEFORE.into(), false);
@@ -498,7 +506,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
     for with_former in [true, false] {
         let log = log_of_many_keys(with_former);
         let whole = log.whole();
-        // The newest key vouches for the whole history. So does a kept checkpoint.
+        // The newest key vouches for the whole history. A kept checkpoint vouches for it too.
         let all = [(common::ORIGIN, 7), (common::ORIGIN, 8), (AFTER, 9)];
         for keys in [&all[..], &all[2..], &all[1..]] {
             let outcome = run(&[whole.as_bytes()], &with_keys(keys));
@@ -519,7 +527,8 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             "{}",
             outcome.shown()
         );
-        // The verifier asks for an origin that the log had, and then for the origin of another log.
+        // The verifier asks for an origin that the log had earlier, for its last origin, and for
+        // the origin of another log.
         for (origin, verdict) in [
             (BEFORE, Verdict::Intact),
             (AFTER, Verdict::Intact),
@@ -529,8 +538,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             trust.origin = Some(origin.into());
             assert_eq!(run(&[whole.as_bytes()], &trust).verdict(), verdict, "{origin}");
         }
-        // An old key vouches for the history up to the last checkpoint that it signed, and no
-        // further.
+        // An old key vouches only for the history up to the last checkpoint that it signed.
         for (seed, own, double) in [(7, 5, 6), (8, 8, 9)] {
             let to = if with_former { double } else { own };
             let outcome = run(&[whole.as_bytes()], &with_keys(&[(common::ORIGIN, seed)]));
@@ -542,7 +550,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             );
             assert_eq!(outcome.report.vouched, Some(to));
             assert_eq!(outcome.report.key_unknown_from, Some(double));
-            // Verifies the history cut off at the last checkpoint that the old key signed.
+            // Verifies the history up to the last checkpoint that the old key signed.
             let outcome = run(
                 &[log.history(0, double, &[]).as_bytes()],
                 &with_keys(&[(common::ORIGIN, seed)]),
@@ -553,18 +561,19 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
                 "{}",
                 outcome.shown()
             );
-            // A later kept checkpoint vouches for the entries for which the old key does not vouch.
+            // A later kept checkpoint vouches for the entries for which the old key cannot vouch.
             let mut trust = with_keys(&[(common::ORIGIN, seed)]);
             trust.know(log.note_at(11).as_bytes(), "kept", &[]).unwrap();
             assert_intact(&run(&[whole.as_bytes()], &trust));
         }
-        // Two pieces that were split at any checkpoint form one history.
+        // Splits the history at each checkpoint. The two pieces must form one history.
         for at in [2, 3, 5, 6, 8, 9] {
             let pieces = [log.history(0, at, &[]), log.history(at, 11, &[])];
             let bytes: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
             assert_intact(&run(&bytes, &with_keys(&all)));
             assert_intact(&run(&bytes, &with_keys(&all[2..])));
-            // If only the last piece and an old key are given, the verifier cannot tell.
+            // Verifies only the last piece, with only an old key. The verifier cannot tell whether
+            // the piece is intact.
             let outcome = run(&bytes[1..], &with_keys(&all[..1]));
             assert_eq!(
                 (outcome.named(), outcome.verdict()),
@@ -587,7 +596,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
 
 #[test]
 fn another_name_or_key_needs_an_entry() {
-    // A forger gives the newest note of a signed log another origin, with or without a signature.
+    // Forges another origin in the newest note of a log, with different signatures.
     for (seed, former) in
         [(None, None), (Some(9), None), (None, Some((common::ORIGIN.to_owned(), 7)))]
     {
@@ -605,7 +614,7 @@ fn another_name_or_key_needs_an_entry() {
         let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(forged.note_at(3)));
         assert_eq!(outcome.named(), [("history forked", None)]);
     }
-    // The KEY entry must describe exactly the change that took place.
+    // Seals a KEY entry that does not describe the change of the log.
     for (old, new) in [("other", AFTER), (common::ORIGIN, "other")] {
         let mut forged = Log::of(&[&[1, 2]]);
         let change = ledger::KeyChange {
@@ -620,8 +629,8 @@ fn another_name_or_key_needs_an_entry() {
         let outcome = run(&[forged.whole().as_bytes()], &with_key());
         assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
     }
-    // Old versions of the extension wrote no entry for a change of key. A later signature covers
-    // the change.
+    // Versions of the extension before 1.1 wrote no KEY entry for a change of the key. A signature
+    // of a later checkpoint by a known key confirms the change.
     let mut legacy = Log::new();
     (legacy.origin, legacy.signed) = (BEFORE.into(), false);
     legacy.add(1);
@@ -648,7 +657,7 @@ fn another_name_or_key_needs_an_entry() {
 
 #[test]
 fn unknown_parts_are_not_judged() {
-    // An export of an unknown version, with unknown lines.
+    // Verifies an export of an unknown version, which has unknown lines.
     let other = "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
     let outcome = run(&[other.as_bytes()], &with_key());
     assert_eq!(
@@ -662,8 +671,8 @@ fn unknown_parts_are_not_judged() {
         "{}",
         outcome.shown()
     );
-    // An entry with an additional column, and an entry of another format. The checksum of each
-    // covers all of its columns.
+    // Makes an entry with an unknown column, and an entry with an unknown format. The checksum of
+    // each entry covers all of its columns.
     for (from, to) in [
         ("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"),
         ("\"format\":1", "\"format\":2"),
@@ -680,13 +689,13 @@ fn unknown_parts_are_not_judged() {
             let outcome = run(&[text.as_bytes()], &with_key());
             assert_eq!(outcome.named(), [("not judged", one(1))], "{}", outcome.shown());
             assert_eq!(outcome.verdict(), Verdict::CouldNotTell, "{}", outcome.shown());
-            // If the entry is changed as well, there is a fault.
+            // A change of the entry is a fault, although this version cannot judge the whole entry.
             let changed = text.replacen("u-17", "u-18", 1);
             assert_eq!(run(&[changed.as_bytes()], &with_key()).named(), [("changed", one(1))]);
         }
     }
-    // The exporter reports an entry that has a column unknown to it, and whether the entry matches
-    // the sealed checksum.
+    // The exporter reports an entry with an unknown column, and whether the entry still has the
+    // sealed checksum.
     for (sealed, verdict) in [(true, Verdict::CouldNotTell), (false, Verdict::Tampered)] {
         let mut log = log();
         let checksum = match &log.entries[&5] {

@@ -4,22 +4,22 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use thiserror::Error;
 
-/// The limits of the memory for reading.
+/// Limits of the memory for reading a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Maximum length of a line in bytes, without its newline.
     pub line: usize,
-    /// Size of a block in bytes. A block with a longer line is larger.
+    /// Size of a block in bytes. A block that contains a longer line is larger.
     pub block: usize,
 }
 
 /// Maximum number of lines in a block. The limit exists because the parsed form of a very short
-/// line can be larger than the line.
+/// line can be larger than the line itself.
 const MAX_LINES: usize = 8192;
 
 impl Limits {
     /// The default limit for a line, in MiB. No entry that PostgreSQL can store has a longer line.
-    /// A row is smaller than 1 GiB, and escapes lengthen only the text of a statement, which has at
+    /// A row is smaller than 1 GiB. Escapes lengthen only the text of a statement, which has at
     /// most 256 MiB and can become up to six times as long.
     pub const LINE_MIB: u32 = 4096;
 }
@@ -30,7 +30,7 @@ impl Default for Limits {
     }
 }
 
-/// The reasons why reading ended before the end of the file.
+/// The errors that end reading before the end of the file.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -40,9 +40,9 @@ pub enum ReadError {
     /// A line is longer than the limit.
     #[error("line {line} is longer than {limit} bytes")]
     LineTooLong {
-        /// Number of the line, counted from 1.
+        /// Number of the long line, counted from 1.
         line: u64,
-        /// The limit, in bytes.
+        /// The limit of [`Limits::line`], in bytes.
         limit: usize,
     },
 }
@@ -52,12 +52,14 @@ pub enum ReadError {
 pub struct Block {
     /// Number of the block's first line, counted from 1.
     pub first_line: u64,
-    /// The lines with their newlines. Only the last line of a file may lack its newline.
+    /// The lines of the block, with their newlines. Only the last line of a file can lack its
+    /// newline.
     pub bytes: Vec<u8>,
 }
 
 impl Block {
-    /// Iterates over the lines: the number of each line, and the line without its newline.
+    /// Iterates over the lines of the block. Returns the number of each line, and the line without
+    /// its newline.
     pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let bytes = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
         let ends = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
@@ -75,11 +77,11 @@ pub struct Blocks<R> {
     reader: R,
     limits: Limits,
     next_line: u64,
-    /// The beginning of a line whose end is not yet read.
+    /// The beginning of a line of which the rest was not read yet.
     rest: Vec<u8>,
     ended: bool,
-    /// Blocks that were read but not yet returned. A block of very short lines is split into
-    /// several.
+    /// Blocks that were read but not returned yet. One read of very short lines yields several
+    /// blocks, because of `MAX_LINES`.
     ready: VecDeque<Block>,
 }
 
@@ -98,11 +100,12 @@ impl<R: Read> Blocks<R> {
 
     fn read_block(&mut self) -> Result<Option<Block>, ReadError> {
         let mut bytes = std::mem::take(&mut self.rest);
-        // The rest of the previous block contains no newline, so it is not searched again.
+        // `bytes` begins with the rest of the previous block. The rest contains no newline, so the
+        // search skips it.
         let mut searched = bytes.len();
         while !self.ended && searched <= self.limits.line {
-            // Reads the size of one block, then doubles the number of bytes for as long as no
-            // newline is found.
+            // The first pass reads the size of one block. Each further pass doubles `bytes`, until
+            // a newline is found.
             let wanted = self.limits.block.max(bytes.len()) as u64;
             bytes.reserve(self.limits.block);
             let read = (&mut self.reader).take(wanted).read_to_end(&mut bytes)?;
@@ -114,7 +117,7 @@ impl<R: Read> Blocks<R> {
             searched = bytes.len();
         }
         if self.ended {
-            // At the end of the file, the rest is the last line, which may lack its newline.
+            // At the end of the file, `self.rest` is the last line, which can lack its newline.
             bytes.append(&mut self.rest);
         }
         if bytes.is_empty() {

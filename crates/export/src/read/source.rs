@@ -1,11 +1,12 @@
-//! Opens files that are plain or compressed with zstd. The first bytes of a file show its form.
+//! Opens files that are plain or compressed with zstd. The first bytes of a file show whether it is
+//! compressed.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// The largest accepted window of a compressed file, as a power of two: 128 MiB. The program `zstd`
-/// accepts the same window by default. The limit bounds the memory for decompressing a hostile
+/// The largest window that a compressed file can have, as a power of two: 128 MiB. The program
+/// `zstd` has the same limit by default. The limit bounds the memory for decompressing a hostile
 /// file.
 pub const MAX_WINDOW_LOG: u32 = 27;
 
@@ -16,7 +17,7 @@ pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     if path.as_os_str() == "-" { open_reader(io::stdin()) } else { open_reader(File::open(path)?) }
 }
 
-/// Returns a reader of the uncompressed content. Plain input is returned as it is.
+/// Returns a reader of the uncompressed content of `reader`. Plain input is not changed.
 pub fn open_reader(reader: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut reader = BufReader::with_capacity(1 << 17, reader);
     if is_compressed(fill(&mut reader)?) {
@@ -28,14 +29,14 @@ pub fn open_reader(reader: impl Read + Send + 'static) -> io::Result<Box<dyn Rea
     }
 }
 
-/// Returns the first bytes of the input. A pipe may return few bytes, but the first write into a
-/// pipe is never shorter than the magic number of a frame.
+/// Returns the first bytes of the input. A read from a pipe can return few bytes. However, programs
+/// never write less than the magic number of a frame into a pipe at first.
 fn fill(reader: &mut impl BufRead) -> io::Result<&[u8]> {
     reader.fill_buf()
 }
 
-/// Returns whether a file that begins with these bytes is compressed: the bytes are the magic
-/// number of a frame or of a skippable frame.
+/// Returns whether a file that begins with these bytes is compressed. A compressed file begins with
+/// the magic number of a zstd frame or of a skippable frame.
 pub(crate) fn is_compressed(beginning: &[u8]) -> bool {
     let Some(magic) = beginning.first_chunk() else { return false };
     *magic == FRAME || u32::from_le_bytes(*magic) & 0xFFFF_FFF0 == 0x184D_2A50

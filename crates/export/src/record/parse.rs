@@ -1,5 +1,5 @@
-//! Parses a line. The members of each record must be in the order of their names, and each may
-//! occur only once.
+//! Parses a line of an export. The members of each record must be in the order of their names,
+//! without duplicates.
 
 use super::{
     CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown,
@@ -15,10 +15,10 @@ use ledger::{IdRanges, parse_integer};
 pub(super) const MAX_HASHES: usize = 130;
 
 impl<'a> Record<'a> {
-    /// Parses a line, without its newline.
+    /// Parses a line of an export that is given without its newline.
     pub fn parse(line: &'a [u8]) -> Result<Self, RecordError> {
         canonical::check(line)?;
-        // The check above has already refused text that is not UTF-8.
+        // `canonical::check` has already refused a line that is not UTF-8.
         let line = std::str::from_utf8(line).map_err(|_| RecordError::Unknown)?;
         let mut outer = Fields(members(line));
         let (name, value) = outer.0.next().ok_or(RecordError::Unknown)?;
@@ -57,8 +57,8 @@ impl<'a> Record<'a> {
                 tree_size: fields.required("tree_size", number)?,
             }),
             "export" => {
-                // The version is checked before the other members, because another version may have
-                // other members.
+                // The version is checked before the other members, because an export of another
+                // version can have other members.
                 let version = members(value)
                     .find(|(name, _)| *name == "version")
                     .and_then(|(_, version)| parse_integer(version));
@@ -180,7 +180,8 @@ fn time(value: &str, name: &'static str) -> Result<i64, RecordError> {
 fn hash(value: &str, name: &'static str) -> Result<Hash, RecordError> {
     let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
     let mut hash = [0; 32];
-    // `decode_to_slice` also accepts uppercase digits, but a record may contain only lowercase ones.
+    // `decode_to_slice` also accepts uppercase digits, but a record can contain only lowercase
+    // digits.
     if inner.bytes().any(|byte| byte.is_ascii_uppercase())
         || hex::decode_to_slice(inner, &mut hash).is_err()
     {

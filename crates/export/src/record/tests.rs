@@ -118,8 +118,8 @@ fn what_is_no_record() {
 }
 
 proptest! {
-    /// A line with a changed byte is either refused, or read as the same kind of record with
-    /// another value. Every accepted line is written back unchanged.
+    /// A line that was truncated, or in which one byte was changed, is either refused or parsed. A
+    /// parsed line is written back as the same bytes.
     #[test]
     fn one_spelling(
         which in 0..18usize,

@@ -1,12 +1,12 @@
-//! Writes a record as one line.
+//! Writes a record as one line of an export.
 
 use super::{Kind, Record, VERSION};
 use ledger::canonical::write_string;
 use ledger::merkle::Hash;
 
 impl Record<'_> {
-    /// Appends the line, with its newline. If the borrowed parts are canonical JSON objects, the
-    /// line is a canonical JSON object too.
+    /// Appends the record to `out` as one line, with a newline. If the slices in the record are
+    /// canonical JSON objects, the line is a canonical JSON object too.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = Object::open(out);
         match self {

@@ -1,8 +1,10 @@
-//! Collects the entries of one checkpoint, here called a batch, as they are read.
+//! Collects the entries of one checkpoint while the verifier reads them. These entries are called a
+//! batch.
 //!
-//! While the entries match the checkpoint's ids in order, their leaves are passed on at once. From
-//! the first unexpected entry on, all entries are kept until the batch ends. Only then can the
-//! verifier tell whether an entry is missing, out of place, or was never part of the batch.
+//! While the entries have the expected ids in the expected order, their leaves are returned at
+//! once. From the first unexpected entry on, the batch keeps all entries until it ends. Only at the
+//! end of the batch can the verifier tell whether an entry is missing, is out of place, or was
+//! never part of the batch.
 
 use super::line::{EntryLine, Signers};
 use ledger::IdRanges;
@@ -10,18 +12,18 @@ use ledger::KeyChange;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::{BTreeMap, HashMap};
 
-/// Maximum number of entries that are kept of a batch with a fault.
+/// Maximum number of entries that a batch with a fault keeps.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Maximum number of malformed lines that are kept of one batch.
+/// Maximum number of malformed lines that a batch keeps.
 const MAX_MALFORMED: usize = 64;
 
-/// A batch whose entries are still being read.
+/// A batch of which the verifier has not read all entries yet.
 pub(super) struct Batch {
     pub tree_size: u64,
     pub root: Hash,
-    /// The origin and signers of the checkpoint's note. They are judged after all entries of the
-    /// batch were read. None if the note cannot be read.
+    /// The origin and signers of the checkpoint's note. The origin and signers are judged after all
+    /// entries of the batch were read. None if the note cannot be read.
     pub said: Option<Said>,
     /// Whether a known key has signed the checkpoint.
     pub signed: bool,
@@ -32,27 +34,28 @@ pub(super) struct Batch {
     pub line: u64,
     /// Number of leaves that the checkpoint adds to the tree.
     pub leaves: u64,
-    /// Whether `ids` can be the ids of the added leaves: both have the same number.
+    /// Whether `ids` can be the ids of the added leaves: the number of ids is the number of leaves.
     pub plausible: bool,
-    /// The next expected id, and the index of the range in `ids` that contains it.
+    /// The next expected id, after the index of the range in `ids` that contains the id.
     next: Option<(usize, i64)>,
     /// All entries from the first unexpected entry on.
     kept: Vec<Arrival>,
-    /// Number of further entries that were not kept, because the limit was reached.
+    /// Number of entries that the batch did not keep, because it had reached `MAX_KEPT`.
     pub dropped: u64,
-    /// Malformed lines: the number of each line, and the error.
+    /// The malformed lines that the batch keeps, each as the number of the line and the error.
     pub malformed: Vec<(u64, String)>,
 }
 
 /// The origin and the signers in a checkpoint's note.
 pub(super) struct Said {
     pub origin: String,
-    /// None if a signature is bad. The bad signature is already reported.
+    /// The signers of the note. None if a signature is bad. The verifier has already reported the
+    /// bad signature.
     pub signers: Option<Signers>,
 }
 
-/// The facts about one entry that its batch keeps. If a record takes the place of the entry, they are
-/// those of the record.
+/// The facts that a batch keeps about one entry. If another record stands in the place of the
+/// entry, the facts are those of this record.
 struct Arrival {
     id: Option<i64>,
     line: u64,
@@ -66,17 +69,18 @@ pub(super) type IdLine = (i64, u64);
 /// The verdict on a batch.
 #[derive(Default)]
 pub(super) struct BatchResult {
-    /// Ids of the checkpoint that were not read.
+    /// The ids of the checkpoint for which no entry was read.
     pub missing: IdRanges,
     /// Entries that do not belong to the batch, each with id, line and leaf.
     pub extra: Vec<(Option<i64>, u64, Option<Hash>)>,
-    /// Ids that were read a second time.
+    /// The ids for which a further entry was read.
     pub duplicated: Vec<IdLine>,
-    /// Ids out of ascending order: those that must move for the order to be right.
+    /// The ids that are not in ascending order. They are the smallest set of ids that must move to
+    /// restore the order.
     pub reordered: Vec<IdLine>,
-    /// The leaves of the kept entries in the order of their ids, if known. If several sequences are
-    /// possible, this is the first sequence that yields the root, or the first sequence if none
-    /// does.
+    /// The leaves of the kept entries in the order of their ids. None if a leaf is unknown. Several
+    /// sequences of leaves can be possible. This is the first sequence that yields the root, or the
+    /// first sequence if none yields the root.
     pub leaves: Option<Vec<Hash>>,
 }
 
@@ -104,17 +108,17 @@ impl Batch {
         }
     }
 
-    /// Treats each entry from now on as unexpected.
+    /// Makes each entry from this call on an unexpected entry.
     pub fn expect_nothing(&mut self) {
         self.next = None;
     }
 
-    /// Returns whether all ids were read in order, and nothing else was read.
+    /// Returns whether an entry was read for each id in order, and no other line was read.
     pub fn is_complete(&self) -> bool {
         self.next.is_none() && self.kept.is_empty() && self.malformed.is_empty()
     }
 
-    /// Returns whether some of the ids were not yet read in order.
+    /// Returns whether the batch still expects an entry.
     pub fn waits(&self) -> bool {
         self.next.is_some()
     }
@@ -124,8 +128,8 @@ impl Batch {
         self.kept.len()
     }
 
-    /// Adds an entry. Returns its leaf if the entry is the next expected one and has only one
-    /// possible leaf. Otherwise keeps the entry.
+    /// Adds an entry to the batch. Returns the leaf of the entry if the entry is the next expected
+    /// one and has only one possible leaf. Keeps any other entry, and returns None.
     pub fn arrive(&mut self, entry: EntryLine, line: u64) -> Option<Hash> {
         if self.kept.is_empty()
             && self.plausible
@@ -149,7 +153,7 @@ impl Batch {
         None
     }
 
-    /// Keeps a malformed line. Returns false if too many malformed lines are kept already.
+    /// Keeps a malformed line. Returns false if the batch already keeps `MAX_MALFORMED` lines.
     pub fn malformed(&mut self, line: u64, detail: String) -> bool {
         let room = self.malformed.len() < MAX_MALFORMED;
         if room {
@@ -158,12 +162,12 @@ impl Batch {
         room
     }
 
-    /// Returns the ids whose leaves were not passed on at once.
+    /// Returns the ids whose leaves `arrive` has not returned.
     fn remaining(&self) -> IdRanges {
         let Some((range, id)) = self.next else { return IdRanges::new() };
         let mut remaining = IdRanges::new();
         for (i, ids) in self.ids.ranges().iter().enumerate().skip(range) {
-            // The ranges are ascending and do not touch, so each insertion appends.
+            // The ranges ascend and do not touch each other, so each insertion appends a range.
             remaining.insert_range(if i == range { id } else { ids.first }, ids.last);
         }
         remaining
@@ -174,8 +178,8 @@ impl Batch {
     pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
-            // The ids of the checkpoint must be wrong. The leaves may still be complete, in the
-            // order in which they were read.
+            // The number of ids differs from the number of leaves, so the ids of the checkpoint are
+            // wrong. The leaves can still be complete, in the order in which they were read.
             let leaves = (kept.len() as u64 == self.leaves)
                 .then(|| kept.iter().map(|arrival| arrival.leaf).collect())
                 .flatten();
@@ -210,9 +214,10 @@ impl Batch {
         result
     }
 
-    /// Returns the leaves in the order of their ids. An entry has several possible leaves if it was
-    /// read twice, or if its checksum does not match its columns. Among the possible sequences, the
-    /// function chooses one that yields the root, if trying the sequences is cheap.
+    /// Returns the leaves of a complete batch in the order of their ids. An entry has several
+    /// possible leaves if it was read twice, or if its checksum does not match its columns. From
+    /// the possible sequences of leaves, the function chooses one that yields the root, if there
+    /// are only few sequences.
     fn leaves_that_fit(
         &self,
         by_id: &BTreeMap<i64, Vec<usize>>,
@@ -265,14 +270,15 @@ impl Batch {
     }
 }
 
-/// Returns the smallest set of entries after whose removal the ids ascend: all entries outside of a
-/// longest ascending subsequence.
+/// Returns the smallest set of entries without which the ids ascend. They are the entries outside
+/// of a longest ascending subsequence.
 fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
     if order.is_sorted() {
         return Vec::new();
     }
-    // `ends`: for each length, the index at which the subsequence of this length with the lowest
-    // last id ends. `before`: for each index, the index of the previous member of its subsequence.
+    // `ends` has an element for each length of a subsequence. The element is the index at which the
+    // subsequence of this length with the lowest last id ends. `before` has, for each index, the
+    // index of the previous member of the same subsequence.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(order.len());
     for (i, (id, _)) in order.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Processes the lines in sequence. Checks their order, computes the tree's right edge, and
-//! compares the tree with the kept checkpoints.
+//! Processes the lines of the exports in sequence. Checks the order of the lines, computes the
+//! tree's right edge, and compares the tree with the kept checkpoints.
 
 mod checkpoints;
 mod entries;
@@ -12,20 +12,20 @@ use ledger::IdRanges;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::BTreeSet;
 
-/// Maximum number of ranges of ids that are remembered to detect an id that occurs twice.
+/// Maximum number of ranges of ids that the verifier remembers to detect an id that occurs twice.
 const MAX_ID_RANGES: usize = 1 << 20;
 
-/// Maximum number of missing entries of a batch for which the verifier waits in the next batch.
+/// Maximum number of missing entries of a batch that the verifier also looks for in the next batch.
 const MAX_LATE: u64 = 16;
 
 /// The position of the current line in an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// Before `export`, or after `end`.
+    /// Before the record `export`, or after the record `end`.
     Outside,
-    /// After `export`.
+    /// After the record `export`.
     Begun,
-    /// After `start`, or after the checkpoint of a selection.
+    /// After the record `start`, or after the checkpoint of a selection.
     Anchored,
     /// Among sealed entries.
     Sealed,
@@ -33,18 +33,19 @@ enum Phase {
     Tail,
 }
 
-/// The tree at the current line.
+/// The state of the tree at the current line.
 #[derive(Debug, Clone)]
 struct Tree {
     size: u64,
-    /// The right edge. None if it is unknown because a part of the tree is missing.
+    /// The right edge of the tree. None if the right edge is unknown because a part of the tree is
+    /// missing.
     edge: Option<Frontier>,
-    /// Whether the last checkpoint has a root that differs from the edge's: either the checkpoint
-    /// was changed, or an entry before it.
+    /// Whether the root in the last checkpoint differs from the root of `edge`. In this case either
+    /// the checkpoint or an earlier entry was changed.
     suspect: bool,
 }
 
-/// An entry that was missing from its batch and may still follow.
+/// An entry that was missing from its batch but can still follow in the next batch.
 struct Late {
     id: i64,
     tree_size: u64,
@@ -59,37 +60,37 @@ pub(super) struct Chain<'t> {
     line: u64,
     phase: Phase,
     kind: Kind,
-    /// `lines` counts the lines of this export. `faults_before` is the number of faults that were
-    /// found before this export.
+    /// The number of lines of this export up to the current line. `faults_before` is the number of
+    /// faults that the verifier found before this export.
     lines: u64,
     faults_before: u64,
     tree: Option<Tree>,
     batch: Option<Batch>,
     late: Vec<Late>,
-    /// `ahead` has the kept checkpoints that the tree has not reached yet. `matched` has those
-    /// whose root the tree had at their size.
+    /// `ahead` contains the sizes of the kept checkpoints that the tree has not reached yet.
+    /// `matched` contains the sizes of the kept checkpoints whose root is the root of the tree.
     ahead: Vec<u64>,
     matched: BTreeSet<u64>,
     signed_before: bool,
     last_signed: Option<bool>,
-    /// Whether the note at the start of the export has a second signature. The second signature may
+    /// Whether the note at the start of the export has a second signature. The second signature can
     /// be by the log's next key.
     may_have_successor: bool,
     /// The size of the largest tree that was signed by a known key whose name is the tree's origin.
     signed_to: Option<u64>,
-    /// `origins` are the origins of the notes of this export. `header_origin` is the origin in its
-    /// first line.
+    /// `origins` contains the origins of the notes of this export. `header_origin` is the origin in
+    /// the first line of this export.
     origins: Vec<String>,
     header_origin: Option<String>,
-    /// Whether the origin that the verifier asked for occurs in the history.
+    /// Whether the history contains the origin that the verifier asked for.
     origin_found: bool,
-    /// Changes of the origin for which the history has no entry.
+    /// Changes of the origin without a KEY entry in the history.
     unexplained: Vec<Fault>,
-    /// The error that ends reading, if the export is of another version.
+    /// The error that ends verification if an export has an unknown version.
     pub other_version: Option<String>,
     histories: u64,
-    /// In a selection: the size and root of the tree to which the proofs lead, and whether its
-    /// checkpoint is signed.
+    /// The checkpoint to which the proofs of a selection lead: its tree size, its root, and whether
+    /// it is signed. None in a history.
     proven_by: Option<(u64, Hash, bool)>,
     last_index: Option<u64>,
     last_unsealed: Option<i64>,
@@ -170,7 +171,7 @@ impl<'t> Chain<'t> {
         self.line = 0;
     }
 
-    /// Handles the end of a file. `cut` means that the rest of the file could not be read, which is
+    /// Handles the end of a file. `cut` means that the rest of the file could not be read. This is
     /// not a fault of the export.
     pub fn end_file(&mut self, cut: bool) {
         if self.phase != Phase::Outside {
@@ -193,7 +194,7 @@ impl<'t> Chain<'t> {
         self.line = line;
         self.lines += 1;
         match judged {
-            // This version cannot interpret the lines of an export of another version.
+            // If the version of an export is unknown, this program cannot interpret its lines.
             Line::Malformed(error @ RecordError::Version(_)) => {
                 self.other_version = Some(format!("line {line}: {error}"))
             }
@@ -238,8 +239,8 @@ impl<'t> Chain<'t> {
         self.header_origin = header.origin;
         if header.kind == Kind::History {
             self.histories += 1;
-            // This export continues the previous one and contains its unsealed entries, so the
-            // count starts again.
+            // This export continues the previous history and repeats its unsealed entries, so
+            // counting starts again.
             self.report.unsealed = 0;
         }
     }

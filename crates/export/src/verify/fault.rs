@@ -1,4 +1,4 @@
-//! The findings of verification.
+//! Defines the faults that verification reports.
 
 use std::fmt;
 
@@ -6,35 +6,35 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// Somebody changed an entry after it was written.
+    /// An entry that was changed after it was written.
     Changed,
-    /// An entry, or a part of the tree, is missing.
+    /// An entry that is missing, or a missing part of the tree.
     Missing,
-    /// An entry exists that the log never sealed.
+    /// An entry that the log never sealed.
     Inserted,
-    /// An entry is out of place.
+    /// An entry at a wrong position.
     Reordered,
-    /// An entry or checkpoint occurs twice.
+    /// An entry or checkpoint that occurs twice.
     Duplicated,
-    /// A checkpoint does not match its entries.
+    /// A checkpoint that does not match its entries.
     CheckpointChanged,
-    /// A checkpoint's signature is bad or missing.
+    /// A checkpoint whose signature is bad or missing.
     SignatureBad,
-    /// The history contradicts a history that the verifier knows.
+    /// A history that contradicts a history that the verifier knows.
     Forked,
-    /// The history ends before a checkpoint that the verifier kept.
+    /// A history that ends before a checkpoint that the verifier kept.
     GoneBack,
-    /// A line is not allowed at its position.
+    /// A line that is not allowed at its position.
     Malformed,
-    /// The file ends before its export is complete.
+    /// A file that ends before its export is complete.
     Truncated,
-    /// This version does not know some part of an entry. This is not a fault, but it prevents the
-    /// verdict "intact".
+    /// An entry of which this version does not know some part. The unknown part is not a fault, but
+    /// it prevents the verdict "intact".
     NotJudged,
 }
 
 impl FaultKind {
-    /// Returns the name of the kind, for people and programs.
+    /// Returns the name of the kind of fault, for people and programs.
     pub fn name(self) -> &'static str {
         match self {
             FaultKind::Changed => "changed",
@@ -53,20 +53,21 @@ impl FaultKind {
     }
 }
 
-/// One fault. Text that comes from a file is escaped.
+/// A fault that verification found. Text that a fault quotes from a file is escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The kind of fault.
     pub kind: FaultKind,
-    /// The name of the file.
+    /// The name of the file that has the fault.
     pub file: String,
     /// The number of the line, if the fault concerns a line.
     pub line: Option<u64>,
-    /// First and last id of the affected entries. Both are equal if only one entry is affected.
+    /// The first and the last id of the affected entries. Both ids are equal if only one entry is
+    /// affected.
     pub ids: Option<(i64, i64)>,
     /// The tree size of the affected checkpoint.
     pub tree_size: Option<u64>,
-    /// A description, for people.
+    /// A description of the fault, for people.
     pub detail: String,
 }
 

@@ -1,5 +1,5 @@
-//! Judges each line on its own, so that lines can be judged in parallel. Parses the line, and
-//! verifies checksums and signatures.
+//! Judges each line independently of other lines, so that lines can be judged in parallel. Parses a
+//! line, and verifies the checksums and signatures in it.
 
 use crate::columns::{EntryFault, Judged, judge_entry, judge_whole_entry};
 use crate::record::{
@@ -11,7 +11,7 @@ use ledger::merkle::Hash;
 use ledger::note::{Note, NoteError, VerifierKey};
 use ledger::{KeyChange, leaf_hash};
 
-/// A parsed line with the verdict on it.
+/// A parsed line with its verdict.
 #[derive(Debug)]
 pub(super) enum Line {
     Entry(EntryLine),
@@ -31,14 +31,15 @@ pub(super) enum Section {
     Inserted,
 }
 
-/// An entry, or the record that stands in its place.
+/// An entry, or the record in the place of an entry.
 #[derive(Debug)]
 pub(super) struct EntryLine {
     pub section: Section,
     pub id: Option<i64>,
-    /// The leaf that the tree should have at the position of the entry. None if unknown.
+    /// The leaf that the tree should have at the position of the entry. None if the leaf is
+    /// unknown.
     pub leaf: Option<Hash>,
-    /// A second possible leaf, computed from the columns, if the checksum does not match the
+    /// A second possible leaf, computed from the entry's columns. None if the checksum matches the
     /// columns.
     pub other_leaf: Option<Hash>,
     pub place: Option<Place>,
@@ -47,20 +48,20 @@ pub(super) struct EntryLine {
     pub key_change: Option<Box<KeyChange>>,
 }
 
-/// The reasons why an entry is not an intact sealed entry.
+/// The reasons why an entry is not a valid sealed entry.
 #[derive(Debug)]
 pub(super) enum EntryProblem {
     Entry(EntryFault),
-    /// The entry differs from the entry that was sealed.
+    /// The entry is not the entry that was sealed at its position.
     NotSealed,
     Missing,
     Damaged(String),
-    /// The entry has a value in this column, which the exporter did not know.
+    /// The entry has a value in the column of this name, which the exporter did not know.
     Unknown(String),
 }
 
 impl EntryProblem {
-    /// Returns whether the entry cannot be judged but has no fault.
+    /// Returns whether the entry has only an unknown part, which is not a fault.
     pub fn is_unknown(&self) -> bool {
         match self {
             EntryProblem::Entry(fault) => fault.is_unknown(),
@@ -77,22 +78,23 @@ pub(super) type Opened = Result<OpenedNote, String>;
 #[derive(Debug)]
 pub(super) struct OpenedNote {
     pub checkpoint: Checkpoint,
-    /// The signers of the note. An error if the signature of a known key is bad.
+    /// The signers of the note. An error if a signature by a known key is bad.
     pub signers: Result<Signers, NoteError>,
 }
 
 /// The signers of a note.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Signers {
-    /// Whether a known key has signed whose name is the origin of the note.
+    /// Whether the note has a signature by a known key whose name is the origin of the note.
     pub own: bool,
-    /// The texts of the known keys that have signed under another name.
+    /// The known keys, as text, whose signature is in the note and whose name is not the origin of
+    /// the note.
     pub former: Vec<String>,
-    /// Whether an unknown key has signed whose name is the origin of the note.
+    /// Whether the note has a signature by an unknown key whose name is the origin of the note.
     pub stranger: bool,
 }
 
-/// Judges one line on its own.
+/// Judges a line without other lines of the export.
 pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) -> Line {
     if let Some(entry) = plain_entry(line, scratch) {
         return Line::Entry(entry);
@@ -107,7 +109,7 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
             if let Some(leaf) = leaf {
                 judged.leaf = Some(leaf);
                 judged.other_leaf = None;
-                // An unknown column must not hide a fault, so the fault replaces the unknown
+                // An unknown column must not hide a fault, so `NotSealed` replaces the unknown
                 // column.
                 if judged.fault.as_ref().is_none_or(|problem| problem.is_unknown()) {
                     judged.fault = Some(Box::new(EntryProblem::NotSealed));
@@ -144,14 +146,15 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
     }
 }
 
-/// Reads a line of the most frequent form, a sealed entry of a history:
-/// `{"checksum":"…","entry":{…}}`. In a canonical line the parts have fixed positions, so one pass
-/// over the line is enough. None for any other line, even a valid one.
+/// Reads a sealed entry of a history, the most frequent line: `{"checksum":"…","entry":{…}}`. In a
+/// canonical line of this form, each part has a fixed position, so one pass over the line is
+/// enough. Returns None for any other line, even if the line is valid.
 fn plain_entry(line: &[u8], scratch: &mut Vec<u8>) -> Option<EntryLine> {
     let (hex, rest) = line.strip_prefix(b"{\"checksum\":\"")?.split_first_chunk::<64>()?;
     let preimage = rest.strip_prefix(b"\",\"entry\":")?.strip_suffix(b"}")?;
     let mut checksum = [0; 32];
-    // `decode_to_slice` also accepts uppercase digits, but a record may contain only lowercase ones.
+    // `decode_to_slice` also accepts uppercase digits, but a record can contain only lowercase
+    // digits.
     if hex.iter().any(u8::is_ascii_uppercase)
         || hex::decode_to_slice(hex, &mut checksum).is_err()
         || !preimage.starts_with(b"{")

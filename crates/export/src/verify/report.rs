@@ -1,18 +1,20 @@
-//! The result of verification.
+//! Defines the result of verification.
 
 use super::FaultKind;
 use ledger::merkle::Hash;
 use std::collections::BTreeMap;
 
-/// The verdict. Its number is also the exit status of `lead-audit verify`.
+/// The verdict of verification. The number of the verdict is the exit status of `lead-audit
+/// verify`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// 0: all sealed entries are unchanged, and a trusted key or a kept checkpoint vouches for
-    /// them.
+    /// Verdict 0: all sealed entries are unchanged, and a trusted key or a kept checkpoint vouches
+    /// for them.
     Intact,
-    /// 1: there are faults.
+    /// Verdict 1: verification found faults.
     Tampered,
-    /// 2: there is no fault, but nothing vouches for the entries, or a part could not be judged.
+    /// Verdict 2: verification found no fault, but nothing vouches for the entries, or some part
+    /// could not be judged.
     CouldNotTell,
 }
 
@@ -23,9 +25,9 @@ pub struct Report {
     pub origin: Option<String>,
     /// Number of leaves in the tree before the first entry. None if no export was read.
     pub from_size: Option<u64>,
-    /// Number of leaves in the tree at the end.
+    /// Number of leaves in the tree at the end of the exports.
     pub tree_size: u64,
-    /// The root of the tree at the end, if it could be computed.
+    /// The root of the tree at the end of the exports. None if the root could not be computed.
     pub root: Option<Hash>,
     /// Number of sealed entries.
     pub entries: u64,
@@ -37,24 +39,26 @@ pub struct Report {
     pub signed: u64,
     /// Number of kept checkpoints whose tree is part of this history.
     pub known_matched: u64,
-    /// The kept checkpoints that could not be compared, each with the reason.
+    /// The kept checkpoints that could not be compared with the tree, each with the reason.
     pub known_unjudged: Vec<String>,
     /// Size of the largest tree for which a signature or a kept checkpoint vouches.
     pub vouched: Option<u64>,
-    /// Number of faults, by kind.
+    /// Number of faults of each kind.
     pub faults: BTreeMap<FaultKind, u64>,
-    /// Number of entries with a part that this version does not know.
+    /// Number of entries of which this version does not know some part.
     pub not_judged: u64,
-    /// Whether all exports are selections without sealed entries, so that nothing was proven.
+    /// Whether all exports are selections without sealed entries. Selections of this kind prove
+    /// nothing.
     pub is_empty_selection: bool,
-    /// The tree size from which on the log uses an unknown key. None if a kept checkpoint vouches
-    /// for the entries after the change.
+    /// The tree size from which on the log's key is unknown. None if a kept checkpoint vouches for
+    /// the entries after the change of the key.
     pub key_unknown_from: Option<u64>,
-    /// The undecided questions, for people.
+    /// The questions that verification could not decide, as sentences for people.
     pub remarks: Vec<String>,
-    /// The reason why reading ended early. The lines that follow were not judged.
+    /// The reason why reading ended before the end of the input. Verification did not judge the
+    /// lines after this position.
     pub incomplete: Option<String>,
-    /// Number of bytes that were read, uncompressed.
+    /// Number of bytes that were read, counted without compression.
     pub bytes: u64,
     /// Number of lines that were read.
     pub lines: u64,
@@ -66,10 +70,10 @@ impl Report {
         self.faults.values().sum()
     }
 
-    /// Returns whether a trusted key or a kept checkpoint vouches for any of the verified entries.
+    /// Returns whether a trusted key or a kept checkpoint vouches for some of the verified entries.
     fn is_vouched(&self) -> bool {
         let from = self.from_size.unwrap_or(0);
-        // A checkpoint at the start of the history does not vouch for the entries that follow.
+        // A checkpoint at the start of the history does not vouch for later entries.
         self.vouched.is_some_and(|vouched| vouched > from || self.tree_size == from)
     }
 

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::sync::mpsc::sync_channel;
 use thiserror::Error;
 
-/// An input to verify.
+/// One input of verification.
 pub struct Source {
     /// The name of the input, for people.
     pub name: String,
@@ -21,13 +21,13 @@ pub struct Source {
 /// The progress of verification.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
-    /// Bytes judged in all files, uncompressed.
+    /// Number of bytes that were judged in all files, counted without compression.
     pub bytes: u64,
     /// Number of sealed entries that were processed.
     pub entries: u64,
 }
 
-/// The reasons why verification could not start.
+/// The errors that prevent the start of verification.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum VerifyError {
@@ -36,12 +36,12 @@ pub enum VerifyError {
     Thread(std::io::Error),
 }
 
-/// Verifies the sources in their order, as one history. Calls `fault` for each fault as soon as it
-/// is found, and `progress` from time to time.
+/// Verifies the sources in the given order as one history. Calls `fault` immediately for each
+/// fault, and `progress` after each block.
 ///
 /// # Errors
-/// Fails if verification cannot begin. An error while reading does not fail: the report has it in
-/// [`Report::incomplete`].
+/// Fails if verification cannot begin. If reading fails, the function returns a report with the
+/// error in [`Report::incomplete`].
 pub fn verify(
     sources: Vec<Source>,
     trust: &Trust,
@@ -64,7 +64,8 @@ pub fn verify(
     Ok(chain.finish())
 }
 
-/// Number of faults after which reading ends. A file with more faults is hardly an export.
+/// Number of faults after which the verifier stops reading. A file with more faults is most likely
+/// not an export.
 const MAX_FAULTS: u64 = 1_000_000;
 
 /// The judged lines of one block, with the number of the first line and the size in bytes.
@@ -77,15 +78,15 @@ fn verify_one(
     limits: Limits,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<String>, VerifyError> {
-    // The blocks of a group are judged in parallel. At the same time the previous group is
-    // processed, and the next group is read.
+    // Threads judge the blocks of a group in parallel. At the same time, this thread processes the
+    // previous group and another thread reads the next group.
     let width = rayon::current_num_threads() * 2;
     let (sender, receiver) = sync_channel::<Result<Vec<Block>, ReadError>>(1);
     let reading = move || {
         let mut blocks = Blocks::new(reader, limits);
         loop {
             let (mut group, mut bytes) = (Vec::with_capacity(width), 0);
-            // Long lines make long blocks, so a group of them has fewer blocks.
+            // A group of long blocks has fewer blocks, because its size in bytes is also limited.
             while group.len() < width && bytes < width * limits.block {
                 match blocks.next() {
                     Some(Ok(block)) => {
@@ -93,7 +94,8 @@ fn verify_one(
                         group.push(block);
                     }
                     Some(Err(error)) => {
-                        // Sending fails if verification has ended and nobody receives any more.
+                        // Sending fails if verification has ended, because then nobody receives the
+                        // group.
                         _ = sender.send(Ok(group));
                         _ = sender.send(Err(error));
                         return;
@@ -116,7 +118,8 @@ fn verify_one(
             .map_err(VerifyError::Thread)?;
         let mut waiting: Vec<Judged> = Vec::new();
         let mut error = None;
-        // If the loop ends early, the receiver is dropped, so the reading thread does not block.
+        // If the loop ends early, the receiver is dropped, so the reading thread does not wait for
+        // it.
         for group in receiver {
             let group = match group {
                 Ok(group) => group,
@@ -140,8 +143,8 @@ fn verify_one(
     })
 }
 
-/// Runs `parallel` on the threads of the pool, and at the same time `here` on this thread. `here`
-/// need not be `Send`.
+/// Runs `parallel` on a thread of the pool, and at the same time `here` on this thread. `here` runs
+/// on this thread because it is not `Send`.
 fn join(parallel: impl FnOnce() -> Vec<Judged> + Send, here: impl FnOnce()) -> (Vec<Judged>, ()) {
     let mut judged = Vec::new();
     rayon::in_place_scope(|scope| {

@@ -6,7 +6,7 @@ use ledger::note::{Algorithm, Note, NoteError, VerifierKey};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// A checkpoint that the verifier kept from an earlier time.
+/// A checkpoint that the verifier kept from an earlier verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// The root in the checkpoint.
@@ -17,21 +17,21 @@ pub struct Known {
     pub from: String,
 }
 
-/// The facts that the verifier takes from other sources than the export, and trusts.
+/// The keys, checkpoints and origin that the verifier trusts. They do not come from the export.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// Public keys of the log. Each checkpoint must be signed by one of these keys.
+    /// Public keys of the log. One of these keys must have signed each checkpoint.
     pub keys: Vec<VerifierKey>,
     /// The kept checkpoints, by tree size.
     pub known: BTreeMap<u64, Known>,
-    /// One of the log's origins, if known.
+    /// An origin that the log has or had. None if the verifier knows no origin.
     pub origin: Option<String>,
-    /// Whether the export may be older than the kept checkpoints. If it may, an export that ends
-    /// before a kept checkpoint is not a fault.
+    /// Whether the export can be older than the kept checkpoints. If it can be older, an export
+    /// that ends before a kept checkpoint has no fault.
     pub older: bool,
 }
 
-/// The reasons why a kept checkpoint or a key cannot be used.
+/// The reasons why the verifier cannot use a kept checkpoint or a key.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrustError {
@@ -54,7 +54,7 @@ pub enum TrustError {
         /// Source of the second checkpoint.
         other: String,
     },
-    /// The key is the key of a witness, not of a log.
+    /// The key is a witness's key and not a log's key.
     #[error("{0} is a witness's key; the log's is wanted")]
     WitnessKey(String),
 }
@@ -72,8 +72,8 @@ impl Trust {
         Ok(())
     }
 
-    /// Adds a kept checkpoint. Each signature by a known key must be good. If `witnesses` are
-    /// given, they must have cosigned the checkpoint.
+    /// Adds a kept checkpoint. If the note has a signature by a known key, the signature must be
+    /// good. Each of the `witnesses` must have cosigned the checkpoint.
     ///
     /// # Errors
     /// Fails if the checkpoint is malformed, lacks a required signature, or contradicts a
@@ -95,8 +95,8 @@ impl Trust {
             note.verify(witnesses).map_err(|cause| error(cause.into()))?;
         }
         let checkpoint = Checkpoint::parse(note.text()).map_err(error)?;
-        // The origin is not compared with the names of the keys: the log may have changed its
-        // origin since, and the history shows whether it did.
+        // The origin is not compared with the names of the keys, because the log can have changed
+        // its origin later. The history shows each change of the origin.
         let known = Known {
             root: *checkpoint.root(),
             origin: checkpoint.origin().to_owned(),

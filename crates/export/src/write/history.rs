@@ -1,4 +1,4 @@
-//! Writes the records of a history, checkpoint by checkpoint.
+//! Writes a history: each checkpoint, followed by the records of its entries.
 
 use super::{Output, StoredEntry};
 use crate::record::{CheckpointRecord, Damaged, End, Header, Record, Start};
@@ -8,8 +8,8 @@ use ledger::{IdRange, IdRanges};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// Number of leaves after which a checkpoint is written with its right edge. A verifier of a
-/// damaged file can judge it again from the next right edge on.
+/// Number of leaves after which the writer adds the right edge to a checkpoint. If a file is
+/// damaged, a verifier can check roots again from the next right edge on.
 const EDGE_EVERY: u64 = 4096;
 
 /// A row of `lead_audit.checkpoint`.
@@ -28,22 +28,23 @@ pub struct HistoryWriter<W: Write> {
     output: Output<W>,
     /// The right edge of the tree, computed from the stored leaves.
     edge: Frontier,
-    /// Number of leaves since a right edge was last written.
+    /// Number of leaves since the writer last added a right edge.
     since_edge: u64,
     batch: Option<Batch>,
 }
 
-/// The checkpoint whose entries are being written.
+/// The checkpoint whose entries the writer is writing.
 struct Batch {
     leaves: Vec<Hash>,
-    /// The ids that are still to be written. The range of the next id is the last element.
+    /// The ranges of the ids that the writer has not written yet. The last element is the range
+    /// that contains the next id.
     waiting: Vec<IdRange>,
     /// The id that was written last.
     last: Option<i64>,
     /// Number of leaves for which a line was written.
     placed: usize,
-    /// The index of each leaf. None if there are as many ids as leaves: then each leaf belongs to
-    /// the id at its position.
+    /// The index of each leaf in `leaves`. None if there are as many ids as leaves, because then
+    /// each leaf belongs to the id at the same position.
     places: Option<HashMap<Hash, usize>>,
 }
 
@@ -71,13 +72,12 @@ impl<W: Write> HistoryWriter<W> {
         HistoryWriter { output, edge, since_edge: 0, batch: None }
     }
 
-    /// Returns the output.
+    /// Returns the output to which the history is written.
     pub fn output(&self) -> &Output<W> {
         &self.output
     }
 
-    /// Writes a proof that the tree at the start of the export extends the tree of `from_size`
-    /// leaves.
+    /// Writes a proof that the tree of the preceding record extends the tree of `from_size` leaves.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -85,9 +85,10 @@ impl<W: Write> HistoryWriter<W> {
         self.output.write(&Record::Consistency { from_size, hashes })
     }
 
-    /// Begins a checkpoint. `leaves` are the stored leaves from the current tree size to the size
-    /// of the checkpoint. `stored_edge` reads the right edge from the stored upper levels of the
-    /// tree. `stored_edge` is called only if the leaves do not yield the root of the checkpoint.
+    /// Writes a checkpoint, and begins to write its entries. `leaves` contains the stored leaves
+    /// from the current tree size to the size of the checkpoint. `stored_edge` is called only if
+    /// the leaves do not yield the root of the checkpoint. It reads the right edge from the stored
+    /// upper levels of the tree.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -102,8 +103,9 @@ impl<W: Write> HistoryWriter<W> {
         let mut with_edge = self.since_edge >= EDGE_EVERY;
         if self.edge.root() != stored.root || self.edge.size() != stored.tree_size {
             with_edge = false;
-            // If no edge is found, the leaves are written unchanged, and the verifier finds that
-            // they do not yield the root of the checkpoint.
+            // Without a right edge from `stored_edge`, the writer continues with the edge of the
+            // leaves. The verifier then finds that the leaves do not yield the root of the
+            // checkpoint.
             if let Some(edge) = stored_edge()
                 .filter(|edge| edge.size() == stored.tree_size && edge.root() == stored.root)
             {
@@ -132,20 +134,20 @@ impl<W: Write> HistoryWriter<W> {
     }
 
     /// Writes the next entry of the checkpoint. Each id must belong to the checkpoint, and the ids
-    /// must ascend. If `lead_audit.entry` lost its primary key, an id can occur twice. The second row is
-    /// written too, so that the verifier finds it.
+    /// must ascend. An id can occur twice if `lead_audit.entry` has lost its primary key. The
+    /// writer writes both rows of such an id, so that the verifier finds the duplicate.
     ///
     /// # Errors
     /// Fails if writing fails, if the id does not belong to the checkpoint, or if the id is lower
-    /// than the id before.
+    /// than the previous id.
     pub fn entry(&mut self, id: i64, stored: &StoredEntry) -> io::Result<()> {
         if let Some(batch) = &mut self.batch {
             if batch.last.replace(id) == Some(id) {
                 return self.sealed(id, stored, None);
             }
             if batch.places.is_some() {
-                // Here the ids do not correspond to the leaves, and there can be very many ids, so
-                // whole ranges are skipped.
+                // The ids do not correspond to the leaves, and can be very many. Therefore
+                // `skip_before` skips whole ranges.
                 batch.skip_before(id);
             }
         }
@@ -164,7 +166,8 @@ impl<W: Write> HistoryWriter<W> {
                 sealed = batch.leaves.get(batch.placed).copied();
                 batch.placed += 1;
             }
-            // Here only the entry's own leaf shows its position in the tree.
+            // The ids do not correspond to the leaves, so only the entry's own leaf shows its
+            // position.
             Some(places) => {
                 let own = stored.leaf().and_then(|leaf| places.get(&leaf).copied());
                 if let Some(place) = own.filter(|&place| place >= batch.placed) {
@@ -179,7 +182,7 @@ impl<W: Write> HistoryWriter<W> {
         self.sealed(id, stored, sealed)
     }
 
-    /// Writes an entry. `sealed` is the leaf in the tree at the position of the entry.
+    /// Writes an entry. `sealed` is the leaf that the tree has at the position of the entry.
     fn sealed(&mut self, id: i64, stored: &StoredEntry, sealed: Option<Hash>) -> io::Result<()> {
         if let StoredEntry::Entry { preimage, checksum } = stored {
             let leaf = sealed.filter(|leaf| *leaf != leaf_hash(checksum));
@@ -193,11 +196,12 @@ impl<W: Write> HistoryWriter<W> {
         stored.instead(id, sealed).map_or(Ok(()), |record| self.output.write(&record))
     }
 
-    /// Writes that the next entry is missing. `id` is the id of this entry.
+    /// Writes that the next entry, which has this `id`, is missing.
     fn missing(&mut self, id: Option<i64>) -> io::Result<()> {
         let Some(batch) = &mut self.batch else { return Ok(()) };
         if batch.places.is_some() {
-            // Not written here: the next entry that exists shows which leaves are missing.
+            // If the ids do not correspond to the leaves, `entry` and `end_checkpoint` write the
+            // missing leaves.
             return Ok(());
         }
         let leaf = batch.leaves.get(batch.placed).copied();
@@ -205,7 +209,8 @@ impl<W: Write> HistoryWriter<W> {
         self.output.write(&Record::Missing { id, leaf })
     }
 
-    /// Ends the checkpoint. Writes all of its entries that were not written as missing.
+    /// Ends the checkpoint. Writes a record `missing` for each leaf of the checkpoint that has no
+    /// record yet.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -248,7 +253,7 @@ impl Batch {
         }
     }
 
-    /// Removes the next waiting id, and returns it.
+    /// Removes the lowest waiting id, and returns it.
     fn next_id(&mut self) -> Option<i64> {
         let IdRange { first, last } = self.waiting.pop()?;
         if first < last {
@@ -271,8 +276,8 @@ pub(super) fn write_unsealed<W: Write>(
         StoredEntry::Entry { preimage, checksum } => {
             output.write(&Record::Unsealed { checksum: *checksum, entry: preimage })
         }
-        // The unknown column prevents a judgement of the columns, but the entry is still an
-        // inserted one.
+        // The row is reported as damaged, because its insertion is a fault although its unknown
+        // column is none.
         StoredEntry::Unknown { .. } if inserted => {
             let fault = "no checkpoint took it, and none can; it has a value in an unknown column"
                 .to_owned();

@@ -1,4 +1,4 @@
-//! Writes lines to a plain or compressed file.
+//! Writes the lines of exports to a plain or compressed file.
 
 use crate::Record;
 use std::io::{self, BufWriter, Write};
@@ -12,12 +12,13 @@ pub enum Compression {
     Zstd(i32),
 }
 
-/// Number of uncompressed bytes after which a compressed file begins a new frame, at the next call
-/// of `border`. Ending frames often bounds the loss in an interrupted file.
+/// Number of uncompressed bytes in a frame after which the next call of `border` begins a new
+/// frame. Short frames limit the data that an interruption destroys, because an incomplete frame is
+/// lost.
 const FRAME_BYTES: u64 = 16 << 20;
 
-/// Writes lines to a file. A compressed file is a sequence of frames, so an interrupted file is
-/// intact up to the end of its last complete frame.
+/// Writes the lines of exports to a file. A compressed file is a sequence of frames. An interrupted
+/// file is intact up to the end of its last complete frame.
 pub struct Output<W: Write> {
     inner: Inner<W>,
     compression: Compression,
@@ -31,7 +32,8 @@ pub struct Output<W: Write> {
 enum Inner<W: Write> {
     Plain(BufWriter<W>),
     Zstd(Box<zstd::stream::write::Encoder<'static, BufWriter<W>>>),
-    /// No target. Occurs only while a frame is being ended, and after an error.
+    /// There is no target to write to. This variant occurs only while a frame is being ended, and
+    /// after an error.
     Nothing,
 }
 
@@ -66,7 +68,7 @@ impl<W: Write> Output<W> {
         self
     }
 
-    /// Writes a line.
+    /// Writes a record as one line.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -89,7 +91,8 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    /// Marks a border: a position from which an interrupted file can be continued.
+    /// Marks the current position as a border. The file of an interrupted export can be continued
+    /// from a border.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -107,12 +110,12 @@ impl<W: Write> Output<W> {
         self.lines
     }
 
-    /// Returns the number of uncompressed bytes that were written.
+    /// Returns the number of bytes that were written, counted without compression.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Begins an export. The lines of this export are counted from 0.
+    /// Begins an export. `lines` counts the lines of this export from 0.
     pub(super) fn begin_export(&mut self) {
         self.lines = 0;
     }

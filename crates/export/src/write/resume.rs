@@ -1,5 +1,5 @@
-//! Finds the position at which a file can be continued, after an interruption or to append newer
-//! entries.
+//! Finds the position at which an export's file can be continued. Files are continued after an
+//! interruption, or to append newer entries.
 
 use super::Compression;
 use crate::read::{Blocks, Limits, MAX_WINDOW_LOG, ReadError, is_compressed};
@@ -11,21 +11,23 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use thiserror::Error;
 
-/// The position at which a file can be continued.
+/// The position at which an export's file can be continued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumePoint {
     /// Number of bytes to keep at the beginning of the file.
     pub offset: u64,
     /// Whether the file is compressed.
     pub compressed: bool,
-    /// Number of lines of the last export in the kept part. 0 if there is no export or if the last
-    /// export is complete. Then a new export must begin.
+    /// Number of lines of the last export in the kept part of the file. The number is 0 if there is
+    /// no export or if the last export is complete. If the number is 0, the file must be continued
+    /// with a new export.
     pub lines: u64,
     /// Number of leaves in the tree at this position.
     pub tree_size: u64,
-    /// The root of the tree at this position, from the checkpoint's note. None for the empty tree.
+    /// The root of the tree at this position, from the note of the checkpoint. None for the empty
+    /// tree.
     pub root: Option<Hash>,
-    /// The origin of the log, if the file contains it.
+    /// The origin of the log. None if the file does not contain the origin.
     pub origin: Option<String>,
 }
 
@@ -46,19 +48,19 @@ pub enum ResumeError {
     /// The file is not an export, or is damaged in the middle.
     #[error("line {line}: {cause}")]
     Record {
-        /// The number of the line, counted from the beginning of the frame if the file is
-        /// compressed.
+        /// The number of the damaged line. In a compressed file, lines are counted from the
+        /// beginning of their frame.
         line: u64,
-        /// The error of the line.
+        /// The error in the damaged line.
         cause: RecordError,
     },
-    /// The file is a selection. A selection cannot be continued, but must be written again.
+    /// The file is a selection. A selection cannot be continued, so it must be written again.
     #[error("it is a selection, which cannot be continued")]
     Selection,
     /// The note of a checkpoint in the file cannot be read.
     #[error("line {line}: its note is none")]
     Note {
-        /// The number of the line.
+        /// The number of the line with the note.
         line: u64,
     },
 }
@@ -69,11 +71,12 @@ impl From<io::Error> for ResumeError {
     }
 }
 
-/// Finds the position at which `file` can be continued: after the last checkpoint whose entries are
-/// complete, or after a complete export. For an empty file, this is its beginning.
+/// Finds the position at which `file` can be continued. The position follows after the last
+/// checkpoint whose entries are complete, or after a complete export. The position in an empty file
+/// is its beginning.
 ///
 /// # Errors
-/// Fails if the file is not an export, or is damaged before its end.
+/// Fails if the file is not an export, or if it is damaged before its end.
 pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint, ResumeError> {
     file.rewind()?;
     let mut reader = BufReader::with_capacity(1 << 17, &*file);
@@ -88,11 +91,12 @@ pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint,
             reader = decoder.finish();
             match read {
                 Ok(()) => {}
-                // A frame that cannot be read to its end was interrupted, so it is the last frame.
+                // If a frame cannot be read to its end, its writing was interrupted, so it is the
+                // last frame.
                 Err(ResumeError::Read(ReadError::Io(_))) => break,
                 Err(error) => return Err(error),
             }
-            // The content of a frame is kept only if the frame is complete.
+            // The file is cut off at the end of a complete frame.
             if scan.at_border {
                 border = Point { offset: reader.stream_position()?, ..scan.point.clone() };
             }
@@ -115,21 +119,21 @@ struct Point {
     origin: Option<String>,
 }
 
-/// The state of reading a file.
+/// The state of reading an export's file.
 #[derive(Default)]
 struct Scan {
     point: Point,
     /// The last position at which the file can be cut off and continued.
     border: Point,
     at_border: bool,
-    /// For the last checkpoint: the number of entries that are still to be read, the tree size and
-    /// the root.
+    /// The number of unread entries, the tree size and the root of the last checkpoint. None if all
+    /// entries of the last checkpoint were read.
     waiting: Option<(u64, u64, Hash)>,
     begun: bool,
 }
 
 impl Scan {
-    /// Reads all lines. `broken` means that the last line may be incomplete.
+    /// Reads all lines of `reader`. `broken` means that the last line can be incomplete.
     fn read(&mut self, reader: impl Read, limits: Limits, broken: bool) -> Result<(), ResumeError> {
         for block in Blocks::new(reader, limits) {
             let block = block?;
@@ -149,10 +153,9 @@ impl Scan {
         Ok(())
     }
 
-    /// Processes a line. Returns whether the file can be cut off after this line.
+    /// Processes one line of the file. Returns whether the file can be cut off after this line.
     fn take(&mut self, line: &[u8], number: u64) -> Result<bool, ResumeError> {
-        // Most lines are entries. The content of an entry does not matter here, so it is not
-        // parsed.
+        // Most lines are entries. The scan only counts entries, so it does not parse them.
         let record = if line.starts_with(b"{\"checksum\":\"") {
             None
         } else {

@@ -1,4 +1,4 @@
-//! Writes the records of a selection: some entries, each with its proof.
+//! Writes a selection: some entries, each with its inclusion proof.
 
 use super::history::{write_end, write_unsealed};
 use super::{Output, StoredCheckpoint, StoredEntry};
@@ -14,8 +14,8 @@ pub struct SelectionWriter<W: Write> {
 }
 
 impl<W: Write> SelectionWriter<W> {
-    /// Begins an export of a selection. The proofs lead to the root of `checkpoint`, which is None
-    /// if there is no checkpoint yet.
+    /// Begins an export of a selection. The inclusion proofs lead to the root of `checkpoint`.
+    /// `checkpoint` is None if the log has no checkpoint yet.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -35,12 +35,12 @@ impl<W: Write> SelectionWriter<W> {
         Ok(SelectionWriter { output, tree_size })
     }
 
-    /// Returns the output.
+    /// Returns the output to which the selection is written.
     pub fn output(&self) -> &Output<W> {
         &self.output
     }
 
-    /// Writes a proof that the tree to which the proofs lead extends the tree of `from_size`
+    /// Writes a proof that the tree of the selection's checkpoint extends the tree of `from_size`
     /// leaves.
     /// # Errors
     /// Fails if writing fails.
@@ -48,8 +48,8 @@ impl<W: Write> SelectionWriter<W> {
         self.output.write(&Record::Consistency { from_size, hashes })
     }
 
-    /// Writes a sealed entry. `sealed` is the leaf in the tree at its position. The indexes of
-    /// successive entries must ascend.
+    /// Writes a sealed entry. `sealed` is the leaf that the tree has at the position of the entry.
+    /// The caller must write the entries in ascending order of their indexes.
     ///
     /// # Errors
     /// Fails if writing fails.

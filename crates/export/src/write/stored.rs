@@ -1,14 +1,14 @@
-//! Converts a row of `lead_audit.entry` to the form in which an export contains it.
+//! Converts a row of `lead_audit.entry` to the form that an export contains.
 
 use crate::record::{Damaged, Record, Unknown};
 use ledger::canonical;
 use ledger::merkle::Hash;
 use ledger::{Entry, leaf_hash};
 
-/// The row stored under an id.
+/// The row of an entry, classified by whether an export can contain it as an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredEntry {
-    /// An entry, with or without faults.
+    /// A row that can be written as an entry, although it can have faults.
     Entry {
         /// The preimage of the entry, a canonical JSON object.
         preimage: String,
@@ -19,15 +19,15 @@ pub enum StoredEntry {
     Damaged(String),
     /// An entry with a value in a column that this version does not know.
     Unknown {
-        /// The unknown column.
+        /// The name of the unknown column.
         column: String,
-        /// The stored checksum, if it has 32 bytes.
+        /// The stored checksum. None if it does not have 32 bytes.
         checksum: Option<Hash>,
     },
 }
 
 impl StoredEntry {
-    /// Returns the leaf that belongs to the stored checksum.
+    /// Returns the leaf of the stored checksum.
     pub fn leaf(&self) -> Option<Hash> {
         match self {
             StoredEntry::Entry { checksum, .. } => Some(leaf_hash(checksum)),
@@ -36,15 +36,16 @@ impl StoredEntry {
         }
     }
 
-    /// Returns the record for a row that cannot be written as an entry. `sealed` is the leaf in the
-    /// tree at the position of the row. None if the row can be written as an entry.
+    /// Returns the record for a row that cannot be written as an entry. `sealed` is the leaf that
+    /// the tree has at the position of the row. Returns None if the row can be written as an entry.
     pub(super) fn instead(&self, id: i64, sealed: Option<Hash>) -> Option<Record<'static>> {
         match self {
             StoredEntry::Entry { .. } => None,
             StoredEntry::Damaged(fault) => {
                 Some(Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed }))
             }
-            // The content of the column does not matter: the row is not the row that was sealed.
+            // The row has another checksum than the sealed row, so the row is damaged. The content
+            // of its unknown column does not matter.
             StoredEntry::Unknown { .. } if sealed.is_some() && self.leaf() != sealed => {
                 let fault =
                     "it has a value in an unknown column, and not the checksum that was sealed"
@@ -76,8 +77,8 @@ pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) 
             checksum.len()
         ));
     };
-    // The text of each column is inserted into the line unchanged, so each text must be exactly one
-    // JSON object.
+    // The writer inserts the text of each column into the line unchanged. Therefore each text must
+    // be exactly one JSON object.
     let columns = [
         ("row_key", entry.row_key),
         ("row_values", entry.row_values),

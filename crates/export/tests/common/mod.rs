@@ -1,4 +1,4 @@
-//! A log in memory, and the exports of that log.
+//! Makes a log in memory, and writes exports of this log.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use export::read::{Limits, open_reader};
@@ -21,7 +21,7 @@ pub fn key() -> SigningKey {
     key_of(ORIGIN, 7)
 }
 
-/// Returns a key with this name, derived from the seed.
+/// Returns a key with this name that is derived from the seed.
 pub fn key_of(name: &str, seed: u8) -> SigningKey {
     SigningKey::from_seed(name, &[seed; 32]).unwrap()
 }
@@ -33,7 +33,7 @@ pub struct Log {
     pub leaves: Vec<Hash>,
     pub checkpoints: Vec<StoredCheckpoint>,
     pub signed: bool,
-    /// The origin, which is also the name of the log's key.
+    /// The origin of the log, which is also the name of its key.
     pub origin: String,
     pub seed: u8,
     /// Name and seed of a second key, which also signs the next checkpoint.
@@ -54,7 +54,7 @@ impl Log {
         }
     }
 
-    /// Returns a log with one checkpoint for each list of ids.
+    /// Returns a log with one checkpoint for each element of `batches`, a list of ids.
     pub fn of(batches: &[&[i64]]) -> Self {
         let mut log = Self::new();
         for batch in batches {
@@ -93,8 +93,8 @@ impl Log {
         });
     }
 
-    /// Changes the origin and the key, and seals the entry that records the change. If
-    /// `with_former` is true, the old key also signs the checkpoint of this entry.
+    /// Changes the origin and the key of the log, and seals the KEY entry of the change. If
+    /// `with_former` is true, the old key also signs the checkpoint of the KEY entry.
     pub fn change_key(&mut self, id: i64, origin: &str, seed: Option<u8>, with_former: bool) {
         let public =
             |log: &Log| log.signed.then(|| key_of(&log.origin, log.seed).verifier().to_string());
@@ -157,7 +157,7 @@ impl Log {
         self.write_on(writer, from, to)
     }
 
-    /// Returns the rest of an interrupted export that is complete up to the tree size `from`.
+    /// Returns the rest of an interrupted export. The file is complete up to the tree size `from`.
     pub fn rest_into(&self, from: u64, output: Output<Vec<u8>>) -> Vec<u8> {
         self.write_on(HistoryWriter::resume(output, self.edge(from)), from, self.size())
     }
@@ -243,7 +243,7 @@ pub fn note(origin: &str, size: u64, root: Hash, signed: bool) -> String {
     if signed { checkpoint.sign(&key()).unwrap().to_string() } else { checkpoint.to_string() }
 }
 
-/// Returns an entry as the extension writes it.
+/// Returns an entry in the form in which the extension writes it.
 pub fn entry(id: i64, user: &str) -> StoredEntry {
     let watch_id = *b"0123456789abcdef";
     let (key, row) = (
@@ -271,7 +271,7 @@ pub fn entry(id: i64, user: &str) -> StoredEntry {
     read_stored(&entry, Some(&checksum), None)
 }
 
-/// Returns the entry that records a change of key.
+/// Returns the KEY entry of a change of key or origin.
 pub fn key_entry(id: i64, change: &KeyChange) -> StoredEntry {
     let details = change.to_details();
     let entry = Entry {
@@ -291,14 +291,14 @@ pub fn leaf(stored: &StoredEntry) -> Hash {
     stored.leaf().unwrap()
 }
 
-/// The result of verifying files.
+/// The result of verifying exports.
 pub struct Outcome {
     pub report: Report,
     pub faults: Vec<Fault>,
 }
 
 impl Outcome {
-    /// Returns the kind and the ids of each fault.
+    /// Returns the kind and the ids of each fault that was found.
     pub fn named(&self) -> Vec<(&'static str, Option<(i64, i64)>)> {
         self.faults.iter().map(|fault| (fault.kind.name(), fault.ids)).collect()
     }
@@ -342,7 +342,7 @@ pub fn with_checkpoint(note: &str) -> Trust {
     trust
 }
 
-/// The parts of an entry in a line of an export.
+/// The preimage and the checksum of an entry, as a line of an export contains them.
 pub struct Parts {
     pub preimage: String,
     pub checksum: String,

@@ -1,10 +1,10 @@
-//! Handles the lines that state a position in the tree: `start`, `consistency` and `checkpoint`.
-//! Judges the signatures in these lines, and compares the kept checkpoints with the tree:
-//! `docs/FORMAT.md`, sections 15 and 18.
+//! Handles the lines that describe the tree at one size: `start`, `consistency` and `checkpoint`.
+//! Judges the signatures in these lines, and compares the tree with the kept checkpoints
+//! (`docs/FORMAT.md`, sections 15 and 18).
 //!
-//! A log changes its key or its origin with a KEY entry. The checkpoint that includes this entry is
-//! the first one with the new key and origin, and the old key has signed it too. So a checkpoint is
-//! judged only after its entries were read.
+//! A KEY entry records that the log changed its key or its origin. The checkpoint that includes the
+//! KEY entry is the first checkpoint with the new key and origin, and the old key has signed it
+//! too. Therefore the verifier judges a checkpoint only after it has read the checkpoint's entries.
 
 use super::{Chain, Fault, MAX_ID_RANGES, Phase, Tree};
 use crate::record::{CheckpointRecord, Kind, Start};
@@ -15,7 +15,7 @@ use ledger::merkle::{Frontier, Hash, hash_text, verify_consistency};
 use ledger::{IdRange, IdRanges, KeyChange};
 
 impl Chain<'_> {
-    /// Compares a note with the tree size and root that are stored outside of the note.
+    /// Compares a note with the tree size and root that the same line contains outside of the note.
     pub(super) fn opened(
         &mut self,
         opened: Opened,
@@ -101,7 +101,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Checks that an export starts where the previous export ended.
+    /// Checks that an export starts with the tree with which the previous export ended.
     pub(super) fn follows(&mut self, before: &Tree, size: u64, edge: Option<&Frontier>) {
         if size > before.size {
             let detail = format!(
@@ -150,8 +150,8 @@ impl Chain<'_> {
         match verify_consistency(from_size, &known.root, size, &root, hashes) {
             Ok(()) => {
                 self.matched.insert(from_size);
-                // The proof shows only that the newer tree extends the older one, so it vouches for
-                // nothing beyond the older tree.
+                // The proof shows only that the newer tree extends the older tree, so the kept
+                // checkpoint vouches for no entry after the older tree.
                 self.vouch(from_size);
             }
             Err(error) => {
@@ -197,7 +197,7 @@ impl Chain<'_> {
             }
             _ => (record.tree_size, record.root),
         };
-        // The ids can be checked even if the export has no start record.
+        // The verifier can check the ids even if the export has no record `start`.
         let tree = self.tree.get_or_insert_with(|| Tree {
             size: base.unwrap_or(0),
             edge: None,
@@ -279,7 +279,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Records the origin in a further note of this log.
+    /// Records the origin of a note of this log.
     fn note_origin(&mut self, origin: &str, tree_size: u64) {
         self.origin_found |= self.trust.origin.as_deref() == Some(origin);
         if self.origins.last().is_none_or(|last| last != origin) {
@@ -294,9 +294,9 @@ impl Chain<'_> {
         self.report.origin = Some(origin.to_owned());
     }
 
-    /// Judges the note at the start of a history, or the note of a selection. No entry of the
-    /// export can explain a change of key or origin in such a note. Returns whether a known key has
-    /// signed the note.
+    /// Judges the note at the start of a history, or the note of a selection. The export contains
+    /// no KEY entry that can explain the key or origin of this note. Returns whether a known key
+    /// has signed the note.
     pub(super) fn judge_alone(&mut self, note: &OpenedNote, goes_on: bool) -> bool {
         let (origin, size) = (note.checkpoint.origin(), note.checkpoint.size());
         if goes_on
@@ -317,7 +317,7 @@ impl Chain<'_> {
         if signers.own {
             self.report.key_unknown_from = None;
         } else if signers.stranger {
-            // The log may have changed its key before this note.
+            // The log can have changed its key before this note.
             self.report.key_unknown_from = Some(size);
         } else if !signers.former.is_empty() {
             let detail = format!(
@@ -335,8 +335,8 @@ impl Chain<'_> {
         signers.own
     }
 
-    /// Judges a checkpoint: is it from this log, and has a known key signed it? Called after all
-    /// entries of the checkpoint were read, or after the file ended early (`cut`).
+    /// Judges whether a checkpoint is from this log, and whether a known key has signed it. The
+    /// caller has read all entries of the checkpoint, or the file has ended early (`cut`).
     pub(super) fn judge_note(&mut self, batch: &mut Batch, cut: bool) {
         let Some(Said { origin, signers }) = batch.said.take() else { return };
         let size = batch.tree_size;
@@ -391,7 +391,7 @@ impl Chain<'_> {
         let was_known = self.signed_before && self.report.key_unknown_from.is_none();
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
-            // If the log ends signing, the new key is None and cannot be known.
+            // A log that ends signing has no new key, so the new key cannot be known.
             Some(KeyChange { new_key, .. })
                 if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
             {
@@ -415,7 +415,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Checks at the end of the export that its first line and its notes name the same log.
+    /// Checks at the end of an export that the origin in its first line is the origin of one of its
+    /// notes.
     pub(super) fn judge_header(&mut self) {
         if let Some(origin) = self.header_origin.take()
             && !self.origins.contains(&origin)
@@ -431,10 +432,10 @@ impl Chain<'_> {
         }
     }
 
-    /// Reports faults of origins and signatures, after all input was read.
+    /// Reports the faults of origins and signatures after all files were read.
     pub(super) fn judge_origins(&mut self) {
-        // Versions of the extension before 1.1 wrote no entry for a change of origin. If a known
-        // key signed a later checkpoint, its signature covers the change.
+        // Versions of the extension before 1.1 wrote no KEY entry for a change of the origin. If a
+        // known key has signed a later checkpoint, this signature also confirms the earlier change.
         for fault in std::mem::take(&mut self.unexplained) {
             if self.signed_to.is_some_and(|signed| Some(signed) > fault.tree_size) {
                 let size = fault.tree_size.unwrap_or(0);
@@ -466,7 +467,8 @@ impl Chain<'_> {
             let detail = "the last checkpoint is not signed by the key".to_owned();
             self.emit(FaultKind::SignatureBad, None, None, Some(self.report.tree_size), detail);
         }
-        // After a change of key, a kept checkpoint vouches for the entries in place of the key.
+        // If the tree matches a kept checkpoint after the change of the key, the checkpoint vouches
+        // for the entries instead of the key.
         self.report.key_unknown_from = self
             .report
             .key_unknown_from
@@ -479,7 +481,8 @@ impl Chain<'_> {
         self.report.vouched = Some(self.report.vouched.unwrap_or(0).max(size));
     }
 
-    /// Compares the tree with a kept checkpoint, if the tree now has the size of that checkpoint.
+    /// Compares the tree with the next kept checkpoint, if the tree has the size of that
+    /// checkpoint.
     pub(super) fn reached(&mut self) {
         let Some(Tree { edge: Some(edge), suspect, .. }) = &self.tree else { return };
         if self.ahead.last() == Some(&edge.size()) {
@@ -511,7 +514,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Returns the report. Called after all input was read.
+    /// Returns the report of the verification. The caller has passed all lines of all files to this
+    /// `Chain`.
     pub(in crate::verify) fn finish(mut self) -> Report {
         let end = self.report.tree_size;
         for (&size, known) in &self.trust.known {
@@ -547,7 +551,7 @@ impl Chain<'_> {
         self.report
     }
 
-    /// Adds the undecided questions to the report as remarks.
+    /// Adds the questions that verification could not decide to the report.
     pub(super) fn remark(&mut self) {
         let report = &mut self.report;
         if let Some(from) = report.key_unknown_from {

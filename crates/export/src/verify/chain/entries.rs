@@ -1,4 +1,4 @@
-//! Handles the lines that are entries. Checks whether an entry is allowed at its position in the
+//! Handles the lines that are entries. Checks that an entry is allowed at its position in the
 //! export, and reports the faults of a batch when the batch ends.
 
 use super::{Chain, Late, MAX_LATE, Phase, Tree};
@@ -15,7 +15,7 @@ impl Chain<'_> {
         let (id, line) = (entry.id, self.line);
         match problem.as_deref() {
             None => {}
-            // If the entry matches its leaf, it is unchanged since sealing, so the unknown part is
+            // The entry has one possible leaf, so its checksum is correct and its unknown part is
             // not a fault.
             Some(EntryProblem::Entry(fault))
                 if fault.is_unknown() && entry.other_leaf.is_none() =>
@@ -72,7 +72,7 @@ impl Chain<'_> {
                 self.report.unsealed += 1;
                 self.unsealed(id);
             }
-            // All entries of the checkpoint were read already, so this entry is unsealed.
+            // The batch expects no further entry, so this entry is unsealed.
             Section::Sealed
                 if self.kind == Kind::History
                     && matches!(problem.as_deref(), Some(EntryProblem::Unknown(_)))
@@ -80,7 +80,7 @@ impl Chain<'_> {
             {
                 self.begin_tail();
             }
-            // Among unsealed entries, a damaged row is not out of place.
+            // A damaged row is allowed among the unsealed entries.
             Section::Sealed
                 if self.phase == Phase::Tail
                     && matches!(problem.as_deref(), Some(EntryProblem::Damaged(_))) => {}
@@ -88,7 +88,7 @@ impl Chain<'_> {
                 self.report.entries += u64::from(there);
                 match self.kind {
                     Kind::History => self.sealed(entry),
-                    // The entry has no proof, and is already reported.
+                    // The selection has no proof for this entry, and the entry is already reported.
                     Kind::Selection
                         if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
                     Kind::Selection => {
@@ -107,8 +107,8 @@ impl Chain<'_> {
             self.back_from_tail();
         }
         if self.batch.is_none() && self.phase == Phase::Anchored {
-            // The entry's checkpoint is missing. The next checkpoint shows which leaves belong to
-            // the missing one.
+            // The checkpoint of this entry is missing. The next checkpoint shows which leaves
+            // belong to the missing checkpoint.
             let size = self.tree.as_ref().map_or(0, |tree| tree.size);
             self.batch = Some(Batch::new(size, [0; 32], None, IdRanges::new(), self.line));
             self.phase = Phase::Sealed;
@@ -187,8 +187,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Handles a sealed entry that follows an unsealed one. If entries of the batch are still to
-    /// come, the unsealed entry is out of place.
+    /// Handles a sealed entry that follows an unsealed one. If the batch still expects entries, the
+    /// unsealed entry is out of place.
     pub(super) fn back_from_tail(&mut self) {
         if self.batch.as_ref().is_none_or(Batch::waits) {
             let detail = "it stands among entries that checkpoints took".to_owned();
@@ -224,8 +224,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Ends the batch. `next_base` is the tree size at which the next batch begins. `cut` means
-    /// that the file ends within this batch.
+    /// Ends the batch and reports its faults. `next_base` is the tree size at which the next batch
+    /// begins. `cut` means that the file ends within this batch.
     pub(super) fn finish_batch(&mut self, next_base: Option<u64>, cut: bool) {
         let Some(mut batch) = self.batch.take() else { return };
         let Some(mut tree) = self.tree.take() else { return };
@@ -336,8 +336,8 @@ impl Chain<'_> {
         named
     }
 
-    /// Returns whether this entry was missing from an earlier batch, and reports it as out of
-    /// place.
+    /// Returns whether this entry was missing from an earlier batch. Reports such an entry as out
+    /// of place.
     pub(super) fn was_late(&mut self, id: Option<i64>, line: u64) -> bool {
         let Some(at) = self.late.iter().position(|late| Some(late.id) == id) else { return false };
         self.late.swap_remove(at);
@@ -358,8 +358,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Handles entries that follow a batch without belonging to it: either somebody inserted them,
-    /// or their checkpoint is missing.
+    /// Handles the entries after a batch that do not belong to it. Either somebody inserted these
+    /// entries, or their checkpoint is missing.
     pub(super) fn place_extra(
         &mut self,
         tree: &mut Tree,
@@ -394,7 +394,7 @@ impl Chain<'_> {
     /// Compares the root of the computed tree with the root in the checkpoint of the batch.
     pub(super) fn compare_root(&mut self, tree: &mut Tree, batch: &Batch, cut: bool) {
         if cut && tree.edge.as_ref().is_none_or(|edge| edge.size() != batch.tree_size) {
-            // The missing entries are reported elsewhere.
+            // The caller of `finish_batch` reports that the export ends early.
             tree.edge = None;
             return;
         }
@@ -430,8 +430,8 @@ impl Chain<'_> {
         }
         if tree.suspect || tree.edge.is_none() {
             if let Some(given) = given {
-                // The right edge in the checkpoint's line yields the checkpoint's root, so the tree
-                // is known again from here on.
+                // The right edge in the checkpoint's line yields the checkpoint's root, so the
+                // verifier continues with this right edge.
                 (tree.edge, tree.suspect) = (Some(given), false);
                 self.ahead.retain(|&known| known >= batch.tree_size);
             } else {
@@ -456,7 +456,8 @@ impl Chain<'_> {
             .first()
             .zip(batch.ids.ranges().last())
             .map(|(first, last)| (first.first, last.last));
-        // The log itself signed the checkpoint, so the entries were changed, not the checkpoint.
+        // If the log has signed the checkpoint, the checkpoint is unchanged and the entries were
+        // changed.
         let kind = if batch.signed { FaultKind::Changed } else { FaultKind::CheckpointChanged };
         self.emit(kind, Some(batch.line), ids, Some(batch.tree_size), detail);
     }
@@ -475,7 +476,7 @@ impl Chain<'_> {
             Kind::History => self.tree.as_ref().map_or(0, |tree| tree.size),
             Kind::Selection => self.proven_by.map_or(0, |(size, ..)| size),
         };
-        // Missing or superfluous lines are already reported as faults of the entries.
+        // The verifier has already reported missing and superfluous lines as faults of entries.
         if self.report.fault_count() > self.faults_before || to == Phase::Outside {
             return;
         }
