@@ -1,4 +1,5 @@
-//! Defines the command line. The comments of commands and options are the text of `--help`.
+//! Defines the command line of `lead-audit`. The doc comments of commands and options are the text
+//! of `--help`.
 
 use clap::{Args, Parser, Subcommand};
 use export::read::Limits;

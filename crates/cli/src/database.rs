@@ -1,7 +1,7 @@
-//! Reads a database through one connection. All reads see one snapshot.
+//! Reads a database through one connection. All reads on this connection see one snapshot.
 //!
-//! The database is not trusted: values are read as they are stored and exported unchanged, so that
-//! verification can judge them.
+//! The database is not trusted. Values are exported as they are stored, so that verification can
+//! judge them.
 
 mod connect;
 mod entries;
@@ -24,8 +24,8 @@ use postgres::{Client, Row};
 use std::cell::RefCell;
 use std::error::Error;
 
-/// A column value in PostgreSQL's binary format, which depends on the type of the column.
-/// [`EntryReader`] checks the types of the columns.
+/// A column value in PostgreSQL's binary format. The format depends on the type of the column.
+/// [`EntryReader`] checks that each column has the expected type.
 pub(crate) struct Raw<'a>(pub &'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {
@@ -44,7 +44,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Connects, and begins a read-only transaction.
+    /// Connects to a database, and begins a read-only transaction.
     pub fn open(url: &str) -> Result<Self, CommandError> {
         Self::begin(connect(url)?)
     }

@@ -1,16 +1,16 @@
-//! The errors of the commands.
+//! Defines the errors of the commands.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// The reasons why a command ended early.
+/// The reasons why a command failed.
 #[derive(Debug, Error)]
 pub enum CommandError {
     /// A file could not be read or written.
     #[error("{}: {cause}", .path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The error of the system call.
         cause: io::Error,
@@ -18,7 +18,7 @@ pub enum CommandError {
     /// A file has invalid content.
     #[error("{}: {cause}", .path.display())]
     Content {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The reason why the content is invalid.
         cause: String,
@@ -30,17 +30,17 @@ pub enum CommandError {
         from: String,
         cause: ledger::note::KeyError,
     },
-    /// The database or the connection failed. The text never contains the connection string,
-    /// because that string may contain a password.
+    /// The database failed, or the connection to the database failed. The text never contains the
+    /// connection string, because a connection string can contain a password.
     #[error("database: {0}")]
     Database(String),
     /// A kept checkpoint is invalid.
     #[error(transparent)]
     Trust(#[from] export::verify::TrustError),
-    /// The command cannot do what was requested.
+    /// The command cannot do what the user requested.
     #[error("{0}")]
     Refused(String),
-    /// Standard output could not be written.
+    /// The command could not write to standard output.
     #[error("standard output: {0}")]
     Output(io::Error),
     /// Verification could not begin.
@@ -49,17 +49,17 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Returns a function that makes errors about this file, for `map_err`.
+    /// Returns a function for `map_err` that makes errors about this file.
     pub fn file(path: &Path) -> impl Fn(io::Error) -> Self {
         move |cause| CommandError::File { path: path.to_owned(), cause }
     }
 
-    /// Returns a function that makes errors about the content of this file, for `map_err`.
+    /// Returns a function for `map_err` that makes errors about the content of this file.
     pub fn content<E: ToString>(path: &Path) -> impl Fn(E) -> Self {
         move |cause| CommandError::Content { path: path.to_owned(), cause: cause.to_string() }
     }
 
-    /// Returns whether a later attempt may succeed.
+    /// Returns whether the command can succeed if it is tried again.
     pub fn is_transient(&self) -> bool {
         matches!(self, CommandError::Database(_))
     }
@@ -68,8 +68,8 @@ impl CommandError {
 impl From<postgres::Error> for CommandError {
     fn from(error: postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
-            // If a connection fails, the useful text is in the source of the error, such as a
-            // refused connection, a missing file or a bad certificate.
+            // If a connection fails, the source of the error has the useful text, for example about
+            // a refused connection, a missing file or a bad certificate.
             let cause = std::error::Error::source(&error)
                 .map(|cause| format!(": {cause}"))
                 .unwrap_or_default();

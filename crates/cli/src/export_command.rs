@@ -1,4 +1,4 @@
-//! The command `export`, which writes the entries and checkpoints to a file.
+//! The command `export`, which writes entries and checkpoints to a file.
 
 use crate::Status;
 use crate::arguments::{Database, Export};
@@ -89,7 +89,8 @@ fn to_file(
     let mut is_new = !arguments.resume;
     let file = if arguments.resume {
         is_new = !path.exists();
-        // A device or a pipe can be neither read a second time nor truncated.
+        // `--resume` must read the file and truncate it, which is impossible with a device or a
+        // pipe.
         if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
             return Err(CommandError::content(path)(
                 "it is no file, so that --resume cannot go on with it",
@@ -107,8 +108,8 @@ fn to_file(
         if point.offset > 0 {
             compression = point.compression(arguments.zstd.unwrap_or(3));
         }
-        // The roots are compared before the file is truncated, so that the file is not lost if the
-        // history has forked.
+        // The roots are compared before the file is truncated, so that a fork of the history does
+        // not destroy the file.
         (range.from, range.from_root, range.goes_on) =
             (point.tree_size, point.root, point.lines > 0);
         if point.tree_size > 0 {
@@ -159,8 +160,7 @@ fn to_file(
     Ok(written)
 }
 
-/// Cleans up after a failed export. Keeps the file if --resume can continue it, and removes it
-/// otherwise.
+/// Keeps or removes the file of a failed export. Keeps the file if `--resume` can continue it.
 fn leave(path: &Path, console: Console) {
     let point = File::open(path)
         .map_err(CommandError::file(path))
@@ -169,13 +169,13 @@ fn leave(path: &Path, console: Console) {
         console
             .remark(&format!("{}: it is not complete; --resume goes on with it", path.display()));
     } else {
-        // If the file cannot be removed, nothing is reported: the reason why the export failed is
+        // A failure to remove the file is not reported, because the reason why the export failed is
         // more useful.
         _ = std::fs::remove_file(path);
     }
 }
 
-/// The numbers of records in an export, and its size in bytes.
+/// Counts the records in an export, and its bytes.
 struct ExportSummary {
     counts: Written,
     bytes: u64,

@@ -1,5 +1,5 @@
-//! Reads small files, and writes files atomically: after a crash, a written file is either complete
-//! or absent.
+//! Reads small files, and writes files atomically. After a crash, a file that was being written is
+//! either complete or unchanged.
 
 use crate::error::CommandError;
 use std::fs::{self, File, OpenOptions};
@@ -7,10 +7,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Maximum size of the files that are read into memory: keys, checkpoints and proofs.
+/// Maximum size of a file that is read into memory: a key, a checkpoint or a proof.
 const MAX_SMALL: u64 = 4 << 20;
 
-/// Creates a file that only its owner can read. Never overwrites a file that exists.
+/// Creates a file that only its owner can read. Fails if the file exists.
 pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let mut file =
@@ -20,14 +20,16 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
         .and_then(|()| file.sync_all())
         .and_then(|()| sync_directory(path));
     if written.is_err() {
-        // A partial key file would make the next attempt fail, because it exists.
+        // An incomplete key file is removed, because `create_new` fails at the next attempt if the
+        // file exists.
         _ = fs::remove_file(path);
     }
     written.map_err(error)
 }
 
-/// Creates or replaces a file atomically. If the path is a device or a pipe, writes into it
-/// instead. If the path is a symbolic link, replaces the file to which the link points.
+/// Creates or replaces a file atomically. If the path is a device or a pipe, the function writes
+/// into it and does not replace it. If the path is a symbolic link, the function replaces the file
+/// to which the link points.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let real = match fs::canonicalize(path) {
@@ -55,7 +57,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
         .and_then(|()| fs::rename(&unfinished, path))
         .and_then(|()| sync_directory(path));
     if written.is_err() {
-        // The unfinished file may not exist, so an error here is ignored.
+        // An error is ignored here, because the unfinished file does not always exist.
         _ = fs::remove_file(&unfinished);
     }
     written.map_err(error)
@@ -70,7 +72,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Reads a note or a proof. Removes the second newline that `psql` writes at the end.
+/// Reads a note or a proof from a file. Removes the second newline at the end, which `psql` adds.
 pub fn read_note(path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut bytes = read_small(path)?;
     if bytes.ends_with(b"\n\n") {
@@ -118,7 +120,7 @@ mod tests {
         replace(&link, b"three").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"three");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        // If the test runs as root, a rename would replace the device.
+        // If the test runs as root, `replace` must not replace the device by a file.
         replace(Path::new("/dev/null"), b"four").unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

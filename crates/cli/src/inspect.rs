@@ -1,5 +1,5 @@
-//! The command `inspect`, which shows the content of a file. It checks only the syntax, and
-//! verifies no signature, checksum or proof.
+//! The command `inspect`, which shows the content of a file. The command checks only the syntax of
+//! the file. It verifies no signature, checksum or proof.
 
 use crate::Status;
 use crate::arguments::Inspect;
@@ -48,7 +48,7 @@ pub fn run(arguments: &Inspect, console: Console) -> Result<Status, CommandError
     if let Ok(key) = VerifierKey::from_text(text.trim()) {
         return show(&key_lines("public key", &key), console);
     }
-    // Only the public part of a private key is shown.
+    // If the file contains a private key, only its public key is shown.
     if let Ok(key) = SigningKey::from_text(&text) {
         return show(&key_lines("private key of a log; its public key", key.verifier()), console);
     }
@@ -86,7 +86,7 @@ fn show(lines: &[(&str, Value)], console: Console) -> Result<Status, CommandErro
     Ok(Status::Intact)
 }
 
-/// Returns a value as text that cannot control a terminal.
+/// Returns a value as text whose characters cannot control a terminal.
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text
@@ -268,7 +268,7 @@ fn instant(micros: i64) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Shows the record that the command line asks for.
+/// Shows the record with the requested id or on the requested line.
 fn record(arguments: &Inspect, console: Console) -> Result<Status, CommandError> {
     let path = &arguments.file;
     let reader = open(path).map_err(CommandError::file(path))?;
@@ -277,8 +277,8 @@ fn record(arguments: &Inspect, console: Console) -> Result<Status, CommandError>
         let block = block.map_err(CommandError::content(path))?;
         for (number, line) in block.lines() {
             let hit = match (&wanted, arguments.line) {
-                // A line without the text of this id cannot be the wanted record, so it is not
-                // parsed.
+                // A line without the text of the requested id cannot contain the requested record,
+                // so the line is not parsed.
                 (Some(wanted), _) => contains(line, wanted.as_bytes()),
                 (None, line) => line == Some(number),
             };

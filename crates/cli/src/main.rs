@@ -1,13 +1,13 @@
-//! The program `lead-audit`: exports the audit trail, verifies exports and databases, and witnesses
+//! The program `lead-audit` exports the audit trail, verifies exports and databases, and witnesses
 //! checkpoints.
 //!
-//! Exit status of every command: 0 intact (or done), 1 tampered with, 2 could not tell (or could
-//! not be done).
+//! The exit status of every command is 0 (intact, or done), 1 (tampered with) or 2 (could not tell,
+//! or could not be done).
 //!
-//! * [`arguments`] – the options of the command line. Each command has a module with its name
-//! * [`database`] – the connection to a database, and all reads, which see one snapshot
-//! * [`trust`] – reads keys and checkpoints from files
-//! * [`files`] – writes files atomically
+//! * [`arguments`] – the options of the command line. Each command has a module of its own
+//! * [`database`] – connects to a database and reads it in one snapshot
+//! * [`trust`] – reads the trusted keys and checkpoints from files
+//! * [`files`] – reads small files, and writes files atomically
 //! * [`progress`], [`error`] – print progress, remarks and error messages
 
 mod arguments;
@@ -28,7 +28,7 @@ use clap::Parser;
 use error::CommandError;
 use std::process::ExitCode;
 
-/// The result of a command. It determines the exit status.
+/// The result of a command. The status determines the exit status of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Exit status 0: intact, or done.
@@ -63,8 +63,8 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(status) => status.into(),
-        // The program that reads the output has closed the pipe, for example in `lead-audit inspect
-        // … | head`.
+        // The program that reads the output has closed the pipe, as `head` does in `lead-audit
+        // inspect … | head`.
         Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::from(2)
         }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-/// Returns whether a terminal may act on the character instead of showing it, for example move the
-/// cursor, reorder text or hide text.
+/// Returns whether a terminal can react to the character instead of showing it. For example, the
+/// character moves the cursor, or reorders or hides text.
 fn is_active(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -21,8 +21,8 @@ fn is_active(character: char) -> bool {
         )
 }
 
-/// Escapes the characters on which a terminal may act, so that text from a server or a file cannot
-/// control the terminal.
+/// Escapes the characters to which a terminal can react, so that text from a server or a file
+/// cannot control the terminal.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -35,14 +35,14 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// Returns the printable text on one line, so that quoted text cannot imitate a line of this
-/// program.
+/// Returns the text on one line, so that quoted text cannot imitate a line of this program's
+/// output.
 pub fn on_one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-/// Returns the value as JSON, with the characters escaped on which a terminal may act. Such
-/// characters can occur only in strings.
+/// Returns the value as JSON. Characters to which a terminal can react are escaped. These
+/// characters occur only inside of JSON strings.
 fn plain_json(value: &Value) -> String {
     let mut shown = String::new();
     for character in value.to_string().chars() {
@@ -55,12 +55,12 @@ fn plain_json(value: &Value) -> String {
     shown
 }
 
-/// The options of the output.
+/// The options that determine what the program prints.
 #[derive(Debug, Clone, Copy)]
 pub struct Console {
     /// Whether results are printed as JSON.
     pub json: bool,
-    /// Whether only results and errors are printed.
+    /// Whether the program prints only results and errors.
     pub quiet: bool,
 }
 
@@ -76,10 +76,10 @@ impl Console {
         written.and_then(|()| out.flush()).map_err(CommandError::Output)
     }
 
-    /// Prints a remark, which is not a result.
+    /// Prints a remark, which is not a result, on standard error.
     pub fn remark(self, text: &str) {
         if !self.quiet && !self.json {
-            // If standard error fails, there is no place to report the failure.
+            // A failure to write to standard error is ignored, because it cannot be reported.
             _ = writeln!(io::stderr(), "{}", printable(text));
         }
     }
@@ -93,8 +93,8 @@ impl Console {
         }
     }
 
-    /// Returns a progress bar for a long task. It is shown only on a terminal. `length` is the
-    /// total, if known.
+    /// Returns a progress bar for a long task. The progress bar is visible only on a terminal.
+    /// `length` is the total length of the task, if it is known.
     pub fn bar(self, what: &'static str, length: Option<u64>, bytes: bool) -> ProgressBar {
         if self.quiet || self.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();

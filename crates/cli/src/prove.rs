@@ -1,4 +1,4 @@
-//! The commands `prove` and `verify-proof`: a proof shows a third party that an entry is in the
+//! The commands `prove` and `verify-proof`. A proof shows a third party that an entry is in the
 //! tree.
 
 use crate::Status;
@@ -20,7 +20,7 @@ use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 
-/// Writes the proof for one entry.
+/// Writes the proof for the entry with the requested id.
 pub fn prove(arguments: &Prove, console: Console) -> Result<Status, CommandError> {
     let id = arguments.id;
     let snapshot = Snapshot::open(url(&arguments.database)?)?;
@@ -76,7 +76,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     }
 }
 
-/// Verifies a proof against an entry.
+/// Verifies a proof together with its entry.
 pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status, CommandError> {
     let trust = trust::gather(&arguments.trust, false)?;
     let proof = TlogProof::parse(&read_note(&arguments.proof)?)
@@ -102,8 +102,8 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     if trust.origin.as_deref().is_some_and(|origin| origin != checkpoint.origin()) {
         return tampered(format!("the proof is of the log {:?}", checkpoint.origin()));
     }
-    // A signature by an unknown key with the log's name may be by a key that the log used before or
-    // after a change of its key.
+    // An unknown key that has the log's name can be a key that the log used before or after a
+    // change of its key.
     let stranger = proof
         .checkpoint
         .signatures()
@@ -160,7 +160,7 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     }
 }
 
-/// Returns the preimage and the checksum of an entry. `bytes` are the preimage itself, or a line of
+/// Returns the preimage and the checksum of an entry. `bytes` is the preimage itself, or a line of
 /// an export.
 fn preimage_and_checksum<'a>(
     bytes: &'a [u8],
@@ -183,7 +183,8 @@ fn preimage_and_checksum<'a>(
     }
 }
 
-/// Returns the checkpoint in a note, without verifying signatures. For commands that only show it.
+/// Returns the checkpoint in a note without verifying its signatures. The commands that only show a
+/// checkpoint call this function.
 pub fn checkpoint_of(note: &Note) -> Option<Checkpoint> {
     Checkpoint::parse(note.text()).ok()
 }

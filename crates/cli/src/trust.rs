@@ -8,7 +8,7 @@ use ledger::note::{KeyError, VerifierKey};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Collects the trusted keys and checkpoints.
+/// Reads the trusted keys and checkpoints that the arguments name.
 pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandError> {
     let mut trust = Trust { older, origin: arguments.origin.clone(), ..Trust::default() };
     for key in &arguments.key {
@@ -24,9 +24,10 @@ pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandE
     Ok(trust)
 }
 
-/// Reads a public key. `argument` is the text of the key, or a file that contains it.
+/// Reads a public key. `argument` is the text of the key, or the path of a file that contains it.
 pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
-    // A path may look like the text of a key, so a file that exists has precedence.
+    // The path of a file can look like the text of a key. If the file exists, the argument is its
+    // path.
     if !Path::new(argument).exists() {
         return VerifierKey::from_text(argument).map_err(|cause| {
             let from = if cause == KeyError::NotAVerifierKey {
@@ -43,8 +44,8 @@ pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
         .map_err(|cause| CommandError::Key { from: argument.to_owned(), cause })
 }
 
-/// Returns the checkpoint files in a directory and its subdirectories: all files that are named
-/// `checkpoint` or by a tree size. If `path` is a file, returns this file.
+/// Returns the checkpoint files in a directory and its subdirectories. The name of a checkpoint
+/// file is `checkpoint` or a tree size. If `path` is a file, returns only this path.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -74,7 +75,7 @@ pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(found)
 }
 
-/// Returns the tree size in the name of a checkpoint's file, which has 20 digits.
+/// Returns the tree size that is the name of a checkpoint file. The name has 20 digits.
 pub fn size_of_name(name: &str) -> Option<u64> {
     if name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()) {
         name.parse().ok()

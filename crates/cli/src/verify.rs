@@ -1,5 +1,5 @@
-//! The command `verify`, which verifies files with exports, or a database through an export into a
-//! pipe.
+//! The command `verify`, which verifies files with exports, or a database. To verify a database, it
+//! exports the database into a pipe.
 
 use crate::Status;
 use crate::arguments::Verify;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Number of faults that are printed. Further faults are only counted.
+/// Maximum number of faults that are printed. Further faults are counted but not printed.
 const MAX_SHOWN: u64 = 10_000;
 
 pub fn run(arguments: &Verify, console: Console) -> Result<Status, CommandError> {
@@ -64,7 +64,7 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
     for path in paths {
         let reader = open(path).map_err(CommandError::file(path))?;
         sources.push(Source { name: path.display().to_string(), reader });
-        // The uncompressed length of a compressed file is not known.
+        // The length of a compressed file without compression is unknown.
         let plain = path.extension().is_none_or(|extension| extension != "zst");
         let own = path
             .metadata()
@@ -76,10 +76,11 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
     Ok((sources, length))
 }
 
-/// Starts to export the database into a pipe. Returns the reading end of the pipe, to verify the
-/// export.
+/// Starts to export the database into a pipe. Returns the reading end of the pipe, from which the
+/// export is verified.
 fn database(url: &str) -> Result<Source, CommandError> {
-    // The connection is opened here, so that its errors are reported before verification begins.
+    // The connection is opened before the thread starts, so that an error of the connection is
+    // reported before verification begins.
     let client = crate::database::connect(url)?;
     let (reader, writer) =
         io::pipe().map_err(|error| CommandError::Refused(format!("no pipe: {error}")))?;
@@ -99,8 +100,8 @@ fn database(url: &str) -> Result<Source, CommandError> {
     })
 }
 
-/// The reading end of the pipe. When the pipe ends, an error is returned unless the export
-/// succeeded.
+/// The reading end of the pipe that contains the export of a database. Reading returns an error at
+/// the end of the pipe if the export has failed.
 struct Exported {
     reader: PipeReader,
     export: Option<JoinHandle<Result<(), ExportError>>>,

@@ -2,9 +2,9 @@
 //! cannot show different histories to different readers, and cannot take back a published
 //! checkpoint.
 //!
-//! The witness can be killed at any moment, because of the order of its steps: it checks a
-//! checkpoint, then cosigns it and keeps it on disk, and then publishes it. After a restart, the
-//! witness cosigns only checkpoints that extend the newest kept one.
+//! The witness first checks a checkpoint, then cosigns it and keeps it on disk, and then publishes
+//! it. Because of this order, the witness can be killed at any moment. After a restart, the witness
+//! cosigns only checkpoints that extend the newest kept checkpoint.
 
 mod alarm;
 mod check;
@@ -28,7 +28,7 @@ use state::State;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Maximum delay between two attempts while the database cannot be reached.
+/// Maximum time between two attempts while the database cannot be reached.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 pub fn run(arguments: &Witness, console: Console) -> Result<Status, CommandError> {
@@ -85,8 +85,8 @@ fn signing_key(path: &Path) -> Result<CosigningKey, CommandError> {
         .map_err(|cause| CommandError::Key { from: path.display().to_string(), cause })
 }
 
-/// Checks, keeps and publishes all new checkpoints in ascending order. Stops at the first that does
-/// not pass the check.
+/// Checks, keeps and publishes the new checkpoints in ascending order of their tree sizes. Stops at
+/// the first checkpoint that fails the check.
 fn look(
     source: &mut Source,
     checker: &Checker,
@@ -141,8 +141,8 @@ fn cosign(
     note.add(signature).map_err(|error| failed(&error))
 }
 
-/// Publishes the newest kept checkpoint in the directory, as two files: one is named by the tree
-/// size, the other is named `checkpoint`.
+/// Publishes the newest kept checkpoint as two files in the directory. The name of one file is the
+/// tree size, and the name of the other file is `checkpoint`.
 fn publish(state: &State, directory: Option<&Path>) -> Result<(), CommandError> {
     let (Some(directory), Some(held)) = (directory, state.held()) else { return Ok(()) };
     std::fs::create_dir_all(directory).map_err(CommandError::file(directory))?;

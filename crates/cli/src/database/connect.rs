@@ -1,4 +1,5 @@
-//! Connects as libpq does, but with rustls. Never shows the connection string or a password.
+//! Connects to a server as libpq does, but with rustls. No message of this module contains the
+//! connection string or a password.
 
 use crate::error::CommandError;
 use postgres::config::{Host, SslMode};
@@ -20,7 +21,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Disable,
-    /// Also stands for `allow`: both modes try with and without TLS, but in the opposite order.
+    /// Stands for `prefer` and `allow`. Both modes try with and without TLS, in opposite orders.
     Prefer,
     Require,
     VerifyCa,
@@ -49,22 +50,23 @@ impl Mode {
 enum Recognition {
     /// The server is not authenticated.
     None,
-    /// The server must have a certificate of a known authority.
+    /// The server must have a certificate from a known authority.
     Authority,
-    /// The server must have a certificate of a known authority that names the server's host.
+    /// The server must have a certificate from a known authority that is valid for the server's
+    /// host.
     Full,
 }
 
 pub fn connect(url: &str) -> Result<Client, CommandError> {
     let Options { rest, mode, roots } = options(url)?;
     let unreadable = || CommandError::Database("the connection string cannot be read".to_owned());
-    // The error message of the parser would quote the connection string, so it is dropped.
+    // The parser's error message is dropped, because it would quote the connection string.
     let mut config: Config = rest.parse().map_err(|_| unreadable())?;
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mode = match (mode, config.get_ssl_mode(), variable("PGSSLMODE")) {
         (Some(mode), ..) => Some(mode),
-        // `options()` found no `sslmode`, so the connection string spells it in a way that only the
-        // driver recognises.
+        // `options()` found no `sslmode`. The connection string has an `sslmode` in a form that
+        // only the driver recognises.
         (None, SslMode::Disable, _) => Some(Mode::Disable),
         (None, SslMode::Require, _) => Some(Mode::Require),
         (None, _, variable) => variable.map(|mode| Mode::of(&mode)).transpose()?,
@@ -99,15 +101,15 @@ pub fn connect(url: &str) -> Result<Client, CommandError> {
     Ok(client)
 }
 
-/// Returns the file in which libpq looks for certificates of authorities by default.
+/// Returns the file in which libpq by default looks for certificates of authorities.
 fn usual_roots() -> Option<String> {
     let path = Path::new(&std::env::var_os("HOME")?).join(".postgresql/root.crt");
     path.is_file().then(|| path.to_str().map(str::to_owned)).flatten()
 }
 
-/// Combines the mode and the certificates of authorities as libpq does. If there are such
-/// certificates, `require` means `verify-ca`. The certificates of the system are accepted only with
-/// `verify-full`, because anybody can get a certificate from the authorities that issued them.
+/// Combines `sslmode` and `sslrootcert` as libpq does. If certificates of authorities are given,
+/// the mode `require` means `verify-ca`. The operating system's certificates are accepted only with
+/// `verify-full`, because anybody can get a certificate from the authorities that they belong to.
 fn recognition(
     mode: Option<Mode>,
     roots: Option<&str>,
@@ -135,7 +137,7 @@ struct Options {
 }
 
 /// Removes `sslmode` and `sslrootcert` from a connection string, because the driver does not handle
-/// them as libpq does. Returns their values.
+/// these options as libpq does. Returns the values of `sslmode` and `sslrootcert`.
 fn options(url: &str) -> Result<Options, CommandError> {
     let (mut mode, mut roots) = (None, None);
     let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
@@ -156,7 +158,8 @@ fn options(url: &str) -> Result<Options, CommandError> {
             if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
         }
         _ if is_url => url.to_owned(),
-        // Quoted values that contain spaces are split here, and joined again unchanged.
+        // This line splits a quoted value that contains spaces, and joins its parts again
+        // unchanged.
         _ => url.split(' ').filter(|option| keep(option)).collect::<Vec<_>>().join(" "),
     };
     Ok(Options { rest, mode: mode.map(|mode| Mode::of(&mode)).transpose()?, roots })
@@ -205,7 +208,7 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
                 store.add(certificate).map_err(|error| failed(path, &error))?;
             }
         }
-        // A certificate of the system that cannot be parsed is ignored.
+        // A certificate of the operating system that cannot be parsed is ignored.
         _ => _ = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
     }
     if store.is_empty() {
@@ -225,7 +228,7 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
     ))
 }
 
-/// Accepts a certificate that a known authority has signed for any host, as libpq does with
+/// Accepts a certificate that a known authority has signed for any host. libpq does this with
 /// `sslmode=verify-ca`.
 #[derive(Debug)]
 struct ByAuthority(Arc<WebPkiServerVerifier>);
@@ -239,8 +242,8 @@ impl ServerCertVerifier for ByAuthority {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // The verifier checks the name last. If the name is its only error, everything else is
-        // valid.
+        // The rustls verifier checks the host name last. If the host name is the only error, the
+        // certificate is otherwise valid.
         match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -272,8 +275,8 @@ impl ServerCertVerifier for ByAuthority {
     }
 }
 
-/// Encrypts without authenticating the server. libpq does so with `sslmode=require` if it has no
-/// certificates of authorities.
+/// Encrypts the connection without authenticating the server. libpq does this with
+/// `sslmode=require` if it has no certificates of authorities.
 #[derive(Debug)]
 struct Unrecognised(Arc<CryptoProvider>);
 

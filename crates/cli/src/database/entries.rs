@@ -1,5 +1,5 @@
-//! Reads rows of `lead_audit.entry` in PostgreSQL's binary format: the stored values that the
-//! checksum covers.
+//! Reads rows of `lead_audit.entry` in PostgreSQL's binary format, so that the export contains the
+//! values that the checksum covers.
 
 use super::{Raw, Snapshot};
 use crate::error::CommandError;
@@ -8,14 +8,14 @@ use ledger::{Entry, EntryColumn, IdRange};
 use postgres::Row;
 use postgres::fallible_iterator::FallibleIterator;
 
-/// Reads entries whose ids are in given ranges.
+/// Reads the entries whose ids are in given ranges.
 pub struct EntryReader<'s> {
     snapshot: &'s Snapshot,
     sql: String,
 }
 
 impl<'s> EntryReader<'s> {
-    /// Checks the columns of the table, and returns a reader.
+    /// Checks the columns of `lead_audit.entry`, and returns a reader.
     pub fn new(snapshot: &'s Snapshot) -> Result<Self, CommandError> {
         let rows = snapshot.query(
             "SELECT attname::text, format_type(atttypid, NULL), quote_ident(attname)
@@ -41,7 +41,8 @@ impl<'s> EntryReader<'s> {
                     );
                     return Err(CommandError::Database(text));
                 }
-                // This version cannot judge an entry that has a value in an unknown column.
+                // The query returns the name of an unknown column that has a value, because this
+                // version cannot judge the entry.
                 None => unknown += &format!("WHEN e.{quoted} IS NOT NULL THEN {} ", literal(name)),
             }
         }
@@ -56,8 +57,9 @@ impl<'s> EntryReader<'s> {
             if unknown.is_empty() { "NULL::text".to_owned() } else { format!("CASE {unknown}END") };
         let columns: Vec<String> =
             EntryColumn::ALL.iter().map(|column| format!("e.{}", column.name())).collect();
-        // The index of the primary key sorts the sub-select. The nested loop keeps the order of the
-        // ranges that `unnest` returns. So the ids ascend within each range.
+        // The sub-select reads the index of the primary key, which is sorted by id. The nested loop
+        // keeps the order of the ranges that `unnest` returns. Therefore the ids ascend within each
+        // range.
         let sql = format!(
             "SELECT {}, {unknown} FROM unnest($1::bigint[], $2::bigint[]) r(first_id, last_id)
              CROSS JOIN LATERAL
@@ -68,8 +70,8 @@ impl<'s> EntryReader<'s> {
         Ok(EntryReader { snapshot, sql })
     }
 
-    /// Passes each entry with an id in one of the ranges to `each`, in the order of the ranges.
-    /// Holds only one entry in memory at a time.
+    /// Passes each entry whose id is in one of the ranges to `each`, in the order of the ranges.
+    /// Only one entry is in memory at a time.
     pub fn read<E: From<CommandError>>(
         &self,
         ranges: &[IdRange],
@@ -142,7 +144,7 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
         statement: text(Column::Statement)?,
     };
     let checksum = raw(Column::Checksum)?;
-    // A missing checksum is not checked here, because `read_stored` reports it.
+    // `read_stored` reports a missing checksum, so this loop skips the checksum.
     for &column in
         Column::ALL.iter().filter(|&&column| column.is_required() && column != Column::Checksum)
     {
@@ -154,7 +156,7 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     Ok((id, bad.map_or_else(|| read_stored(&entry, checksum, extra), StoredEntry::Damaged)))
 }
 
-/// Converts a value of fixed length. None if its length differs.
+/// Converts a value to an array of `N` bytes. Returns None if the value has another length.
 fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
 }

@@ -1,5 +1,5 @@
-//! Streams entries and checkpoints from the database into an export: a history checkpoint by
-//! checkpoint, or a selection of entries.
+//! Writes entries and checkpoints of the database to an export. A history is written checkpoint by
+//! checkpoint, and a selection entry by entry.
 
 use super::{EntryReader, Selection, Snapshot, select};
 use crate::error::CommandError;
@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
-/// Number of leaves whose entries are read in one round.
+/// Number of leaves after which one round of reading ends, at the end of a checkpoint.
 const LEAVES_AT_ONCE: u64 = 1 << 16;
 
 /// Number of checkpoints that one query reads.
@@ -22,13 +22,13 @@ const CHECKPOINTS_AT_ONCE: i64 = 256;
 /// Number of ranges of ids that one query reads.
 const RANGES_AT_ONCE: usize = 4096;
 
-/// The reasons why an export was not written.
+/// The reasons why an export could not be written.
 #[derive(Debug, Error)]
 pub enum ExportError {
-    /// The database failed, or the database cannot serve the requested range.
+    /// The database failed, or the database cannot provide the requested export.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// The file could not be written.
+    /// The file of the export could not be written.
     #[error(transparent)]
     Write(#[from] io::Error),
 }
@@ -38,18 +38,19 @@ pub enum ExportError {
 pub struct Range {
     /// Size of the tree with which the export starts.
     pub from: u64,
-    /// Root of the tree with which the export starts. None accepts the root in the database.
+    /// The root that the tree of size `from` must have. None accepts the root in the database.
     pub from_root: Option<Hash>,
-    /// Size of the tree with which the export ends. None means the newest tree, and exports the
-    /// unsealed entries too.
+    /// Size of the tree with which the export ends. None means the size of the newest tree, and
+    /// that the unsealed entries are exported too.
     pub to: Option<u64>,
-    /// Sizes of older trees. For each, the export contains a proof that it extends the older tree.
+    /// Sizes of older trees. The export contains a proof for each older tree that the exported tree
+    /// extends it.
     pub prove_from: Vec<u64>,
     /// Whether the file already contains the beginning of this export.
     pub goes_on: bool,
 }
 
-/// The numbers of written records.
+/// Counts the records of an export that were written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
     pub entries: u64,
@@ -63,7 +64,7 @@ fn refused(text: String) -> ExportError {
     CommandError::Refused(text).into()
 }
 
-/// Writes a history: all entries from one tree size to another.
+/// Writes a history: all entries that the log sealed between two tree sizes.
 pub fn write_history<W: Write>(
     snapshot: &Snapshot,
     output: Output<W>,
@@ -102,9 +103,9 @@ pub fn write_history<W: Write>(
         let Some(last) = checkpoints.last() else { break };
         let (from, to) = (size, last.tree_size);
         let mut leaves = tiles.leaves(from, to)?;
-        // If the leaves do not yield the root of a checkpoint, the right edge is computed from the
-        // upper levels of the tree. The edges are read now, because reading the entries occupies
-        // the connection.
+        // If the leaves do not yield the root of a checkpoint, the writer takes the right edge from
+        // the upper levels of the tree. The right edges are read before the entries, because
+        // reading the entries occupies the connection.
         let mut edges = Vec::new();
         for checkpoint in &checkpoints {
             edges.push(tiles.edge(checkpoint.tree_size, &checkpoint.root));
@@ -131,8 +132,8 @@ pub fn write_history<W: Write>(
         let mut entries = 0;
         for some in ranges.chunks(RANGES_AT_ONCE) {
             reader.read::<ExportError>(some, |id, stored| {
-                // Tampered checkpoints may contain the same ids. If an id is lower than the id
-                // before, its entry belongs to a later checkpoint.
+                // Several tampered checkpoints can contain the same ids. If an id is lower than the
+                // previous id, its entry belongs to a later checkpoint.
                 while !open || !current.contains(id) || last.is_some_and(|last| last > id) {
                     if open {
                         writer.end_checkpoint()?;
@@ -152,7 +153,7 @@ pub fn write_history<W: Write>(
                 Ok(writer.entry(id, &stored)?)
             })?;
         }
-        // Writes the remaining checkpoints, of which no entry exists any more.
+        // Writes the remaining checkpoints, for which the database has no entries.
         loop {
             if open {
                 writer.end_checkpoint()?;
@@ -166,8 +167,8 @@ pub fn write_history<W: Write>(
     }
     if range.to.is_none() {
         let (unsealed, possible) = snapshot.unsealed_ids()?;
-        // Inserted entries, which somebody added without the extension, are written before the
-        // unsealed entries.
+        // An inserted entry is an entry that somebody added without the extension. Inserted entries
+        // are written before the unsealed entries.
         for inserted in [true, false] {
             for some in unsealed.ranges().chunks(RANGES_AT_ONCE) {
                 reader.read::<ExportError>(some, |id, stored| {
@@ -219,7 +220,7 @@ fn begin(
     Ok((edge, Some(note)))
 }
 
-/// Writes a selection: the selected entries, each with its proof.
+/// Writes a selection: the selected entries, each with its inclusion proof.
 pub fn write_selection<W: Write>(
     snapshot: &Snapshot,
     output: Output<W>,

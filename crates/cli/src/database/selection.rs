@@ -9,7 +9,7 @@ use ledger::key_hash;
 use postgres::types::ToSql;
 use std::fmt::Write;
 
-/// The selection that the command line describes.
+/// The selection of entries that the command line describes.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     pub from_id: Option<i64>,
@@ -18,8 +18,8 @@ pub struct Selection {
     pub key: Option<String>,
 }
 
-/// The selected ids. `sealed` has the sealed entries, each with the index of its leaf, in the order
-/// of the tree. The other ids are unsealed.
+/// The ids of the selected entries. `sealed` contains the index and the id of each sealed entry, in
+/// the order of the tree. `unsealed` contains the ids of the other entries.
 pub struct Selected {
     pub sealed: Vec<(u64, i64)>,
     pub unsealed: Vec<i64>,
@@ -31,7 +31,7 @@ impl Selection {
         self.from_id.is_none() && self.to_id.is_none() && self.table.is_none()
     }
 
-    /// Returns a description of the selection for people.
+    /// Returns a description of the selection, for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut add = |what: &str, value: Option<String>| {
@@ -49,8 +49,8 @@ impl Selection {
     }
 }
 
-/// Finds the selected entries. An entry counts as sealed if a checkpoint of at most `tree_size`
-/// leaves contains it.
+/// Finds the ids of the selected entries. An entry counts as sealed if a checkpoint of at most
+/// `tree_size` leaves contains it.
 pub fn select(
     snapshot: &Snapshot,
     selection: &Selection,
@@ -60,7 +60,8 @@ pub fn select(
     ids.sort_unstable();
     let mut sealed = Vec::new();
     let mut size = 0;
-    // A log can have many checkpoints, so only the checkpoints that contain a selected id are read.
+    // The query reads only the checkpoints that contain a selected id, because a log can have many
+    // checkpoints.
     let wanted = ids.iter().copied().collect::<IdRanges>().to_string();
     loop {
         let (from, to) =
@@ -117,8 +118,8 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
             parameters.push(&hashes);
         }
     }
-    // For this query the planner chooses a better plan than the settings of the snapshot would
-    // force, so the settings are changed for the query.
+    // The settings of the snapshot forbid the best plans for this query, so they are changed until
+    // the query ends.
     snapshot
         .client
         .borrow_mut()
@@ -131,7 +132,7 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Returns the watch ids of all tables that have or had this name, dropped tables included.
+/// Returns the watch ids of all tables that have or had this name. Dropped tables are included.
 fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError> {
     let rows = snapshot.query(
         "SELECT watch_id::text, quote_ident(table_schema) || '.' || quote_ident(table_name)
@@ -150,8 +151,8 @@ fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError
     }
 }
 
-/// Returns the possible key hashes of a row with this key. There can be several, because a number
-/// that the user typed may be the value of a numeric column or of a text column.
+/// Returns the key hashes that a row with this key can have. A number that the user typed can be
+/// the value of a numeric column or of a text column, so there can be several key hashes.
 fn key_hashes(
     snapshot: &Snapshot,
     watch_ids: &[String],
@@ -191,8 +192,8 @@ fn key_hashes(
     Ok(ids.flat_map(|id| candidates.iter().map(move |key| key_hash(&id, key.as_bytes()))).collect())
 }
 
-/// Returns the canonical text of a JSON object with simple values that a user typed. None for any
-/// other JSON.
+/// Returns the canonical text of a JSON object that a user typed. The object must contain only
+/// simple values. Returns None for any other JSON value.
 fn canonical_object(text: &str) -> Option<String> {
     let members: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> =
         serde_json::from_str(text).ok()?;

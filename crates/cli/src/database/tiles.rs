@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Maximum number of tiles that are cached, which take 8 MB.
+/// Maximum number of tiles in the cache, which take 8 MB.
 const MAX_KEPT: usize = 1024;
 
-/// Reads the tiles from the database and caches them. Clears the cache when it is full.
+/// Reads the tiles of the tree from the database, and caches them. The cache is emptied when it is
+/// full.
 pub struct DatabaseTiles<'s> {
     snapshot: &'s Snapshot,
     kept: RefCell<HashMap<TileId, Vec<Hash>>>,
@@ -21,8 +22,7 @@ impl<'s> DatabaseTiles<'s> {
         DatabaseTiles { snapshot, kept: RefCell::default() }
     }
 
-    /// Returns the stored leaves with the indexes `from..to`. Stops before the first leaf that is
-    /// missing.
+    /// Returns the stored leaves with the indexes `from..to`. Stops before the first missing leaf.
     pub fn leaves(&self, from: u64, to: u64) -> Result<Vec<Hash>, CommandError> {
         let width = TILE_WIDTH as u64;
         let mut leaves = Vec::new();
@@ -40,15 +40,16 @@ impl<'s> DatabaseTiles<'s> {
         Ok(leaves)
     }
 
-    /// Returns the stored leaf with this index. None if there is none.
+    /// Returns the stored leaf with this index. Returns None if the database does not have this
+    /// leaf.
     pub fn leaf(&self, index: u64) -> Result<Option<Hash>, CommandError> {
         let width = TILE_WIDTH as u64;
         let tile = self.tile(TileId { level: 0, index: index / width })?;
         Ok(tile.get((index % width) as usize).copied())
     }
 
-    /// Returns the right edge of the tree with this size and root, computed from the upper levels
-    /// of the tree. None if they do not yield this root.
+    /// Returns the right edge of the tree with this size and root. The right edge is computed from
+    /// the upper levels of the tree. Returns None if the upper levels do not yield this root.
     pub fn edge(&self, size: u64, root: &Hash) -> Option<Frontier> {
         if size == 0 {
             return (*root == empty_root()).then(Frontier::new);
@@ -64,8 +65,8 @@ impl<'s> DatabaseTiles<'s> {
             &[&i16::from(id.level), &index],
         )?;
         let mut hashes = Vec::new();
-        // A tile can remain in `tree_edge` after it was filled and stored in `tree_tile`. Then the
-        // longer row is the complete tile.
+        // A tile can remain in `tree_edge` after it was filled and stored in `tree_tile`. In this
+        // case the longer of the two rows is the complete tile.
         for row in &rows {
             let Raw(bytes) = row.try_get(0)?;
             let (found, _) = bytes.as_chunks::<32>();

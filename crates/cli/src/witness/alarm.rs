@@ -13,18 +13,19 @@ use std::process::Command;
 pub struct Alarm {
     pub kind: AlarmKind,
     pub text: String,
-    /// Size and root of the checkpoint that caused the alarm. None where they are not known.
+    /// Tree size and root of the checkpoint that caused the alarm. None if the size or the root is
+    /// unknown.
     pub found: Option<(u64, Option<Hash>)>,
-    /// The note of this checkpoint, which is the evidence.
+    /// The note of the checkpoint that caused the alarm. The note is the evidence.
     pub note: Option<String>,
 }
 
 /// The kinds of alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlarmKind {
-    /// The log shows a history that differs from the witnessed one.
+    /// The log has a history that differs from the witnessed history.
     Forked,
-    /// The log shows fewer leaves than it showed before.
+    /// The log has fewer leaves than the witnessed history.
     GoneBack,
     /// The signature of a checkpoint is missing or invalid.
     Signature,
@@ -33,7 +34,7 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    /// Returns the name of the kind, for people and for LEAD_AUDIT_ALARM.
+    /// Returns the name of the kind of alarm, for people and for the variable LEAD_AUDIT_ALARM.
     pub fn name(self) -> &'static str {
         match self {
             AlarmKind::Forked => "history forked",
@@ -44,7 +45,7 @@ impl AlarmKind {
     }
 }
 
-/// Raises the alarm.
+/// Raises the alarm: stores the evidence, prints the fault, and runs the alarm command.
 pub fn raise(
     alarm: &Alarm,
     state: &State,
@@ -52,8 +53,8 @@ pub fn raise(
     console: Console,
 ) -> Result<(), CommandError> {
     let evidence = alarm.note.as_ref().map(|note| {
-        // The name of the file depends on the note. So an alarm that is raised every minute for the
-        // same note does not fill the disk.
+        // The name of the evidence file depends only on the tree size and the note. Therefore
+        // repeated alarms for the same note do not fill the disk.
         let name = format!(
             "evidence-{:020}-{:08x}",
             alarm.found.map_or(0, |(size, _)| size),
@@ -89,7 +90,8 @@ pub fn raise(
         .env("LEAD_AUDIT_FOUND_SIZE", found_size.map(|size| size.to_string()).unwrap_or_default())
         .env("LEAD_AUDIT_FOUND_ROOT", found_root.unwrap_or_default())
         .env("LEAD_AUDIT_EVIDENCE", evidence.unwrap_or_default())
-        // The alarm command does not need access to the database.
+        // The environment of the alarm command has no access data of the database, because the
+        // command does not need the database.
         .env_remove("LEAD_AUDIT_DATABASE_URL")
         .env_remove("PGPASSWORD")
         .status();
@@ -104,7 +106,8 @@ pub fn raise(
     Ok(())
 }
 
-/// Returns a checksum (FNV-1a) of a note, which distinguishes the names of evidence files.
+/// Returns a checksum (FNV-1a) of a note, so that evidence files of different notes have different
+/// names.
 fn checksum(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -1,4 +1,4 @@
-//! Checks a checkpoint against the newest one that the witness keeps.
+//! Checks a checkpoint against the newest checkpoint that the witness keeps.
 
 use super::alarm::{Alarm, AlarmKind};
 use super::state::State;
@@ -11,31 +11,32 @@ use ledger::note::{Note, NoteError, VerifierKey};
 pub struct Checker {
     pub keys: Vec<VerifierKey>,
     pub origin: Option<String>,
-    /// The origins to which the operator of the witness allows the log to change.
+    /// The origins to which the log can change with the consent of the witness's operator.
     pub follow: Vec<String>,
 }
 
-/// The result of a check.
+/// The result of checking a checkpoint.
 #[derive(Debug)]
 pub enum Verdict {
-    /// The checkpoint extends the newest kept one. `proven` is false if there is no tree to compute
-    /// a proof from.
+    /// The checkpoint extends the newest kept checkpoint. `proven` is false if the witness has no
+    /// tree from which to compute a consistency proof.
     Extends { note: Note, checkpoint: Checkpoint, proven: bool },
-    /// The log has changed its origin or key. The operator of the witness must consent.
+    /// The log has changed its origin or key. The operator of the witness must consent to the
+    /// change.
     Consent(String),
-    /// The checkpoint does not extend the newest kept one, or is invalid.
+    /// The checkpoint is invalid, or does not extend the newest kept checkpoint.
     Alarm(Alarm),
 }
 
-/// A consistency proof, or the reason why there is none.
+/// A consistency proof, or the reason why the log gives none.
 pub type Proof = Result<Vec<Hash>, ProofFailure>;
 
-/// The reasons why there is no proof.
+/// The reasons why the log gives no consistency proof.
 #[derive(Debug)]
 pub enum ProofFailure {
-    /// The log could not be reached. A later attempt may succeed.
+    /// The log's database could not be reached. A later attempt can succeed.
     Unreachable(CommandError),
-    /// The stored tree yields no proof.
+    /// The stored tree does not yield a consistency proof.
     Unprovable(String),
 }
 
@@ -46,7 +47,7 @@ impl Checker {
     }
 
     /// Checks a checkpoint. `proof` returns a consistency proof between two tree sizes, or None if
-    /// there is no tree to compute a proof from.
+    /// there is no tree from which to compute a proof.
     pub fn check(
         &self,
         state: &State,
@@ -117,7 +118,7 @@ impl Checker {
                 return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
             // A known key of the log has signed the checkpoint with the new origin, so the log
-            // itself states the change.
+            // itself declares the change.
             return Ok(Verdict::Consent(format!(
                 "{detail}, and signed with its key. {}",
                 self.how_to_follow(origin)
@@ -141,8 +142,8 @@ impl Checker {
             };
             return alarm(AlarmKind::Signature, detail, Some(root), text);
         }
-        // The note is signed by a known key and by an unknown key of the same name. The log
-        // announces a change of its key in this way.
+        // A log that will change its key signs its checkpoints with the old key and with the new
+        // key, under the same name. The witness does not know the new key yet.
         let is_known =
             |name: &str, id| self.keys.iter().any(|key| (key.name(), key.id()) == (name, id));
         let stranger = note
@@ -159,7 +160,7 @@ impl Checker {
                 stranger.key_id()
             )));
         }
-        // The first checkpoint has no predecessor, so there is nothing to prove.
+        // The first checkpoint of a witness has no predecessor, so it needs no consistency proof.
         let Some(held) = held else {
             return Ok(Verdict::Extends { note, checkpoint, proven: true });
         };

@@ -1,4 +1,4 @@
-//! The source of the checkpoints that a witness checks: a database, a directory, or both.
+//! Reads the checkpoints that a witness checks, from a database, a directory, or both.
 
 use super::alarm::{Alarm, AlarmKind};
 use super::check::{Proof, ProofFailure};
@@ -16,23 +16,25 @@ use postgres::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Maximum number of new checkpoints that one look processes. Later looks process the rest.
+/// Number of new checkpoints after which one look at the log stops reading the database. Later looks
+/// read the remaining checkpoints.
 const MOST_AT_ONCE: usize = 10_000;
 
-/// The database or the directory that the witness follows.
+/// The database and the directory that the witness follows.
 pub struct Source {
     url: Option<String>,
     directory: Option<PathBuf>,
     client: Option<Client>,
 }
 
-/// The result of one look.
+/// The result of one look at the log.
 pub struct Seen {
-    /// A fault that was found while the checkpoints were read.
+    /// A fault that the witness found while it read the checkpoints.
     pub alarm: Option<Alarm>,
     /// The notes of the new checkpoints, by tree size.
     pub notes: BTreeMap<u64, String>,
-    /// The tree for consistency proofs. None if the witness follows no database.
+    /// The tree from which consistency proofs are computed. None if the witness follows no
+    /// database.
     pub tree: Option<Tree>,
 }
 
@@ -48,12 +50,12 @@ impl Source {
         }
     }
 
-    /// Drops the connection, because it is broken.
+    /// Drops the connection, which is broken.
     pub fn forget(&mut self) {
         self.client = None;
     }
 
-    /// Ends the transaction, and keeps the connection for the next look.
+    /// Ends the transaction on `tree`, and keeps the connection for the next look.
     pub fn rest(&mut self, tree: Option<Tree>) -> Result<(), CommandError> {
         if let Some(Tree(snapshot)) = tree {
             self.client = Some(snapshot.end()?);
@@ -108,7 +110,8 @@ fn look_in_database(
             }
             Some(_) => {}
         }
-        // The database must still contain the newest checkpoint that the witness keeps.
+        // If the database has a checkpoint of the newest kept size, it must have the witnessed
+        // root.
         if let Some(same) = snapshot.checkpoint(size)? {
             let said = note_root(&same);
             if same.root != *root || said.is_some_and(|said| said != *root) {
@@ -153,8 +156,8 @@ fn note_root(stored: &StoredCheckpoint) -> Option<ledger::merkle::Hash> {
     Some(*Checkpoint::parse(note.text()).ok()?.root())
 }
 
-/// Describes how a log has shrunk. The returned flag tells whether the remaining history is the
-/// witnessed one.
+/// Describes that the log has fewer leaves than the witnessed history. The second value is true if
+/// the remaining history can be the witnessed history.
 fn gone_back(
     state: &State,
     newest: &StoredCheckpoint,
@@ -186,12 +189,12 @@ fn gone_back(
     Ok((text, true))
 }
 
-/// Adds to the alarm at which size the two histories diverge, as far as the kept checkpoints show
-/// it.
+/// Adds to the alarm the largest kept tree size up to which the database agrees with the witnessed
+/// history.
 fn explained(mut alarm: Alarm, snapshot: &Snapshot, state: &State) -> Result<Alarm, CommandError> {
     let tiles = snapshot.tiles();
-    // Finds the largest kept tree that the tree in the database extends. The tree in the database
-    // then extends all smaller kept trees too.
+    // Finds the largest kept tree that the tree in the database extends. A binary search finds this
+    // tree, because the tree in the database then extends all smaller kept trees too.
     let sizes: Vec<u64> = state.sizes().iter().copied().collect();
     let (mut low, mut high) = (0, sizes.len());
     while low < high {
@@ -220,7 +223,8 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
     let first = state.sizes().first().copied();
     let files = match checkpoint_files(directory) {
         Ok(files) => files,
-        // The directory contains no checkpoint, because the log has not published any yet.
+        // `checkpoint_files` found no checkpoint in the directory, because the log has not
+        // published any yet.
         Err(CommandError::Content { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -230,9 +234,8 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
             continue;
         };
         let known = state.sizes().contains(&size);
-        // Skips checkpoints that are older than the first one that the witness kept, and
-        // checkpoints that the witness keeps already. Only the newest kept checkpoint is compared
-        // at every look.
+        // Skips a checkpoint that the witness already keeps, and a checkpoint that is older than
+        // the first kept checkpoint. Only the newest kept checkpoint is compared at every look.
         if known && size != newest || !known && first.is_some_and(|first| size < first) {
             continue;
         }
@@ -254,13 +257,14 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
         }
         seen.notes.entry(size).or_insert(text);
     }
-    // A new witness begins with the newest checkpoint of the directory, as it does with a database.
+    // A new witness begins with the newest checkpoint of the directory.
     if first.is_none()
         && let Some((&size, _)) = seen.notes.last_key_value()
     {
         seen.notes.retain(|&other, _| other == size);
     }
-    // This checkpoint has the root of the newest kept one, so it is not kept again.
+    // If the directory has the newest kept checkpoint with the same root, the checkpoint is not
+    // kept again.
     if let Some(same) = seen.notes.get(&newest)
         && state.held().is_some_and(|held| root_of(same) == Some(*held.checkpoint.root()))
     {
@@ -275,7 +279,8 @@ fn root_of(note: &str) -> Option<ledger::merkle::Hash> {
 }
 
 impl Seen {
-    /// Adds to an alarm about a fork what the tree in the database shows about it.
+    /// Adds to an alarm about a fork the size up to which the tree in the database agrees with the
+    /// witnessed history.
     pub fn explain(&self, alarm: Alarm, state: &State) -> Result<Alarm, CommandError> {
         match &self.tree {
             Some(Tree(snapshot)) if alarm.kind == AlarmKind::Forked => {
@@ -287,7 +292,7 @@ impl Seen {
 }
 
 impl Tree {
-    /// Returns a consistency proof, computed from the tree in the database.
+    /// Returns a consistency proof that is computed from the tree in the database.
     pub fn consistency(&self, from: u64, to: u64) -> Proof {
         consistency_proof(&self.0.tiles(), from, to).map_err(|error| match error {
             TreeError::Source(error) => ProofFailure::Unreachable(error),

@@ -1,5 +1,5 @@
-//! The state of a witness: a directory with every checkpoint that the witness has checked. The name
-//! of a checkpoint's file is its tree size.
+//! Manages the state of a witness: a directory with every checkpoint that the witness has checked.
+//! The name of a checkpoint file in this directory is the tree size.
 
 use crate::error::CommandError;
 use crate::files::{read_small, replace};
@@ -16,7 +16,7 @@ pub struct State {
     directory: PathBuf,
     sizes: BTreeSet<u64>,
     held: Option<Held>,
-    /// Keeps the directory locked for as long as this value exists.
+    /// The lock on the directory, which lasts until this value is dropped.
     _lock: File,
 }
 
@@ -27,7 +27,7 @@ pub struct Held {
 }
 
 impl State {
-    /// Opens or creates a state directory. Refuses a directory that another witness uses.
+    /// Opens or creates a state directory. Fails if another witness uses the directory.
     pub fn open(directory: &Path) -> Result<Self, CommandError> {
         let error = CommandError::file(directory);
         fs::create_dir_all(directory.join("checkpoints")).map_err(&error)?;
@@ -42,8 +42,8 @@ impl State {
         }
         let mut sizes = BTreeSet::new();
         for entry in fs::read_dir(directory.join("checkpoints")).map_err(&error)? {
-            // After a crash there may be unfinished files. Their names are not tree sizes, so they
-            // are skipped.
+            // A crash can leave unfinished files in the directory. The loop skips unfinished files,
+            // because their names are not tree sizes.
             sizes.extend(size_of_name(&entry.map_err(&error)?.file_name().to_string_lossy()));
         }
         let mut state = State { directory: directory.to_owned(), sizes, held: None, _lock: lock };
@@ -63,7 +63,7 @@ impl State {
         &self.sizes
     }
 
-    /// Returns the path of the directory.
+    /// Returns the path of the state directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -90,7 +90,8 @@ impl State {
         self.directory.join("checkpoints").join(format!("{size:020}"))
     }
 
-    /// Stores a checkpoint on disk. Replaces a kept checkpoint of the same tree size.
+    /// Stores a checkpoint in the state directory. Replaces a kept checkpoint of the same tree
+    /// size.
     pub fn keep(&mut self, note: &Note, checkpoint: Checkpoint) -> Result<(), CommandError> {
         replace(&self.file(checkpoint.size()), note.to_string().as_bytes())?;
         self.sizes.insert(checkpoint.size());
