@@ -1,6 +1,6 @@
-//! The parts of watching that need Rust: the baseline, entries about watching, the DDL guard, and
-//! finding `leads` at CREATE EXTENSION. The SQL parts are in sql/60_watching.sql and
-//! sql/70_ddl_guard.sql.
+//! The parts of watching that are written in Rust: the baseline, entries about watching, the DDL
+//! guard, and watching `leads` at CREATE EXTENSION. The SQL parts of watching are in
+//! sql/60_watching.sql and sql/70_ddl_guard.sql.
 
 mod audit_triggers;
 mod baseline;

@@ -1,12 +1,13 @@
-//! Runs the commands that create and drop lead_audit's triggers. They run with the rights of the
-//! extension's owner, a superuser.
+//! Runs the commands that create and drop audit triggers. These commands run with the rights of the
+//! extension's owner, who is a superuser.
 //!
-//! PostgreSQL evaluates constant expressions when it reads a partition key or an index, so CREATE
-//! TRIGGER on a partitioned table calls functions of the table's owner. Such a function must not
-//! get a superuser's rights, and must not write to a table that is about to get its triggers. So it
-//! runs as the table's owner, in a security-restricted operation that is read-only. In the worker
-//! such functions are refused. The functions of event triggers run with the rights of the role that
-//! started the command.
+//! PostgreSQL evaluates the constant expressions of a partition key or an index when it reads their
+//! definition. Therefore CREATE TRIGGER on a partitioned table can call functions of the table's
+//! owner. A function of the owner must not get a superuser's rights, and must not write to a table
+//! that is about to get its triggers. Therefore a function of the owner runs with the owner's
+//! rights, in a security-restricted operation that is read-only. In the worker, a call of a
+//! function of the owner is an error. The functions of other event triggers run with the rights of
+//! the role that started the command.
 
 use super::ddl_guard::{self, Suspended};
 use crate::actor;
@@ -15,15 +16,15 @@ use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::c_int;
 
-/// The state of this module: which functions may run.
+/// The state of this module, which determines the rights with which functions run.
 #[derive(Clone, Copy)]
 enum State {
     /// No command for an audit trigger is running.
     Idle,
-    /// lead_audit is running a command that creates or drops an audit trigger.
+    /// lead_audit is running a trigger command, which creates or drops audit triggers.
     Restricted(For),
-    /// This command has called a function that belongs to neither PostgreSQL nor lead_audit. The
-    /// function is running, with the rights of the owner of the table.
+    /// The trigger command is running a function that belongs to neither PostgreSQL nor lead_audit.
+    /// The function runs with the rights of the table's owner.
     Lent(Call),
 }
 
@@ -34,7 +35,8 @@ struct For {
     owner: pg_sys::Oid,
 }
 
-/// A call of another role's function, and the state to restore when the call ends.
+/// A call of another role's function during a trigger command, and the state to restore when the
+/// call ends.
 #[derive(Clone, Copy)]
 struct Call {
     function: pg_sys::Oid,
@@ -51,7 +53,7 @@ thread_local! {
 }
 
 /// `lead_audit_internal.run_trigger_ddl(regclass, text)`: runs a command that creates or drops
-/// triggers of a table.
+/// audit triggers of a table.
 #[pg_extern(sql = false)]
 fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     struct Restore(State);
@@ -62,7 +64,7 @@ fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     }
     let owner = {
         let table = OpenRelation::open(relation, pg_sys::AccessShareLock);
-        // SAFETY: the table is open.
+        // SAFETY: the table is open, so its `rd_rel` is valid.
         unsafe { (*(*table.as_ptr()).rd_rel).relowner }
     };
     let _restore =
@@ -72,23 +74,23 @@ fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     }
 }
 
-/// Returns whether a trigger command is running, and no function of another role within it.
-/// PostgreSQL's fmgr hook calls this for each function that is looked up.
+/// Returns whether a trigger command is running, and no function of another role is running within
+/// it. PostgreSQL's fmgr hook calls this function for each function that PostgreSQL looks up.
 pub fn restricts_calls() -> bool {
     matches!(STATE.get(), State::Restricted(_))
 }
 
-/// Returns whether the hook must report calls of this function during a trigger command.
+/// Returns whether the fmgr hook must report calls of `function` during a trigger command.
 pub fn concerns_call(function: pg_sys::Oid) -> bool {
     !is_trusted(function)
 }
 
-/// Returns whether the function belongs to PostgreSQL or to this extension.
+/// Returns whether `function` belongs to PostgreSQL or to lead_audit.
 fn is_trusted(function: pg_sys::Oid) -> bool {
     if function.to_u32() < pg_sys::FirstNormalObjectId {
         return true;
     }
-    // SAFETY: look-ups by any oid and by name, which return an invalid oid if there is no
+    // SAFETY: the look-ups accept any oid and any name. They return an invalid oid if there is no
     // extension.
     unsafe {
         let extension = pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function);
@@ -97,29 +99,31 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
     }
 }
 
-/// Returns whether a function runs with the rights of its owner.
+/// Returns whether `function` is SECURITY DEFINER.
 fn is_security_definer(function: pg_sys::Oid) -> bool {
     let column = pg_sys::Anum_pg_proc_prosecdef;
-    // SAFETY: the key is the oid of a function, and the column is a boolean.
+    // SAFETY: `function` is the oid of a function, and `prosecdef` is a boolean column.
     let definer = unsafe { catalog_column(pg_sys::SysCacheIdentifier::PROCOID, function, column) };
     definer.is_some_and(|definer| definer.value() as u8 != 0)
 }
 
-/// Switches to the role as which the function must run. Called before a function is called.
+/// Switches to the role with whose rights `function` must run. The fmgr hook calls `call_begins`
+/// before `function` runs.
 pub fn call_begins(function: pg_sys::Oid) {
     let State::Restricted(within) = STATE.get() else { return };
     if is_trusted(function) {
         return;
     }
-    // SAFETY: a look-up by any oid, and variables of the session. The end of the call, or else the
-    // abort of the (sub)transaction, restores the variables.
+    // SAFETY: the look-up accepts any oid, and the variables belong to this session. The end of the
+    // call restores the variables. After an error, the abort of the (sub)transaction restores them.
     unsafe {
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let is_read_only = pg_sys::XactReadOnly;
         let settings = pg_sys::NewGUCNestLevel();
         let mut new_context = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
-        // For a SECURITY DEFINER function, PostgreSQL has set the user before it calls the hook.
+        // For a SECURITY DEFINER function, PostgreSQL has switched to the function's owner before
+        // it calls the hook.
         let definer = is_security_definer(function).then_some(user);
         if pg_sys::get_func_rettype(function) == pg_sys::EVENT_TRIGGEROID {
             pg_sys::SetUserIdAndSecContext(definer.unwrap_or(within.role), new_context);
@@ -150,7 +154,8 @@ pub fn call_begins(function: pg_sys::Oid) {
     }
 }
 
-/// Restores the state from before the call. Called when a function has returned or failed.
+/// Restores the role and the settings that were in force before the call of `function`. The fmgr
+/// hook calls `call_ends` when `function` has returned or failed.
 pub fn call_ends(function: pg_sys::Oid, failed: bool) {
     let State::Lent(call) = STATE.get() else { return };
     if call.function != function {
@@ -159,7 +164,7 @@ pub fn call_ends(function: pg_sys::Oid, failed: bool) {
     ddl_guard::resume(call.guard);
     STATE.set(State::Restricted(call.within));
     if !failed {
-        // SAFETY: restores the values saved at the beginning of the call.
+        // SAFETY: `call` contains the values that `call_begins` saved.
         unsafe {
             pg_sys::XactReadOnly = call.is_read_only;
             pg_sys::AtEOXact_GUC(false, call.settings);

@@ -1,4 +1,4 @@
-//! Writes the baseline: a SNAPSHOT entry for each row that exists when watching begins.
+//! Writes the baseline: one SNAPSHOT entry for each row that the table has when watching begins.
 
 use super::ddl_guard::with_guard_on;
 use crate::actor;
@@ -9,13 +9,13 @@ use pgrx::{Uuid, pg_extern, pg_sys};
 
 /// `lead_audit_internal.write_baseline(regclass, uuid, text)`: writes the baseline of a table and
 /// returns the number of rows. enable() holds a lock that blocks writers until the audit triggers
-/// exist, so every row is either in the baseline or recorded by a trigger.
+/// exist. Therefore every row is either in the baseline or recorded by a trigger.
 #[pg_extern(sql = false)]
 fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u8]) -> i64 {
-    // A column whose name is not valid UTF-8 cannot match.
+    // If the column's name is not valid UTF-8, no column of the layout has this name.
     let soft_delete_column = std::str::from_utf8(soft_delete_column).unwrap_or("");
-    // SAFETY: reads a variable of the session. enable() is SECURITY DEFINER, but the entry records
-    // the role that called it.
+    // SAFETY: GetOuterUserId() only reads a variable of the session. enable() is SECURITY DEFINER,
+    // but the entries record the role that called enable().
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || {
         write_rows(relation, watch_id, soft_delete_column)
     })
@@ -32,8 +32,9 @@ fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -
             row,
             new_row: None,
         };
-        // SAFETY: the scan keeps the table open and the row valid until this closure returns.
-        // Encoding the table's values can run code of its owner, so it runs as the owner.
+        // SAFETY: the scan keeps the table open and the row valid until this closure returns. The
+        // conversion of the table's values can call code of the table's owner, so the conversion
+        // runs with the owner's rights.
         with_guard_on(|| unsafe { as_owner_restricted(table, || record_row(&event)) });
         rows += 1;
     });

@@ -1,7 +1,8 @@
-//! Reads the current system catalogs. A statement reads them with the snapshot of its transaction,
-//! which is old under REPEATABLE READ and SERIALIZABLE and misses newer tables, partitions and
-//! triggers. The functions here always see committed changes and the transaction's own changes.
-//! Each look-up uses an index.
+//! Reads the current state of the system catalogs. An SQL statement reads the catalogs with the
+//! snapshot of its transaction. Under REPEATABLE READ and SERIALIZABLE, this snapshot can be old
+//! and miss newer tables, partitions and triggers. The functions of this module always see
+//! committed changes and the changes of their own transaction. Each look-up in a catalog uses an
+//! index.
 
 use super::registry;
 use crate::capture::ORIGIN_ONLY;
@@ -11,7 +12,8 @@ use pgrx::{FromDatum, Uuid, name, pg_extern, pg_sys};
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString, c_char};
 
-/// Catalogs and indexes without a constant in pgrx. Their oids are fixed.
+/// The oids of catalogs and indexes for which pgrx has no constant. These oids are fixed in
+/// PostgreSQL.
 mod oids {
     pub const INHERITS: u32 = 2611;
     pub const INHERITS_BY_CHILD: u32 = 2680;
@@ -20,8 +22,8 @@ mod oids {
     pub const DEPEND_BY_REFERENCE: u32 = 2674;
 }
 
-/// Calls `each` with those rows of a catalog that have the given oids in the given columns. The
-/// index must begin with these columns.
+/// Calls `each` with those rows of a catalog that have the given oids in the given columns. `index`
+/// must begin with these columns.
 fn for_each_row<const N: usize>(
     catalog: pg_sys::Oid,
     index: u32,
@@ -29,8 +31,9 @@ fn for_each_row<const N: usize>(
     mut each: impl FnMut(pg_sys::HeapTuple, pg_sys::TupleDesc),
 ) {
     let table = OpenRelation::open(catalog, pg_sys::AccessShareLock);
-    // SAFETY: an index scan of an open catalog, which ends before the catalog is closed. A tuple
-    // stays valid until the next is fetched. After an error the abort of the transaction cleans up.
+    // SAFETY: the catalog is open, and the index scan ends before the catalog is closed. Each tuple
+    // stays valid until the scan fetches the next tuple. After an error, the abort of the
+    // transaction ends the scan and closes the catalog.
     unsafe {
         let mut scan_keys = [pg_sys::ScanKeyData::default(); N];
         for (key, (column, oid)) in scan_keys.iter_mut().zip(keys) {
@@ -63,34 +66,35 @@ fn for_each_row<const N: usize>(
     }
 }
 
-/// Returns a column of a catalog row.
+/// Returns the value of a column in a catalog row.
 ///
 /// # Safety
-/// `tuple` must be a tuple of the row type, and the column must have type `T`.
+/// `tuple` must be a tuple of the type `row_type`, and the column must have the type `T`.
 unsafe fn column<T: FromDatum>(
     tuple: pg_sys::HeapTuple,
     row_type: pg_sys::TupleDesc,
     number: i32,
 ) -> Option<T> {
     let mut is_null = true;
-    // SAFETY: the tuple fits the row type and the column fits `T` (see # Safety).
+    // SAFETY: the tuple fits `row_type`, and the column fits `T` (see # Safety).
     unsafe {
         let value = pg_sys::heap_getattr(tuple, number, row_type, &mut is_null);
         T::from_datum(value, is_null)
     }
 }
 
-/// Copies a string that PostgreSQL allocated. Returns `None` for null.
+/// Copies a C string that PostgreSQL allocated. Returns `None` for a null pointer.
 fn string(text: *const c_char) -> Option<String> {
-    // SAFETY: callers pass the result of a function that returns null or a C string in the current
-    // memory context.
+    // SAFETY: each caller passes the result of a function that returns null or a C string in the
+    // current memory context.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() })
 }
 
 // ---- relations ----------------------------------------------------------------------------------
 
 fn kind(relation: pg_sys::Oid) -> u8 {
-    // SAFETY: a look-up by any oid. It returns 0 if the oid is not a relation.
+    // SAFETY: get_rel_relkind() accepts any oid. get_rel_relkind() returns 0 for an oid without a
+    // relation.
     unsafe { pg_sys::get_rel_relkind(relation) as u8 }
 }
 
@@ -103,10 +107,10 @@ fn is_table(relation: pg_sys::Oid) -> bool {
     )
 }
 
-/// Returns whether a relation is temporary. Temporary child tables are not watched: they end with
-/// their session, and no other session can see their rows or create triggers on them.
+/// Returns whether a relation is temporary. Temporary child tables are not watched. A temporary
+/// table ends with its session, and no other session can see its rows or create triggers on it.
 fn is_temporary(relation: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up of an existing relation.
+    // SAFETY: get_rel_persistence() requires an existing relation, and `relation` exists.
     unsafe { pg_sys::get_rel_persistence(relation) as u8 == pg_sys::RELPERSISTENCE_TEMP }
 }
 
@@ -117,7 +121,7 @@ fn is_member(relation: pg_sys::Oid) -> bool {
 fn inheritance(index: u32, key: i16, wanted: i32, relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let mut found = Vec::new();
     for_each_row(pg_sys::Oid::from(oids::INHERITS), index, [(key, relation)], |tuple, row_type| {
-        // SAFETY: columns 1 and 2 of pg_inherits are oids.
+        // SAFETY: columns 1 and 2 of pg_inherits have the type oid.
         found.extend(unsafe { column::<pg_sys::Oid>(tuple, row_type, wanted) });
     });
     found
@@ -133,7 +137,8 @@ fn parents(child: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     inheritance(oids::INHERITS_BY_CHILD, 1, 2, child)
 }
 
-/// Returns `start` and all relations reachable from it by repeated use of `next`, nearest first.
+/// Returns `start` and all relations that repeated calls of `next` reach from `start`. The nearest
+/// relations are first.
 fn closure(start: pg_sys::Oid, next: impl Fn(pg_sys::Oid) -> Vec<pg_sys::Oid>) -> Vec<pg_sys::Oid> {
     let (mut all, mut seen, mut done) = (vec![start], HashSet::from([start]), 0);
     while let Some(&here) = all.get(done) {
@@ -155,7 +160,8 @@ fn members_of(root: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(members(root))
 }
 
-/// `lead_audit_internal.ancestors_of(oid)`: returns all tables above a partition or child table.
+/// `lead_audit_internal.ancestors_of(oid)`: returns the parents of a partition or child table,
+/// their parents, and all further ancestors.
 #[pg_extern(sql = false)]
 fn ancestors_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = closure(member, parents);
@@ -163,23 +169,24 @@ fn ancestors_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(all)
 }
 
-/// `lead_audit_internal.parents_of(oid)`: returns the tables directly above a partition or child
-/// table.
+/// `lead_audit_internal.parents_of(oid)`: returns the parents of a partition or child table.
 #[pg_extern(sql = false)]
 fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(parents(member))
 }
 
-/// `lead_audit_internal.lock_members(oid)`: locks a table and its partitions and child tables, in
-/// the mode of CREATE TRIGGER. Locks each table before it lists the table's children. A command
-/// that adds a child also locks the parent first, so no child is missed, and none is added later.
+/// `lead_audit_internal.lock_members(oid)`: locks a table with its partitions and child tables, in
+/// the mode of CREATE TRIGGER. Locks each table before it lists the children of this table. A
+/// command that adds a child locks the parent first. Therefore no child is missed, and no child can
+/// be added until this transaction ends.
 #[pg_extern(sql = false)]
 fn lock_members(root: pg_sys::Oid) {
     closure(root, |relation| {
         if !is_member(relation) {
             return Vec::new();
         }
-        // SAFETY: takes any oid. A relation that is dropped meanwhile has no children.
+        // SAFETY: LockRelationOid() accepts any oid. A relation that another transaction has
+        // dropped in the meantime has no children.
         unsafe {
             pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE)
         };
@@ -187,8 +194,8 @@ fn lock_members(root: pg_sys::Oid) {
     });
 }
 
-/// `lead_audit_internal.class_of(oid)`: returns one row that describes a relation, or no row if the
-/// relation was dropped.
+/// `lead_audit_internal.class_of(oid)`: returns one row that describes a relation, or no row for a
+/// dropped relation.
 #[pg_extern(sql = false)]
 fn class_of(
     relation: pg_sys::Oid,
@@ -204,26 +211,27 @@ fn class_of(
 > {
     TableIterator::new(name_of(relation).map(|(schema, table)| {
         let kind = char::from(kind(relation)).to_string();
-        // SAFETY: a look-up by any oid.
+        // SAFETY: get_rel_relispartition() accepts any oid.
         let is_partition = unsafe { pg_sys::get_rel_relispartition(relation) };
         (kind, is_temporary(relation), is_partition, schema, table)
     }))
 }
 
-/// Returns schema and name of a relation, or `None` if the relation was dropped.
+/// Returns the schema and the name of a relation, or `None` for a dropped relation.
 pub fn name_of(relation: pg_sys::Oid) -> Option<(String, String)> {
-    // SAFETY: look-ups by any oid, which return null for an unknown oid.
+    // SAFETY: the look-ups accept any oid, and return null for an unknown oid.
     unsafe {
         let table = string(pg_sys::get_rel_name(relation))?;
         Some((string(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation)))?, table))
     }
 }
 
-/// `lead_audit_internal.relation_named(text, text)`: returns the oid of a relation, or NULL.
+/// `lead_audit_internal.relation_named(text, text)`: returns the oid of the relation with this
+/// schema and name, or NULL for an unknown name.
 #[pg_extern(sql = false)]
 fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
     let (schema, table) = (CString::new(schema).ok()?, CString::new(table).ok()?);
-    // SAFETY: look-ups by name, which return an invalid oid for an unknown name.
+    // SAFETY: the look-ups accept any name, and return an invalid oid for an unknown name.
     let found = unsafe {
         let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
         if schema == pg_sys::InvalidOid {
@@ -237,21 +245,22 @@ fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
 
 // ---- columns ------------------------------------------------------------------------------------
 
-/// `lead_audit_internal.column_number(oid, text)`: returns NULL if the column does not exist.
+/// `lead_audit_internal.column_number(oid, text)`: returns the number of the column with this name,
+/// or NULL if the relation has no such column.
 #[pg_extern(sql = false)]
 fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
     let name = CString::new(name).ok()?;
-    // SAFETY: a look-up, which returns 0 for a column that is missing or dropped.
+    // SAFETY: get_attnum() returns 0 for a column that is missing or dropped.
     let number = unsafe { pg_sys::get_attnum(relation, name.as_ptr()) };
     (number > 0).then_some(number)
 }
 
-/// `lead_audit_internal.column_name(oid, smallint)`: returns NULL for a column that is missing or
-/// dropped.
+/// `lead_audit_internal.column_name(oid, smallint)`: returns the name of the column with this
+/// number, or NULL if the column is missing or dropped.
 #[pg_extern(sql = false)]
 fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
-    // SAFETY: look-ups. A dropped column has no type, and the name is looked up only for an
-    // existing column.
+    // SAFETY: the look-ups accept any oid and any number. A dropped column has no type.
+    // get_attname() is called only for an existing column.
     unsafe {
         if pg_sys::get_atttype(relation, number) == pg_sys::InvalidOid {
             return None;
@@ -260,17 +269,17 @@ fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
     }
 }
 
-/// `lead_audit_internal.column_type(oid, text)`: returns the column's type, a domain's base type in
-/// place of the domain, or NULL for a missing column.
+/// `lead_audit_internal.column_type(oid, text)`: returns the type of a column, or NULL for a
+/// missing column. For a domain, returns its base type.
 #[pg_extern(sql = false)]
 fn column_type(relation: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
     let number = column_number(relation, name)?;
-    // SAFETY: look-ups; the column exists and has a type.
+    // SAFETY: the column exists, so it has a type.
     Some(unsafe { pg_sys::getBaseType(pg_sys::get_atttype(relation, number)) })
 }
 
-/// `lead_audit_internal.columns_of(oid)`: returns a text that describes the table's columns and the
-/// composite types that the columns contain.
+/// `lead_audit_internal.columns_of(oid)`: returns a text that describes the columns of a table and
+/// the composite types in these columns.
 #[pg_extern(sql = false)]
 fn columns_of(relation: pg_sys::Oid) -> String {
     let (mut text, mut types, mut seen) = (String::new(), Vec::new(), HashSet::new());
@@ -280,7 +289,8 @@ fn columns_of(relation: pg_sys::Oid) -> String {
         if !seen.insert(this) {
             continue;
         }
-        // SAFETY: look-ups by any oid, which return an invalid oid for a type of another kind.
+        // SAFETY: the look-ups accept any oid, and return an invalid oid for a type of another
+        // kind.
         unsafe {
             let row_type = pg_sys::get_typ_typrelid(this);
             if row_type != pg_sys::InvalidOid {
@@ -302,12 +312,13 @@ fn columns_of(relation: pg_sys::Oid) -> String {
     text
 }
 
-/// Appends number, name, type and type modifier of each column to `text`. Adds to `types` the types
-/// that must be described too.
+/// Appends the number, name, type and type modifier of each column to `text`. Adds the types that
+/// must be described too to `types`.
 fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg_sys::Oid>) {
     let index = pg_sys::AttributeRelidNumIndexId;
     for_each_row(pg_sys::AttributeRelationId, index, [(1, relation)], |tuple, _| {
-        // SAFETY: the tuple is a row of pg_attribute, and the columns used are in its fixed part.
+        // SAFETY: the tuple is a row of pg_attribute, and this code reads only columns of the fixed
+        // part.
         let column = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_attribute>() };
         if column.attnum > 0 && !column.attisdropped {
             let name = string(column.attname.data.as_ptr()).unwrap_or_default();
@@ -317,7 +328,7 @@ fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg
                 column.atttypid.to_u32(),
                 column.atttypmod
             ));
-            // PostgreSQL's built-in types cannot be altered.
+            // A built-in type of PostgreSQL cannot be altered, so it needs no description.
             if column.atttypid.to_u32() >= pg_sys::FirstNormalObjectId {
                 types.push(column.atttypid);
             }
@@ -341,8 +352,8 @@ fn primary_key_of(
         pg_sys::IndexIndrelidIndexId,
         [(2, relation)],
         |tuple, _| {
-            // SAFETY: the tuple is a row of pg_index. indkey is the last column of the fixed part,
-            // and has as many numbers as the index has columns.
+            // SAFETY: the tuple is a row of pg_index. `indkey` is the last column of the fixed
+            // part, and has as many numbers as the index has columns.
             unsafe {
                 let index = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>();
                 if (*index).indisprimary {
@@ -358,7 +369,7 @@ fn primary_key_of(
     for &number in &numbers {
         let (mut of_type, mut modifier, mut collation) =
             (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-        // SAFETY: the columns of a primary key exist.
+        // SAFETY: the table has the columns of its primary key.
         unsafe {
             pg_sys::get_atttypetypmodcoll(
                 relation,
@@ -376,7 +387,7 @@ fn primary_key_of(
 
 // ---- tables that a command affects --------------------------------------------------------------
 
-/// Returns those rows of the catalog `wanted` that depend on an object, as oids.
+/// Returns the oids of those rows of the catalog `wanted` that depend on an object.
 fn dependent(wanted: pg_sys::Oid, class: pg_sys::Oid, object: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let mut found = Vec::new();
     for_each_row(
@@ -384,7 +395,8 @@ fn dependent(wanted: pg_sys::Oid, class: pg_sys::Oid, object: pg_sys::Oid) -> Ve
         oids::DEPEND_BY_REFERENCE,
         [(4, class), (5, object)],
         |tuple, row_type| {
-            // SAFETY: columns 1 and 2 of pg_depend are the class and oid of the dependent object.
+            // SAFETY: columns 1 and 2 of pg_depend are the class and the oid of the dependent
+            // object.
             unsafe {
                 if column(tuple, row_type, 1) == Some(wanted) {
                     found.extend(column::<pg_sys::Oid>(tuple, row_type, 2));
@@ -426,16 +438,19 @@ fn foreign_tables_of(
     SetOfIterator::new(tables)
 }
 
-/// `lead_audit_internal.server_named(text)`: returns the oid of a foreign server, or NULL.
+/// `lead_audit_internal.server_named(text)`: returns the oid of the foreign server with this name,
+/// or NULL for an unknown name.
 #[pg_extern(sql = false)]
 fn server_named(name: &str) -> Option<pg_sys::Oid> {
     let name = CString::new(name).ok()?;
-    // SAFETY: a look-up by name, which returns an invalid oid for an unknown name.
+    // SAFETY: get_foreign_server_oid() accepts any name, and returns an invalid oid for an unknown
+    // name.
     let found = unsafe { pg_sys::get_foreign_server_oid(name.as_ptr(), true) };
     (found != pg_sys::InvalidOid).then_some(found)
 }
 
-/// Returns the tables that have a column of the type, or of a type that contains the type.
+/// Returns the tables that have a column of the type `of_type`, or of a type that contains
+/// `of_type`.
 fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let (mut tables, mut types, mut seen) = (Vec::new(), vec![of_type], HashSet::new());
     while let Some(this) = types.pop() {
@@ -450,7 +465,7 @@ fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
             oids::DEPEND_BY_REFERENCE,
             keys,
             |tuple, row_type| {
-                // SAFETY: columns 1 and 2 of pg_depend are the class and oid of the object that
+                // SAFETY: columns 1 and 2 of pg_depend are the class and the oid of the object that
                 // depends on the type.
                 let (class, object) = unsafe {
                     (column(tuple, row_type, 1), column::<pg_sys::Oid>(tuple, row_type, 2))
@@ -473,7 +488,8 @@ fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
 }
 
 fn row_type_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: the look-up accepts any oid. If no such relation exists, it returns InvalidOid.
+    // SAFETY: get_rel_type_id() accepts any oid. get_rel_type_id() returns InvalidOid if the
+    // relation does not exist.
     let row_type = unsafe { pg_sys::get_rel_type_id(relation) };
     (row_type != pg_sys::InvalidOid).then_some(row_type)
 }
@@ -486,7 +502,7 @@ fn tables_with(of_type: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
 }
 
 /// `lead_audit_internal.reached_from(oid)`: returns a table with its partitions and child tables,
-/// and the tables that have columns of their row types.
+/// and the tables that have columns of the row types of these tables.
 #[pg_extern(sql = false)]
 fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = members(relation);
@@ -504,7 +520,7 @@ fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
 
 // ---- triggers -----------------------------------------------------------------------------------
 
-/// A trigger that calls lead_audit.
+/// A trigger that calls a trigger function of lead_audit.
 struct AuditTrigger {
     watch_id: Option<[u8; 16]>,
     name: String,
@@ -514,12 +530,12 @@ struct AuditTrigger {
     is_current: bool,
 }
 
-/// The names of the audit triggers, with their `tgtype` (catalog/pg_trigger.h): AFTER INSERT OR
-/// UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE. The view lead_audit.trigger_kind has the
-/// same values.
+/// The name and the `tgtype` (catalog/pg_trigger.h) of each audit trigger. The row trigger is AFTER
+/// INSERT OR UPDATE OR DELETE FOR EACH ROW, and the other trigger is BEFORE TRUNCATE. The view
+/// lead_audit.trigger_kind contains the same values.
 const ROW_TRIGGER: (&str, i16) = ("00_lead_audit_row", 29);
 const TRUNCATE_TRIGGER: (&str, i16) = ("00_lead_audit_truncate", 34);
-/// The row trigger's name while its table becomes a partition of another watched table.
+/// The name of a table's row trigger while the table becomes a partition of another watched table.
 const ROW_TRIGGER_BEFORE: &str = "00_lead_audit_row_before";
 
 fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
@@ -529,8 +545,8 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
         pg_sys::TriggerRelidNameIndexId,
         [(2, relation)],
         |tuple, row_type| {
-            // SAFETY: the tuple is a row of pg_trigger. Columns that may be NULL are read by their
-            // number.
+            // SAFETY: the tuple is a row of pg_trigger. `column` and `heap_getattr` read the
+            // columns that can be NULL.
             unsafe {
                 let trigger = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>();
                 let Some(is_row) = function_is_row(trigger.tgfoid) else { return };
@@ -580,7 +596,7 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
     found
 }
 
-/// Returns whether this is the name of an audit trigger.
+/// Returns whether `name` is the name of an audit trigger.
 pub fn is_audit_trigger_name(name: &CStr) -> bool {
     [ROW_TRIGGER, TRUNCATE_TRIGGER].iter().any(|kind| name.to_bytes() == kind.0.as_bytes())
 }
@@ -589,10 +605,10 @@ fn is_lower_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
-/// Returns true for the function of the row trigger, false for that of the TRUNCATE trigger, and
-/// `None` for other functions.
+/// Returns true for the function of the row trigger, and false for the function of the TRUNCATE
+/// trigger. Returns `None` for other functions.
 fn function_is_row(function: pg_sys::Oid) -> Option<bool> {
-    // SAFETY: look-ups by any oid, which return null or an invalid oid for an unknown oid.
+    // SAFETY: the look-ups accept any oid, and return null or an invalid oid for an unknown oid.
     unsafe {
         if pg_sys::get_func_namespace(function)
             != pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true)
@@ -648,7 +664,8 @@ fn triggers_of(
         pg_sys::TriggerRelidNameIndexId,
         [(2, relation)],
         |tuple, _| {
-            // SAFETY: the tuple is a row of pg_trigger, and only its fixed part is used.
+            // SAFETY: the tuple is a row of pg_trigger, and this code reads only columns of the
+            // fixed part.
             let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
             let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
             found.push((
@@ -662,8 +679,8 @@ fn triggers_of(
     TableIterator::new(found)
 }
 
-/// `lead_audit_internal.relation_of_trigger(oid)`: returns the trigger's table and name, or no row
-/// if the trigger was dropped.
+/// `lead_audit_internal.relation_of_trigger(oid)`: returns the table and the name of a trigger, or
+/// no row for a dropped trigger.
 #[pg_extern(sql = false)]
 fn relation_of_trigger(
     trigger: pg_sys::Oid,
@@ -682,7 +699,8 @@ fn relation_of_trigger(
         pg_sys::TriggerOidIndexId,
         [(1, trigger)],
         |tuple, _| {
-            // SAFETY: the tuple is a row of pg_trigger, and only its fixed part is used.
+            // SAFETY: the tuple is a row of pg_trigger, and this code reads only columns of the
+            // fixed part.
             let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
             let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
             found.push((
@@ -697,7 +715,7 @@ fn relation_of_trigger(
 }
 
 /// `lead_audit_internal.identities_among(oid[])`: returns the watch ids of the watched tables to
-/// which these relations belong, and those in the audit triggers of these relations.
+/// which the relations belong, and the watch ids in the audit triggers of the relations.
 #[pg_extern(sql = false)]
 fn identities_among(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
     let mut all = BTreeSet::new();

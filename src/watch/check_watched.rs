@@ -1,5 +1,5 @@
-//! Compares the watched tables with the catalog, to find changes that bypassed the DDL guard. The
-//! worker runs the comparison every minute, and sooner after any relation has changed.
+//! Compares the watched tables with the catalog, to find changes that the DDL guard did not see.
+//! The worker compares them every minute, and within a few seconds after a change of any relation.
 
 use super::command_effects::Effects;
 use super::ddl_guard::{Guarding, failed};
@@ -13,20 +13,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Interval at which the worker calls `tick`, which asks whether any relation has changed.
+/// Interval at which the worker calls `tick`. `tick` compares the watched tables if a relation has
+/// changed or `LONGEST` has passed.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Maximum time between two comparisons, if no relation has changed.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Minimum time between two log messages about the same fault.
+/// Minimum time between two messages about the same fault in the server's log.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
 
 /// The fault that is reported for a table that another session has locked.
 const LOCKED: &str = "locked";
 
-/// After this number of turns that failed at a locked table, the next turn waits longer for the
-/// lock.
+/// Number of turns that fail at a locked table before a turn waits longer for the lock.
 const LONG_WAIT_AFTER: u32 = 3;
 
 thread_local! {
@@ -36,25 +36,27 @@ thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Runs one turn of the worker, in a transaction of its own. When the transaction began, PostgreSQL
-/// processed the relation invalidations of other sessions.
+/// Runs one turn of the comparison in the worker, in a transaction of its own. The transaction
+/// began before the call, so PostgreSQL has processed the invalidations of relations that other
+/// sessions have changed.
 ///
-/// If the turn fails, the relations still count as changed, so the next turn compares them again.
+/// If the turn fails, the relations still count as changed, so the next turn compares the tables
+/// again.
 pub fn tick() {
     let is_due = CHANGED.get() || LAST.get().is_none_or(|last| last.elapsed() >= LONGEST);
-    // The SQL objects of version 1.0 do not have this check.
+    // The SQL objects of version 1.0 lack the view `watch_fault`, and with it this comparison.
     if !is_due || relation_of_schema(c"watch_fault") == pg_sys::InvalidOid {
         return;
     }
     CHANGED.set(false);
     let done = IncompleteUnlessDone(true);
-    // The lock timeout is shorter than deadlock_timeout, so that in a deadlock with another session
-    // the worker gives up first. After several turns that met a locked table, the worker waits
-    // longer for the lock, and so blocks other sessions for a longer time.
+    // The lock timeout is shorter than deadlock_timeout, so in a deadlock with another session the
+    // worker gives up first. After `LONG_WAIT_AFTER` turns that met a locked table, the worker
+    // waits longer for the lock. Other sessions can wait behind the worker during this time.
     let lock_timeout = if LOCKED_TURNS.get() < LONG_WAIT_AFTER {
         5
     } else {
-        // SAFETY: reads a setting.
+        // SAFETY: DeadlockTimeout is the value of a setting.
         unsafe { pg_sys::DeadlockTimeout / 2 }.clamp(1, 400)
     };
     if let Err(error) = Spi::run(&format!("SET LOCAL lock_timeout = {lock_timeout}")) {
@@ -76,19 +78,19 @@ pub fn tick() {
     done.succeeded();
 }
 
-/// `lead_audit.check_watched()`: repairs the watched tables and returns their faults.
+/// `lead_audit.check_watched()`: repairs the watched tables, and returns the faults that it found.
 #[pg_extern(sql = false)]
 fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fault, String))> {
     TableIterator::new(repair())
 }
 
-/// Finds differences from the state that the DDL guard maintains, and repairs or records them.
-/// Returns the table and the fault of each difference.
+/// Finds each difference between the catalog and the state that the DDL guard maintains. Repairs or
+/// records each difference. Returns the table and the fault of each difference.
 fn repair() -> Vec<(String, String)> {
-    // The DDL guard must not react to the repair of triggers, which writes its own entries.
+    // The repair of triggers writes its own entries, so the DDL guard must not react to it.
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
     let Some(owner) = extension_owner() else { return Vec::new() };
-    // SAFETY: reads a variable of the session.
+    // SAFETY: GetUserId() only reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let found = actor::acting_for(invoker, || {
         as_user(owner, || {
@@ -121,7 +123,8 @@ fn log_fault((relation, fault): (String, String)) {
     }
 }
 
-/// Notes on drop that the comparison must be repeated, unless `succeeded` was called.
+/// Marks the relations as changed when it is dropped, if `succeeded` was not called. The next turn
+/// then compares the tables again.
 struct IncompleteUnlessDone(bool);
 
 impl IncompleteUnlessDone {
@@ -138,7 +141,8 @@ impl Drop for IncompleteUnlessDone {
     }
 }
 
-/// Notes that a relation has changed. Called when PostgreSQL reports an invalidation.
+/// Marks the relations as changed, so that the next turn compares the watched tables. The hook of
+/// relation cache invalidations calls this function.
 pub fn relation_changed() {
     CHANGED.set(true);
 }

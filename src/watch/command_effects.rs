@@ -5,42 +5,46 @@ use crate::pg::{owns_relation, relation_named};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// Effects of a command that the catalog no longer shows when the command has ended.
+/// Effects of a DDL command. The catalog does not show them when the command has ended.
 #[derive(Clone, Copy, Default)]
 pub struct Effects {
-    /// The command created a partition or child table.
+    /// Whether the command created a partition or child table.
     pub made: bool,
-    /// An existing table became a partition or child table.
+    /// Whether an existing table became a partition or child table.
     pub joined: bool,
-    /// A partition or child table became an independent table.
+    /// Whether a partition or child table became an independent table.
     pub parted: bool,
-    /// The command disabled triggers. True even if another part of the command enabled them again.
+    /// Whether the command disabled triggers. The field is true even if a later part of the command
+    /// enabled the triggers again.
     pub disabled: bool,
-    /// Values change now or later, although the list of columns may stay the same. Causes: a column
-    /// got a different type or expression, an enum label a different name, the table became logged
-    /// or unlogged, or a foreign table may show other rows.
+    /// Whether the values in a table change now or later, although the table can keep its list of
+    /// columns. The causes are another type or expression of a column, another name of an enum
+    /// label, a change between logged and unlogged, and a change of the rows that a foreign table
+    /// shows.
     pub rewritten: bool,
-    /// PostgreSQL may have rewritten the table, that is, copied its rows to a new file.
+    /// Whether the command can have rewritten a table. A rewrite copies the rows to a new file.
     pub may_rewrite: bool,
 }
 
-/// Returns the effects of a command, or `None` if the guard can ignore the command. It ignores
-/// CREATE TABLE for a table that is neither a partition nor a child table, because sessions create
-/// temporary tables often, and CREATE SCHEMA without elements.
+/// Returns the effects of a command, or `None` if the DDL guard can ignore the command. The guard
+/// ignores CREATE SCHEMA without elements. It also ignores CREATE TABLE of an independent table,
+/// because sessions create temporary tables often.
 ///
 /// # Safety
-/// `statement` must be null or a statement.
+/// `statement` must be null or point to a statement.
 pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
-    // SAFETY: the node is null or a statement (see # Safety), and its tag tells its type.
+    // SAFETY: `statement` is null or a statement (see # Safety), and the tag of a statement tells
+    // its type.
     unsafe {
         if statement.is_null() {
             return Some(Effects { made: true, joined: true, parted: true, ..Effects::default() });
         }
         match (*statement).type_ {
-            // The node of CREATE FOREIGN TABLE begins with a node of CREATE TABLE.
+            // The node of CREATE FOREIGN TABLE begins with a `CreateStmt` node.
             pg_sys::NodeTag::T_CreateStmt | pg_sys::NodeTag::T_CreateForeignTableStmt => {
                 let create = statement.cast::<pg_sys::CreateStmt>();
-                // For a partition, too, `inhRelations` contains the parent.
+                // `inhRelations` contains the parents of a child table, and also the parent of a
+                // partition.
                 (!(*create).inhRelations.is_null())
                     .then(|| Effects { made: true, ..Effects::default() })
             }
@@ -62,7 +66,8 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                             effects.disabled |=
                                 !name.is_null() && is_audit_trigger_name(CStr::from_ptr(name));
                         }
-                        // A crash empties an unlogged table.
+                        // SET LOGGED and SET UNLOGGED can change values later, because a crash
+                        // empties an unlogged table.
                         Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged => {
                             effects.rewritten = true
                         }
@@ -77,7 +82,8 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 }
                 Some(effects)
             }
-            // The elements of CREATE SCHEMA fire no event triggers of their own.
+            // The elements of CREATE SCHEMA fire no event triggers of their own, so the whole
+            // command counts.
             pg_sys::NodeTag::T_CreateSchemaStmt => {
                 let elements = (*statement.cast::<pg_sys::CreateSchemaStmt>()).schemaElts;
                 (!elements.is_null()).then(|| Effects { made: true, ..Effects::default() })
@@ -89,14 +95,16 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 let is_renamed = !(*statement.cast::<pg_sys::AlterEnumStmt>()).oldVal.is_null();
                 Some(Effects { rewritten: is_renamed, ..Effects::default() })
             }
-            // The rows that a foreign table shows depend on its server and on the role used there.
+            // The rows of a foreign table depend on its server, and on the remote role of the user
+            // mapping.
             pg_sys::NodeTag::T_AlterForeignServerStmt
             | pg_sys::NodeTag::T_AlterFdwStmt
             | pg_sys::NodeTag::T_CreateUserMappingStmt
             | pg_sys::NodeTag::T_AlterUserMappingStmt => {
                 Some(Effects { rewritten: true, ..Effects::default() })
             }
-            // A new view cannot affect a table: no column can have its row type yet.
+            // A new view has no effect on tables, because no column can have the view's row type
+            // yet.
             pg_sys::NodeTag::T_ViewStmt => {
                 (*statement.cast::<pg_sys::ViewStmt>()).replace.then(Effects::default)
             }
@@ -105,29 +113,31 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
     }
 }
 
-/// An effect that the guard must handle before the command begins.
+/// An effect of a command that the DDL guard must handle before the command begins.
 pub enum Beginning {
-    /// The second table is about to become a partition of the first. Both tables are already
-    /// locked, in the modes that the command itself uses.
+    /// The second table is about to become a partition of the first table. Both tables are already
+    /// locked in the modes that the command itself uses.
     Attach(pg_sys::Oid, pg_sys::Oid),
     /// A partition is about to become an independent table.
     Detach {
-        /// Whether it is DETACH PARTITION CONCURRENTLY, which commits once before its end.
+        /// Whether the command is DETACH PARTITION CONCURRENTLY, which commits once before its end.
         is_concurrent: bool,
     },
-    /// The command may rewrite a table.
+    /// The command can rewrite a table.
     Rewrite,
 }
 
-/// Returns the effect of a command that is about to begin, or `None` for most commands. Also
-/// returns `None` for an ATTACH PARTITION that PostgreSQL will refuse: for such a command, the
-/// guard must not lock tables that the caller does not own, nor wait for their locks.
+/// Returns the effect that the guard must handle before a command begins. Returns `None` if there
+/// is no such effect. Returns `None` also for an ATTACH PARTITION of a table that the current user
+/// does not own. PostgreSQL refuses this command, so the guard must not lock its tables or wait for
+/// their locks.
 ///
 /// # Safety
-/// `statement` must be null or a statement.
+/// `statement` must be null or point to a statement.
 pub unsafe fn beginning(statement: *mut pg_sys::Node) -> Option<Beginning> {
     use pg_sys::AlterTableType as Kind;
-    // SAFETY: the node is null or a statement (see # Safety), and its tag tells its type.
+    // SAFETY: `statement` is null or a statement (see # Safety), and the tag of a statement tells
+    // its type.
     unsafe {
         if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_AlterTableStmt {
             return None;
@@ -175,19 +185,19 @@ fn may_rewrite(subcommand: pg_sys::AlterTableType::Type) -> bool {
 }
 
 /// # Safety
-/// `statement` must be an ALTER TABLE.
+/// `statement` must be an ALTER TABLE statement.
 unsafe fn alter_table_commands(statement: *mut pg_sys::Node) -> PgList<pg_sys::AlterTableCmd> {
-    // SAFETY: `statement` is an ALTER TABLE (see # Safety).
+    // SAFETY: `statement` is an ALTER TABLE statement (see # Safety).
     unsafe { PgList::from_pg((*statement.cast::<pg_sys::AlterTableStmt>()).cmds) }
 }
 
-/// Locks and returns the relation of this name, if it exists and belongs to the current user.
+/// Locks and returns the relation with this name, if it exists and the current user owns it.
 ///
 /// # Safety
-/// `name` must be null or a name.
+/// `name` must be null or point to a valid name.
 unsafe fn own_relation(name: *mut pg_sys::RangeVar, lock: u32) -> Option<pg_sys::Oid> {
-    // SAFETY: `name` is null or a name (see # Safety), and the look-ups take any oid. With the
-    // flag, the look-up by name returns an invalid oid for an unknown name.
+    // SAFETY: `name` is null or a valid name (see # Safety), and `owns_relation` accepts any oid.
+    // `relation_named` returns an invalid oid for an unknown name.
     unsafe {
         if name.is_null() {
             return None;

@@ -1,14 +1,16 @@
-//! Finds the text of the running command. That text can differ from the client's text, because a
-//! function can build a command and run it.
+//! Finds the text of the running DDL command. The text of the running command can differ from the
+//! client's text, because a function can build a command and run it.
 //!
-//! The scope of a command lies on the C stack of the hook, and is linked into PostgreSQL's list of
-//! error callbacks. An error unwinds the stack and the list together, so no clean-up is needed.
+//! A `CommandScope` lies on the C stack of the hook that runs the command. It is also linked into
+//! PostgreSQL's list of error callbacks. An error removes the scope from the stack and from the
+//! list at the same time, so no clean-up is needed.
 
 use crate::pg::UtilityCall;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// A running command: its text, and the position of the command in that text.
+/// A running command: a text that contains the command, and the position of the command in this
+/// text.
 #[repr(C)]
 pub struct CommandScope {
     callback: pg_sys::ErrorContextCallback,
@@ -35,10 +37,11 @@ impl CommandScope {
     /// Links the scope into PostgreSQL's list of error callbacks.
     ///
     /// # Safety
-    /// `call` must be a call by PostgreSQL. `close` must be called before the scope is dropped,
-    /// unless an error unwinds the function that called `open`.
+    /// PostgreSQL must have made the call of the utility hook that `call` describes. The function
+    /// that called `open` must call `close` before it drops the scope. If an error unwinds the
+    /// function, `close` is not needed.
     pub unsafe fn open(&mut self, call: &UtilityCall) {
-        // SAFETY: PostgreSQL made the call (see # Safety), so the call's statement and text live
+        // SAFETY: PostgreSQL made the call (see # Safety), so the statement and its text live
         // longer than the scope.
         unsafe {
             self.text = call.text;
@@ -51,28 +54,29 @@ impl CommandScope {
         }
     }
 
-    /// Unlinks the scope from the list.
+    /// Unlinks the scope from PostgreSQL's list of error callbacks.
     ///
     /// # Safety
-    /// Must be called in the function that called `open`.
+    /// `close` must be called in the function that called `open`.
     pub unsafe fn close(&mut self) {
         // SAFETY: `open` was called in the same function, so the previous callback is still alive.
         unsafe { pg_sys::error_context_stack = self.callback.previous }
     }
 }
 
-/// Marks a scope in the list of callbacks. Adds no context to an error.
+/// Marks a scope in PostgreSQL's list of error callbacks. This callback adds no context to an
+/// error.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn in_command(_scope: *mut c_void) {}
 
 const IN_COMMAND: unsafe extern "C-unwind" fn(*mut c_void) = in_command;
 
-/// Returns the running command without the text around it, or `None` if the command began before
-/// the library was loaded.
+/// Returns the text of the running command, without the rest of the text that contains it. Returns
+/// `None` if the command began before the library was loaded.
 pub fn being_run() -> Option<String> {
-    // SAFETY: all callbacks in the list are alive. A callback with the function `in_command`
-    // belongs to a scope, and `arg` points to that scope. The text is a C string that lives as long
-    // as the command runs.
+    // SAFETY: all callbacks in PostgreSQL's list are alive. A callback with the function
+    // `in_command` belongs to a scope, and its `arg` points to this scope. The text of a scope is a
+    // C string that lives as long as the command runs.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null()
@@ -97,10 +101,10 @@ pub fn being_run() -> Option<String> {
     }
 }
 
-/// Returns the text that PostgreSQL would report as the CONTEXT of an error. Returns `None` if a
-/// command of the client is running, which has no CONTEXT.
+/// Returns the text that PostgreSQL would now report as the CONTEXT of an error. Returns `None` if
+/// there is no CONTEXT, because the client itself sent the running command.
 pub fn context() -> Option<String> {
-    // SAFETY: returns null or a C string in the current memory context.
+    // SAFETY: GetErrorContextStack() returns null or a C string in the current memory context.
     unsafe {
         let context = pg_sys::GetErrorContextStack();
         (!context.is_null())

@@ -1,6 +1,6 @@
-//! Handles DDL on watched tables. The event trigger's function runs as the role that runs the
-//! command, which has no rights in schema lead_audit. For work in that schema, the function
-//! switches to the extension's owner.
+//! Handles DDL commands on watched tables: the DDL guard. The function of the event triggers runs
+//! with the rights of the role that runs the command. This role has no rights in the schema
+//! lead_audit. For work in the schema lead_audit, the function switches to the extension's owner.
 
 use super::command_effects::{self, Beginning, Effects};
 use super::{command_text, nested_writes};
@@ -14,7 +14,7 @@ use pgrx::{PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
-/// Maximum size of a command in an entry, in bytes.
+/// Maximum size in bytes of a command's text in an entry.
 const COMMAND_LIMIT: usize = 10_000;
 
 /// `lead_audit_internal.write_ddl(uuid, oid, text, text, text)`: writes one DDL entry.
@@ -41,14 +41,14 @@ fn write_ddl(
         statement: statement.as_mut(),
         ..NewEntry::default()
     };
-    // disable() is SECURITY DEFINER, so the entry records the role that called it. When the DDL
-    // guard writes an entry, it has already set the role that it acts for. SAFETY: reads a variable
-    // of the session.
+    // disable() is SECURITY DEFINER, so the entry records the role that called disable(). The DDL
+    // guard has already set the acting role when it writes an entry. SAFETY: GetOuterUserId() only
+    // reads a variable of the session.
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || entries::append(entry));
     entries::flush();
 }
 
-/// Cuts a command to the maximum size in an entry, at a character boundary.
+/// Cuts a command's text at a character boundary to at most `COMMAND_LIMIT` bytes.
 fn beginning(command: &[u8]) -> &[u8] {
     let beginning = &command[..command.len().min(COMMAND_LIMIT)];
     match std::str::from_utf8(beginning) {
@@ -58,7 +58,7 @@ fn beginning(command: &[u8]) -> &[u8] {
 }
 
 /// Cuts a command about a user mapping before its options, because options contain passwords.
-/// Returns other commands unchanged.
+/// Returns the text of any other command unchanged.
 fn without_options(command: &[u8]) -> &[u8] {
     match is_about_user_mapping() {
         true => before_word(command, b"OPTIONS").unwrap_or(command),
@@ -66,8 +66,8 @@ fn without_options(command: &[u8]) -> &[u8] {
     }
 }
 
-/// Cuts the client's text before the options of a user mapping in another command of the text. The
-/// entry then has the running command in its details.
+/// Cuts the client's text before the options of a user mapping, if the running command is another
+/// command of the text. The details of the entry then contain the running command.
 fn before_user_mapping(text: &[u8]) -> &[u8] {
     if is_about_user_mapping() {
         return text;
@@ -83,15 +83,17 @@ fn is_about_user_mapping() -> bool {
     matches!(COMMAND_TAG.get(), Some("CREATE USER MAPPING" | "ALTER USER MAPPING"))
 }
 
-/// The text before the first occurrence of the word, in upper or lower case.
+/// Returns the text before the first occurrence of the word in upper or lower case, or `None` if
+/// the word does not occur.
 fn before_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
     let end = text.windows(word.len()).position(|found| found.eq_ignore_ascii_case(word))?;
     Some(text[..end].trim_ascii_end())
 }
 
-/// Returns the details of a DDL entry: the running command if it differs from the client's text,
-/// and the length of that text in bytes if the entry contains only its beginning. `text` is what
-/// remains of the client's text, which had `length` bytes.
+/// Returns the details of a DDL entry. They contain the running command if it differs from the
+/// client's text. If the entry contains only the beginning of the client's text, they contain the
+/// command tag and the length of the whole text in bytes. `text` is the part of the client's text
+/// that `before_user_mapping` returned, and `length` is the length of the whole text.
 fn details(text: &str, length: usize) -> Option<Text> {
     let is_cut = length > COMMAND_LIMIT || text.len() < length;
     let mut fields = Vec::new();
@@ -106,7 +108,8 @@ fn details(text: &str, length: usize) -> Option<Text> {
     if is_cut {
         add("command", COMMAND_TAG.get().unwrap_or("SELECT"));
     }
-    // The client's text already shows a call of enable() or disable(), because both are functions.
+    // An entry of enable() or disable() does not need the running command, because the client's
+    // text contains the call of the function.
     if GUARDING.get().is_some() && COMMAND_TAG.get().is_some() {
         match command_text::being_run() {
             Some(command) if !is_all_of(&command, text) => add("executed", &command),
@@ -124,8 +127,8 @@ fn details(text: &str, length: usize) -> Option<Text> {
     (!fields.is_empty()).then(|| Text::from(&*format!("{{{}}}", fields.join(","))))
 }
 
-/// Returns whether the text contains this command alone, apart from semicolons at its end. In a
-/// longer text, the command could be part of a string, a comment or a function's body.
+/// Returns whether the text contains only this command and semicolons at its end. In a longer text,
+/// the command can be part of a string, a comment or a function's body.
 fn is_all_of(command: &str, text: &str) -> bool {
     text.trim().trim_end_matches(';').trim_end() == command.trim_end_matches(';').trim_end()
 }
@@ -136,7 +139,7 @@ pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_r
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.guard_ddl()`: the function of the event triggers.
+/// `lead_audit_internal.guard_ddl()`: the function that the event triggers call.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function.
@@ -145,8 +148,8 @@ pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_r
 pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the context of a call is null or a node, and a node's tag tells its type. The event's
-    // name is a C string.
+    // SAFETY: the context of a call is null or a node, and the tag of a node tells its type. The
+    // name of the event is a C string.
     let event = unsafe {
         let context = (*fcinfo).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
@@ -159,8 +162,8 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
         }
         CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event)
     };
-    // SAFETY: the context is an EventTriggerData, as checked above. Its parse tree is the running
-    // statement, and the name of a command tag is a static C string.
+    // SAFETY: the check above has shown that the context is an EventTriggerData. `parsetree` is the
+    // running statement, and the name of a command tag is a static C string.
     let result = unsafe {
         let data = (*fcinfo).context.cast::<pg_sys::EventTriggerData>();
         COMMAND_TAG.set(CStr::from_ptr(pg_sys::GetCommandTagName((*data).tag)).to_str().ok());
@@ -178,7 +181,7 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
     pg_sys::Datum::from(0)
 }
 
-/// Raises an SPI error as an error of the statement that the guard checks.
+/// Raises an SPI error of the guard as an error of the statement that the guard checks.
 pub fn failed(error: &pgrx::spi::SpiError) -> ! {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -189,16 +192,16 @@ pub fn failed(error: &pgrx::spi::SpiError) -> ! {
 }
 
 /// # Safety
-/// `statement` must be null or a statement.
+/// `statement` must be null or point to a statement.
 unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::spi::Result<()> {
     // SAFETY: `statement` is null or a statement (see # Safety).
     let Some(effects) = (unsafe { command_effects::effects(statement) }) else { return Ok(()) };
     let Some(_guarding) = Guarding::begin(effects) else { return Ok(()) };
-    // SAFETY: reads a variable of the session.
+    // SAFETY: GetUserId() only reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
-    // For one command, PostgreSQL fires sql_drop before ddl_command_end, so the command has not
-    // ended yet.
+    // PostgreSQL fires sql_drop before ddl_command_end of the same command, so the command has not
+    // ended at sql_drop.
     if !is_drop {
         nested_writes::command_ends(statement);
     }
@@ -207,7 +210,7 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
             refuse_unless_allowed(invoker, is_drop)?;
             match is_drop {
                 true => Spi::run(&format!("SELECT {}.after_drop()", internal_schema())),
-                // SAFETY: the argument is a boolean and is declared as one.
+                // SAFETY: the argument is a boolean, and its declared type is boolean.
                 false => Spi::run_with_args(
                     &format!("SELECT {}.after_ddl($1)", internal_schema()),
                     &[unsafe {
@@ -219,13 +222,13 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     })
 }
 
-/// Prepares for a command. If an independently watched table is about to become a partition,
-/// removes the table's triggers, because the command gives it new triggers. For DETACH PARTITION
-/// and a command that may rewrite a table, begins to track the tables that are written until the
-/// command ends.
+/// Prepares the DDL guard for a command that is about to begin. If the command will make a
+/// partition of an independently watched table, removes the triggers of this table, because the
+/// command gives it new triggers. If the command is DETACH PARTITION or can rewrite a table, begins
+/// to track the tables that are written until the command ends.
 ///
 /// # Safety
-/// `statement` must be null or a statement.
+/// `statement` must be null or point to a statement.
 unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> {
     // SAFETY: `statement` is null or a statement (see # Safety).
     let Some(beginning) = (unsafe { command_effects::beginning(statement) }) else { return Ok(()) };
@@ -235,10 +238,10 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
         nested_writes::command_begins(statement, is_concurrent);
         return Ok(());
     };
-    // SAFETY: reads a variable of the session.
+    // SAFETY: GetUserId() only reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
-    // SAFETY: the arguments are oids and are declared as such.
+    // SAFETY: the arguments are oids, and their declared type is oid.
     let arguments = unsafe {
         [DatumWithOid::new(above, pg_sys::OIDOID), DatumWithOid::new(partition, pg_sys::OIDOID)]
     };
@@ -246,7 +249,8 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     actor::acting_for(invoker, || as_user(owner, || Spi::run_with_args(&query, &arguments)))
 }
 
-/// `lead_audit_internal.command_effects()`: the effects of the command that the guard is checking.
+/// `lead_audit_internal.command_effects()`: returns the effects of the command that the guard is
+/// checking.
 #[pg_extern(sql = false)]
 fn command_effects() -> Vec<&'static str> {
     let effects = GUARDING.get().unwrap_or_default();
@@ -261,19 +265,19 @@ fn command_effects() -> Vec<&'static str> {
     names.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
 }
 
-/// Raises the error that `lead_audit_internal.refuse_ddl()` returns, if it returns one. The
-/// function reads with the newest snapshot.
+/// Raises the error that `lead_audit_internal.refuse_ddl()` returns, if it returns one.
+/// `refuse_ddl()` reads the tables with the newest snapshot.
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();
-    // SAFETY: CommandCounterIncrement() makes the command's changes visible. A snapshot that sees
-    // them is then pushed, and popped at the end. After an error, the abort of the transaction pops
-    // the snapshot. `connect` closes its own SPI connection.
+    // SAFETY: CommandCounterIncrement() makes the changes of the command visible. A snapshot that
+    // sees these changes is pushed before the query and popped after it. After an error, the abort
+    // of the transaction pops the snapshot. `connect` closes its own SPI connection.
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        // SPI uses the active snapshot only in a read-only call. pgrx's functions for queries would
-        // make a call that is not read-only.
+        // SPI uses the active snapshot only in a read-only call. pgrx's functions for queries make
+        // calls that are not read-only.
         let result = Spi::connect(|_| {
             Spi::check_status(pg_sys::SPI_execute(query.as_ptr(), true, 1)).map(|_| ())
         });
@@ -284,16 +288,18 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
 
 thread_local! {
     static GUARDING: Cell<Option<Effects>> = const { Cell::new(None) };
-    /// The tag of the command that the guard is checking. After an error, the value is stale.
+    /// The tag of the command that the guard is checking. After an error, the tag is that of the
+    /// failed command.
     static COMMAND_TAG: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// While this value is alive, the guard ignores commands, because it creates and drops triggers
-/// itself.
+/// As long as this value is alive, the guard ignores commands, because lead_audit itself is
+/// creating or dropping triggers.
 pub struct Guarding;
 
 impl Guarding {
-    /// Begins the guard's own work. Returns `None` if the guard is already at work.
+    /// Begins work of the guard during which the guard ignores commands. Returns `None` if work of
+    /// the guard is already in progress.
     pub fn begin(effects: Effects) -> Option<Self> {
         if GUARDING.get().is_some() {
             return None;
@@ -310,26 +316,27 @@ impl Drop for Guarding {
     }
 }
 
-/// Runs a command that lead_audit builds itself. The guard ignores it.
+/// Runs a command that lead_audit builds itself. The guard ignores this command.
 pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
     let _guarding = Guarding::begin(Effects::default());
     work()
 }
 
-/// The guard's state while it is suspended.
+/// The state of the guard's work while it is suspended.
 pub type Suspended = Option<Effects>;
 
-/// Turns the guard on again, before the guard's own work calls code of another role.
+/// Turns the guard on again before its own work calls code of another role.
 pub fn suspend() -> Suspended {
     GUARDING.replace(None)
 }
 
-/// Turns the guard off again, when the code of another role has ended.
+/// Turns the guard off again after code of another role has ended.
 pub fn resume(suspended: Suspended) {
     GUARDING.set(suspended);
 }
 
-/// Runs code of another role during the guard's own work. DDL in this code is guarded as usual.
+/// Runs code of another role during work of the guard. The guard checks DDL commands in this code
+/// as usual.
 pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Effects>);
     impl Drop for Restore {

@@ -1,4 +1,4 @@
-//! Finds and watches `leads` at CREATE EXTENSION.
+//! Finds and watches the table `leads` at CREATE EXTENSION.
 
 use crate::pg::with_search_path;
 use crate::settings;
@@ -6,13 +6,14 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::ffi::CString;
 
-/// `lead_audit_internal.watch_leads()`: watches the table that `leads` names for the caller of
-/// CREATE EXTENSION. If there is no such table, raises a NOTICE that shows how to call enable().
+/// `lead_audit_internal.watch_leads()`: watches the table `leads` that the caller of CREATE
+/// EXTENSION has on the search_path. If there is no such table, raises a NOTICE that shows how to
+/// call enable().
 #[pg_extern(sql = false)]
 fn watch_leads() {
     match leads_of_caller() {
         Some(leads) => {
-            // SAFETY: the argument is an oid and is declared as one.
+            // SAFETY: the argument is an oid, and its declared type is oid.
             let argument = unsafe { DatumWithOid::new(leads, pg_sys::OIDOID) };
             if let Err(error) =
                 Spi::run_with_args("SELECT lead_audit.enable($1::pg_catalog.regclass)", &[argument])
@@ -24,13 +25,14 @@ fn watch_leads() {
     }
 }
 
-/// Returns the permanent table that `leads` names on the caller's search_path. CREATE EXTENSION
-/// runs the script itself with a different search_path.
+/// Returns the permanent table `leads` on the search_path of CREATE EXTENSION's caller. CREATE
+/// EXTENSION runs the extension's script with another search_path.
 fn leads_of_caller() -> Option<pg_sys::Oid> {
     let path = CString::new(settings::outer_text_value(c"search_path")?).ok()?;
-    // SAFETY: looks up a C string; returns an invalid oid for an unknown name.
+    // SAFETY: RelnameGetRelid() accepts any C string, and returns an invalid oid for an unknown
+    // name.
     let found = with_search_path(&path, || unsafe { pg_sys::RelnameGetRelid(c"leads".as_ptr()) });
-    // SAFETY: look-ups by oid.
+    // SAFETY: the look-ups accept any oid.
     let is_table = unsafe {
         matches!(
             pg_sys::get_rel_relkind(found) as u8,
@@ -40,11 +42,11 @@ fn leads_of_caller() -> Option<pg_sys::Oid> {
     is_table.then_some(found)
 }
 
-/// Raises a NOTICE that the client sees. CREATE EXTENSION normally hides all messages below
-/// WARNING.
+/// Raises a NOTICE that the client sees during CREATE EXTENSION. CREATE EXTENSION hides messages
+/// below WARNING by default.
 fn notice(message: &str) {
-    // SAFETY: a plain variable of this process, which is restored at once. A NOTICE raises no error
-    // in between.
+    // SAFETY: client_min_messages is a variable of this process. Its value is restored in any case,
+    // because a NOTICE does not raise an error.
     unsafe {
         let former = pg_sys::client_min_messages;
         pg_sys::client_min_messages = former.min(PgLogLevel::NOTICE as i32);

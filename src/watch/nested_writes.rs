@@ -1,10 +1,11 @@
 //! Tracks writes by code that a running DDL command calls.
 //!
-//! DETACH PARTITION removes the audit triggers of the partition before the partition gets new ones,
-//! so a write in between would have no entry. A command that rewrites a table loses the rows that
-//! are written during the rewrite, so their entries would describe rows that do not exist. The
-//! guard therefore tracks the tables that are written between the beginning and the end of such a
-//! command. It refuses the command if a table that the command affects is among them.
+//! DETACH PARTITION removes the audit triggers of a partition before the partition gets new
+//! triggers. A write between these steps would have no entry. A command that rewrites a table loses
+//! the rows that are written during the rewrite. The entries of these rows would describe rows that
+//! do not exist. Therefore the DDL guard tracks the tables that are written while DETACH PARTITION
+//! or a rewriting command runs. The guard refuses the command if one of the written tables is a
+//! table that the command affects.
 
 use super::catalog::members;
 use crate::pg::{ServerError, current_subtransaction, relation_named};
@@ -12,30 +13,31 @@ use pgrx::{PgList, PgSqlErrorCode, pg_extern, pg_sys};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-/// A running command.
+/// A running command whose writes are tracked.
 struct Command {
-    /// The address of the parse tree. It distinguishes the command from commands that run within
-    /// it.
+    /// The address of the command's parse tree. The address distinguishes the command from commands
+    /// that run within it.
     statement: usize,
     subtransaction: pg_sys::SubTransactionId,
-    /// Number of commits that are still to come before the command ends. DETACH PARTITION
-    /// CONCURRENTLY commits once midway.
+    /// Number of commits that the command makes before its end. DETACH PARTITION CONCURRENTLY makes
+    /// one such commit.
     commits_to_come: u8,
     written: BTreeSet<u32>,
 }
 
 thread_local! {
     static UNDER_WAY: RefCell<Vec<Command>> = const { RefCell::new(Vec::new()) };
-    /// The tables written during the command that the guard is checking.
+    /// The tables that were written during the command that the guard is checking.
     static WRITTEN: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Begins to track writes for a command. Called before the command runs.
+/// Begins to track the tables that are written during a command. The DDL guard calls this function
+/// before the command runs.
 pub fn command_begins(statement: *mut pg_sys::Node, is_concurrent: bool) {
     let subtransaction = current_subtransaction();
     UNDER_WAY.with_borrow_mut(|commands| {
         if is_concurrent {
-            // PostgreSQL refuses DETACH PARTITION CONCURRENTLY within a transaction block or
+            // PostgreSQL refuses DETACH PARTITION CONCURRENTLY within a transaction block or a
             // function, so no other command is running.
             commands.clear();
         }
@@ -48,8 +50,8 @@ pub fn command_begins(statement: *mut pg_sys::Node, is_concurrent: bool) {
     });
 }
 
-/// Stops tracking for a command that has ended. `refuse_written` checks the tables written until
-/// then.
+/// Ends the tracking of writes for a command that has ended. `refuse_written` can then check the
+/// tables that were written during the command.
 pub fn command_ends(statement: *mut pg_sys::Node) {
     let ended = UNDER_WAY.with_borrow_mut(|commands| {
         let place = commands.iter().rposition(|command| command.statement == statement.addr())?;
@@ -63,7 +65,8 @@ pub fn any() -> bool {
     WRITTEN.with_borrow(|written| !written.is_empty())
 }
 
-/// Forgets the written tables. Called when the guard has checked the end of the command.
+/// Forgets the tables that were written during a command. The DDL guard calls this function after
+/// it has checked the end of the command.
 pub fn command_is_checked() {
     WRITTEN.take();
 }
@@ -79,16 +82,17 @@ fn is_noting() -> bool {
     UNDER_WAY.with_borrow(|commands| !commands.is_empty())
 }
 
-/// Notes the tables that a statement has written. Called when the statement ends.
+/// Notes the tables that a statement has written. An executor hook calls this function when the
+/// statement ends.
 ///
 /// # Safety
-/// `query` must have just passed through ExecutorFinish.
+/// ExecutorFinish must just have processed `query`.
 pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
     if !is_noting() {
         return;
     }
-    // SAFETY: the executor's state lives until ExecutorEnd. The lists hold the relations that the
-    // executor opened for writing.
+    // SAFETY: the executor's state lives until ExecutorEnd. The two lists contain the relations
+    // that the executor opened for writing.
     unsafe {
         let state = (*query).estate;
         for list in
@@ -100,14 +104,15 @@ pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
     }
 }
 
-/// Notes the table that COPY will write, because COPY writes without the executor. Notes only the
-/// named table, not the partitions that receive the rows.
+/// Notes the table that COPY will write, because COPY does not run the executor. Also notes all
+/// partitions and child tables, because the partitions that will receive the rows are not known
+/// yet.
 ///
 /// # Safety
-/// `statement` must be a utility statement.
+/// `statement` must point to a utility statement.
 pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
-    // SAFETY: `statement` is a utility statement (see # Safety), and its tag tells its type. The
-    // look-up returns an invalid oid for an unknown name.
+    // SAFETY: `statement` is a utility statement (see # Safety), and its tag tells its type.
+    // `relation_named` returns an invalid oid for an unknown name.
     unsafe {
         if !is_noting() || (*statement).type_ != pg_sys::NodeTag::T_CopyStmt {
             return;
@@ -120,8 +125,8 @@ pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
     }
 }
 
-/// `lead_audit.refuse_written(oid[])`: raises an error if code that the command called has written
-/// to one of these tables.
+/// `lead_audit_internal.refuse_written(oid[])`: raises an error if code that the command called has
+/// written to one of these tables.
 #[pg_extern(sql = false)]
 fn refuse_written(relations: Vec<pg_sys::Oid>) {
     let written = WRITTEN.with_borrow(|written| {
@@ -143,7 +148,7 @@ fn refuse_written(relations: Vec<pg_sys::Oid>) {
     }
 }
 
-/// Forgets the commands that have ended with the transaction.
+/// Forgets the commands that end with the transaction.
 pub fn transaction_ends(committed: bool) {
     UNDER_WAY.with_borrow_mut(|commands| {
         commands.retain_mut(|command| {
@@ -154,7 +159,7 @@ pub fn transaction_ends(committed: bool) {
     });
 }
 
-/// Forgets the commands of a subtransaction that has rolled back.
+/// Forgets the commands that began in a subtransaction that has rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     UNDER_WAY.with_borrow_mut(|commands| commands.retain(|command| command.subtransaction < own));
 }

@@ -1,9 +1,10 @@
 //! Reads and writes the tables `lead_audit.watch` and `lead_audit.watched_relation` for the DDL
 //! guard, enable() and disable().
 //!
-//! Differs from SQL in two ways. It reads the current row, even if the snapshot of the transaction
-//! is older. And it takes no predicate locks: under SERIALIZABLE, DDL on one table must not
-//! conflict with DDL on another, although both commands use the same two tables.
+//! This module differs from SQL statements in two ways. First, it reads the current row, even if
+//! the snapshot of the transaction is older than the row. Second, it takes no predicate locks.
+//! Under SERIALIZABLE, DDL commands on different tables must not conflict, although they use the
+//! same rows of these two tables.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi, with_tid_scans};
@@ -11,14 +12,14 @@ use pgrx::iter::SetOfIterator;
 use pgrx::{FromDatum, IntoDatum, PgList, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::CStr;
 
-/// One of the two tables.
+/// One of the two tables that this module reads and writes.
 #[derive(Clone, Copy)]
 enum Table {
     Watch,
     WatchedRelation,
 }
 
-/// A condition: the column of this name has this value.
+/// A condition on rows: the column with this name has this value.
 struct Key<'a> {
     column: &'a CStr,
     equals: u32,
@@ -72,19 +73,20 @@ impl Table {
         found
     }
 
-    /// Calls `each` with the rows that fulfil all conditions.
+    /// Calls `each` with the rows that fulfil all conditions in `keys`.
     ///
     /// The scan returns every version of every row (SnapshotAny), because PostgreSQL takes no
-    /// predicate lock for such a scan. A second snapshot then selects the visible version.
+    /// predicate lock for such a scan. A second snapshot then selects the visible version of each
+    /// row.
     fn each_row(self, keys: &[Key], mut each: impl FnMut(&Row)) {
         let snapshot = NewestSnapshot::take();
         let table = OpenRelation::open(self.oid(), pg_sys::AccessShareLock);
         let numbers: Vec<i16> = keys.iter().map(|key| column_number(&table, key.column)).collect();
         let index = index_on(&table, &numbers);
-        // SAFETY: a scan of an open table, which ends before the table is closed. The values of the
-        // conditions live longer than the scan. A row stays valid until the next is fetched. The
-        // access method belongs to the open table, and the slot to the scan. After an error the
-        // abort of the transaction cleans up.
+        // SAFETY: the table is open, and the scan ends before the table is closed. The values of
+        // the conditions live longer than the scan. Each row stays valid until the scan fetches the
+        // next row. The access method belongs to the open table, and the slot to the scan. After an
+        // error, the abort of the transaction ends the scan and closes the table.
         unsafe {
             let mut conditions: Vec<pg_sys::ScanKeyData> = Vec::with_capacity(keys.len());
             for (key, &number) in keys.iter().zip(&numbers) {
@@ -129,7 +131,7 @@ impl Table {
         }
     }
 
-    /// Returns a value of the first row that fulfils all conditions.
+    /// Returns the value that `value` computes from the first row that fulfils all conditions.
     fn first<R>(self, keys: &[Key], mut value: impl FnMut(&Row) -> Option<R>) -> Option<R> {
         let mut found = None;
         self.each_row(keys, |row| {
@@ -140,10 +142,10 @@ impl Table {
         found
     }
 
-    /// Waits for other transactions that change the row of this key. Then blocks other transactions
-    /// that want to change the row, until this transaction ends.
+    /// Waits for other transactions that change the row with this key. Then other transactions that
+    /// want to change the row wait until this transaction ends.
     fn lock(self, key: u32) {
-        // SAFETY: takes any numbers.
+        // SAFETY: LockDatabaseObject() accepts any oids.
         unsafe {
             pg_sys::LockDatabaseObject(
                 self.oid(),
@@ -155,18 +157,18 @@ impl Table {
     }
 }
 
-/// The current row of a scan.
+/// The row that a scan has just read.
 struct Row<'a> {
     tuple: pg_sys::HeapTuple,
     table: &'a OpenRelation,
 }
 
 impl Row<'_> {
-    /// Reads a column. `T` must match the column's type in sql/20_watch.sql.
+    /// Returns the value of a column. `T` must match the type of the column in sql/20_watch.sql.
     fn column<T: FromDatum>(&self, name: &CStr) -> Option<T> {
         let number = column_number(self.table, name);
         let mut is_null = true;
-        // SAFETY: the row belongs to the table, and the column was found in the table.
+        // SAFETY: the row belongs to the table, and the table has the column.
         unsafe {
             let value = pg_sys::heap_getattr(
                 self.tuple,
@@ -178,7 +180,7 @@ impl Row<'_> {
         }
     }
 
-    /// Copies the row as a value of the table's row type.
+    /// Returns a copy of the row as a value of the table's row type.
     fn as_datum(&self) -> pg_sys::Datum {
         // SAFETY: the row belongs to the table.
         unsafe { pg_sys::heap_copy_tuple_as_datum(self.tuple, self.table.tuple_desc()) }
@@ -186,7 +188,7 @@ impl Row<'_> {
 }
 
 fn column_number(table: &OpenRelation, name: &CStr) -> i16 {
-    // SAFETY: look-ups for an open table.
+    // SAFETY: the table is open.
     let number = unsafe { pg_sys::get_attnum((*table.as_ptr()).rd_id, name.as_ptr()) };
     if number <= 0 {
         missing(&format!("column {} of what is known of watched tables", name.to_string_lossy()));
@@ -203,11 +205,10 @@ fn missing(what: &str) -> ! {
     .raise(None)
 }
 
-/// Returns a B-tree index that begins with these columns, or `None`. Without an index, the caller's
-/// scan reads the whole table.
+/// Returns a B-tree index that begins with these columns, or `None` if there is none. Without an
+/// index, the scan reads the whole table.
 fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
-    // SAFETY: the table is open. Each index is opened with a lock, and closed after it was
-    // examined.
+    // SAFETY: the table is open. Each index is opened with a lock, and is closed after the check.
     unsafe {
         let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
         all.iter_oid().find(|&oid| {
@@ -228,26 +229,27 @@ fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
 
 // ---- reading ------------------------------------------------------------------------------------
 
-/// Returns whether replicated rows are recorded for this watch id.
+/// Returns whether replicated changes are recorded for the table with this watch id.
 pub fn is_for_replicas(identity: [u8; 16]) -> bool {
     Table::Watch
         .first(&[Key::uuid(c"watch_id", identity)], |row| row.column(c"replica"))
         .unwrap_or(false)
 }
 
-/// Returns the watch id of the watched table to which a relation belongs, if known.
+/// Returns the watch id of the watched table to which a relation belongs, or `None` if the relation
+/// is unknown.
 pub fn identity_of(relation: pg_sys::Oid) -> Option<[u8; 16]> {
     Table::WatchedRelation
         .first(&[Key::oid(c"relation", relation)], |row| row.column(c"watch_id"))
         .map(|id: Uuid| *id.as_bytes())
 }
 
-/// Returns the first argument of a call, or `None` for NULL.
+/// Returns the first argument of a function call, or `None` for NULL.
 ///
 /// # Safety
-/// `call` must be a valid call with an argument of type `T`.
+/// `call` must be a valid call of a function whose first argument has the type `T`.
 unsafe fn argument<T: FromDatum>(call: pg_sys::FunctionCallInfo) -> Option<T> {
-    // SAFETY: `call` is valid and its argument has type `T` (see # Safety).
+    // SAFETY: `call` is valid, and its first argument has the type `T` (see # Safety).
     unsafe {
         let first = (*call).args.as_slice(1)[0];
         T::from_datum(first.value, first.isnull)
@@ -255,7 +257,7 @@ unsafe fn argument<T: FromDatum>(call: pg_sys::FunctionCallInfo) -> Option<T> {
 }
 
 /// # Safety
-/// `call` must be a valid call.
+/// `call` must be a valid function call.
 unsafe fn answer(call: pg_sys::FunctionCallInfo, row: Option<pg_sys::Datum>) -> pg_sys::Datum {
     // SAFETY: `call` is valid (see # Safety).
     unsafe { (*call).isnull = row.is_none() };
@@ -268,7 +270,8 @@ pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_r
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.watch_row(uuid)`: returns the row of lead_audit.watch with this watch id.
+/// `lead_audit_internal.watch_row(uuid)`: returns the row of lead_audit.watch with this watch id,
+/// or NULL.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function.
@@ -277,7 +280,7 @@ pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_r
 pub unsafe extern "C-unwind" fn lead_audit_watch_row(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: PostgreSQL passes a valid call, with the declared argument.
+    // SAFETY: PostgreSQL passes a valid call with an argument of the declared type.
     unsafe {
         let row = argument::<Uuid>(call).and_then(|identity| {
             Table::Watch
@@ -293,7 +296,8 @@ pub extern "C" fn pg_finfo_lead_audit_relation_row() -> &'static pg_sys::Pg_finf
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.relation_row(oid)`: returns the row of lead_audit.watched_relation.
+/// `lead_audit_internal.relation_row(oid)`: returns the row of lead_audit.watched_relation for this
+/// relation, or NULL.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function.
@@ -302,7 +306,7 @@ pub extern "C" fn pg_finfo_lead_audit_relation_row() -> &'static pg_sys::Pg_finf
 pub unsafe extern "C-unwind" fn lead_audit_relation_row(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: PostgreSQL passes a valid call, with the declared argument.
+    // SAFETY: PostgreSQL passes a valid call with an argument of the declared type.
     unsafe {
         let row = argument::<pg_sys::Oid>(call).and_then(|relation| {
             Table::WatchedRelation
@@ -322,14 +326,15 @@ fn relations(keys: &[Key], wanted: impl Fn(&Row) -> bool) -> SetOfIterator<'stat
     SetOfIterator::new(found)
 }
 
-/// `lead_audit_internal.relations_of(uuid)`: returns the known relations of a watched table.
+/// `lead_audit_internal.relations_of(uuid)`: returns the relations that lead_audit.watched_relation
+/// has for a watched table.
 #[pg_extern(sql = false)]
 fn relations_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[Key::uuid(c"watch_id", *identity.as_bytes())], |_| true)
 }
 
-/// `lead_audit_internal.roots_of(uuid)`: returns the known relations that are the watched table
-/// itself.
+/// `lead_audit_internal.roots_of(uuid)`: returns the relations that lead_audit.watched_relation
+/// marks as the watched table itself (`is_root`).
 #[pg_extern(sql = false)]
 fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(
@@ -338,8 +343,9 @@ fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     )
 }
 
-/// `lead_audit_internal.renamed_relations()`: returns all known relations whose name differs from
-/// the stored name. Reads the whole table lead_audit.watched_relation.
+/// `lead_audit_internal.renamed_relations()`: returns the relations whose name differs from the
+/// name in lead_audit.watched_relation. The function reads the whole table
+/// lead_audit.watched_relation.
 #[pg_extern(sql = false)]
 fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[], |row| {
@@ -350,8 +356,8 @@ fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     })
 }
 
-/// `lead_audit_internal.identities_named(text, text)`: returns the watch ids of the tables that had
-/// this name when lead_audit last saw them, watched or not.
+/// `lead_audit_internal.identities_named(text, text)`: returns the watch ids that have this table
+/// name in lead_audit.watch. The result includes tables that are not watched any more.
 #[pg_extern(sql = false)]
 fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
     let mut found = Vec::new();
@@ -365,15 +371,15 @@ fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
 
 // ---- writing ------------------------------------------------------------------------------------
 
-/// `lead_audit_internal.lock_watch(uuid)`: keeps other transactions from changing the row in
-/// lead_audit.watch until this transaction ends.
+/// `lead_audit_internal.lock_watch(uuid)`: prevents other transactions from changing the row with
+/// this watch id in lead_audit.watch until this transaction ends.
 #[pg_extern(sql = false)]
 fn lock_watch(identity: Uuid) {
     Table::Watch.lock(hash(&identity));
 }
 
-/// Returns the key with which a watch id is locked. If two watch ids have the same key, their
-/// transactions may wait for each other, but nothing else happens.
+/// Returns the lock key of a watch id. If two watch ids have the same lock key, their transactions
+/// can wait for each other, which does no harm.
 fn hash(identity: &Uuid) -> u32 {
     let bytes = identity.as_bytes();
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -397,20 +403,20 @@ const UPDATE_RELATION: &str = "UPDATE lead_audit.watched_relation m
 const DELETE_RELATION: &str =
     "DELETE FROM lead_audit.watched_relation m WHERE m.ctid OPERATOR(pg_catalog.=) $1";
 
-/// Returns the position (tid) of the row with this key.
+/// Returns the position (tid) of the row that fulfils the condition `key`.
 fn place(table: Table, key: Key) -> Option<pg_sys::ItemPointerData> {
-    // SAFETY: the row is the current one of the scan, so its tuple is valid.
+    // SAFETY: the scan has just read the row, so its tuple is valid.
     table.first(&[key], |row| Some(unsafe { (*row.tuple).t_self }))
 }
 
-/// Replaces the row with this key, or inserts the row if there is none. The caller has locked the
-/// key.
+/// Replaces the row that fulfils the condition `key`. Inserts the row if there is none. The caller
+/// has locked the row's lock key.
 fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let found = place(table, key);
-    // SAFETY: a look-up of the table's row type.
+    // SAFETY: get_rel_type_id() accepts any oid.
     let row_type = unsafe { pg_sys::get_rel_type_id(table.oid()) };
-    // The snapshot is taken after the row was found. The caller's lock keeps other transactions
-    // from changing the row.
+    // The snapshot is newer than the search for the row. The caller's lock prevents other
+    // transactions from changing the row in the meantime.
     let snapshot = NewestSnapshot::take();
     with_spi(|| match found {
         None => {
@@ -424,14 +430,14 @@ fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     });
 }
 
-/// Returns a field of a composite argument.
+/// Returns the value of a field in a composite value.
 ///
 /// # Safety
-/// `row` must be a composite value with a field of this name and type.
+/// `row` must be a composite value that has a field with this name and the type `T`.
 unsafe fn field<T: FromDatum>(row: pg_sys::Datum, name: &CStr) -> Option<T> {
     let mut is_null = true;
-    // SAFETY: `row` is composite and has the field (see # Safety). It is detoasted before it is
-    // read.
+    // SAFETY: `row` is a composite value and has the field (see # Safety). pg_detoast_datum()
+    // detoasts the value before the field is read.
     unsafe {
         let header =
             pg_sys::pg_detoast_datum(row.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
@@ -456,7 +462,8 @@ pub extern "C" fn pg_finfo_lead_audit_put_watch() -> &'static pg_sys::Pg_finfo_r
 pub unsafe extern "C-unwind" fn lead_audit_put_watch(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: PostgreSQL passes a valid call of a strict function, with the declared argument.
+    // SAFETY: PostgreSQL passes a valid call of a strict function with an argument of the declared
+    // type.
     unsafe {
         let row = (*call).args.as_slice(1)[0].value;
         if let Some(identity) = field::<Uuid>(row, c"watch_id") {
@@ -488,7 +495,8 @@ pub extern "C" fn pg_finfo_lead_audit_put_relation() -> &'static pg_sys::Pg_finf
 pub unsafe extern "C-unwind" fn lead_audit_put_relation(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: PostgreSQL passes a valid call of a strict function, with the declared argument.
+    // SAFETY: PostgreSQL passes a valid call of a strict function with an argument of the declared
+    // type.
     unsafe {
         let row = (*call).args.as_slice(1)[0].value;
         if let Some(relation) = field::<pg_sys::Oid>(row, c"relation") {
@@ -504,8 +512,8 @@ pub unsafe extern "C-unwind" fn lead_audit_put_relation(
     pg_sys::Datum::from(0)
 }
 
-/// `lead_audit_internal.forget_relation(oid)`: deletes the row of a relation. Returns whether there
-/// was one.
+/// `lead_audit_internal.forget_relation(oid)`: deletes the row of a relation in
+/// lead_audit.watched_relation. Returns whether the relation had a row.
 #[pg_extern(sql = false)]
 fn forget_relation(relation: pg_sys::Oid) -> bool {
     Table::WatchedRelation.lock(relation.to_u32());

@@ -16,7 +16,7 @@ use postgres::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Number of new checkpoints after which one look at the log stops reading the database. Later looks
+/// Number of new checkpoints after which a look at the log stops reading the database. Later looks
 /// read the remaining checkpoints.
 const MOST_AT_ONCE: usize = 10_000;
 
@@ -110,8 +110,8 @@ fn look_in_database(
             }
             Some(_) => {}
         }
-        // If the database has a checkpoint of the newest kept size, it must have the witnessed
-        // root.
+        // If the database has a checkpoint of the newest kept size, this checkpoint must have the
+        // witnessed root.
         if let Some(same) = snapshot.checkpoint(size)? {
             let said = note_root(&same);
             if same.root != *root || said.is_some_and(|said| said != *root) {
