@@ -90,8 +90,8 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
     if function.to_u32() < pg_sys::FirstNormalObjectId {
         return true;
     }
-    // SAFETY: the look-ups accept any oid and any name. They return an invalid oid if there is no
-    // extension.
+    // SAFETY: the look-ups accept any oid and any name. The look-ups return an invalid oid if the
+    // extension does not exist.
     unsafe {
         let extension = pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function);
         extension != pg_sys::InvalidOid
@@ -115,7 +115,8 @@ pub fn call_begins(function: pg_sys::Oid) {
         return;
     }
     // SAFETY: the look-up accepts any oid, and the variables belong to this session. The end of the
-    // call restores the variables. After an error, the abort of the (sub)transaction restores them.
+    // call restores the variables. After an error, the abort of the (sub)transaction restores the
+    // variables.
     unsafe {
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);

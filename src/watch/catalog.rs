@@ -1,8 +1,8 @@
 //! Reads the current state of the system catalogs. An SQL statement reads the catalogs with the
-//! snapshot of its transaction. Under REPEATABLE READ and SERIALIZABLE, this snapshot can be old
-//! and miss newer tables, partitions and triggers. The functions of this module always see
-//! committed changes and the changes of their own transaction. Each look-up in a catalog uses an
-//! index.
+//! snapshot of its transaction. Under REPEATABLE READ and SERIALIZABLE, the snapshot of a
+//! transaction can be old and miss newer tables, partitions and triggers. The functions of this
+//! module always see committed changes and the changes of their own transaction. Each look-up in a
+//! catalog uses an index.
 
 use super::registry;
 use crate::capture::ORIGIN_ONLY;
@@ -12,8 +12,8 @@ use pgrx::{FromDatum, Uuid, name, pg_extern, pg_sys};
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString, c_char};
 
-/// The oids of catalogs and indexes for which pgrx has no constant. These oids are fixed in
-/// PostgreSQL.
+/// The oids of catalogs and indexes for which pgrx has no constant. PostgreSQL's own catalogs have
+/// fixed oids.
 mod oids {
     pub const INHERITS: u32 = 2611;
     pub const INHERITS_BY_CHILD: u32 = 2680;

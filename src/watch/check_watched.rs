@@ -1,5 +1,6 @@
 //! Compares the watched tables with the catalog, to find changes that the DDL guard did not see.
-//! The worker compares them every minute, and within a few seconds after a change of any relation.
+//! The worker compares the watched tables every minute, and within a few seconds after a change of
+//! any relation.
 
 use super::command_effects::Effects;
 use super::ddl_guard::{Guarding, failed};
@@ -44,7 +45,7 @@ thread_local! {
 /// again.
 pub fn tick() {
     let is_due = CHANGED.get() || LAST.get().is_none_or(|last| last.elapsed() >= LONGEST);
-    // The SQL objects of version 1.0 lack the view `watch_fault`, and with it this comparison.
+    // The SQL objects of version 1.0 lack the view `watch_fault`, so the comparison cannot run.
     if !is_due || relation_of_schema(c"watch_fault") == pg_sys::InvalidOid {
         return;
     }
@@ -52,7 +53,8 @@ pub fn tick() {
     let done = IncompleteUnlessDone(true);
     // The lock timeout is shorter than deadlock_timeout, so in a deadlock with another session the
     // worker gives up first. After `LONG_WAIT_AFTER` turns that met a locked table, the worker
-    // waits longer for the lock. Other sessions can wait behind the worker during this time.
+    // waits longer for the lock. While the worker waits for a lock, other sessions can wait behind
+    // the worker.
     let lock_timeout = if LOCKED_TURNS.get() < LONG_WAIT_AFTER {
         5
     } else {
@@ -72,7 +74,7 @@ pub fn tick() {
         } else {
             0
         });
-        return; // the next turn compares again
+        return; // The next turn compares the tables again.
     }
     LOCKED_TURNS.set(0);
     done.succeeded();
@@ -87,7 +89,7 @@ fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fau
 /// Finds each difference between the catalog and the state that the DDL guard maintains. Repairs or
 /// records each difference. Returns the table and the fault of each difference.
 fn repair() -> Vec<(String, String)> {
-    // The repair of triggers writes its own entries, so the DDL guard must not react to it.
+    // The repair of triggers writes its own entries, so the DDL guard must not react to the repair.
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
     let Some(owner) = extension_owner() else { return Vec::new() };
     // SAFETY: GetUserId() only reads a variable of the session.
@@ -123,8 +125,8 @@ fn log_fault((relation, fault): (String, String)) {
     }
 }
 
-/// Marks the relations as changed when it is dropped, if `succeeded` was not called. The next turn
-/// then compares the tables again.
+/// Marks the relations as changed when it is dropped, if `succeeded` was not called. After a failed
+/// turn, the next turn compares the tables again.
 struct IncompleteUnlessDone(bool);
 
 impl IncompleteUnlessDone {
@@ -141,8 +143,8 @@ impl Drop for IncompleteUnlessDone {
     }
 }
 
-/// Marks the relations as changed, so that the next turn compares the watched tables. The hook of
-/// relation cache invalidations calls this function.
+/// Marks the relations as changed, so that the next turn compares the watched tables. lead_audit's
+/// callback for relation cache invalidations calls this function.
 pub fn relation_changed() {
     CHANGED.set(true);
 }

@@ -5,7 +5,7 @@ use crate::pg::{owns_relation, relation_named};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// Effects of a DDL command. The catalog does not show them when the command has ended.
+/// Effects of a DDL command. The catalog does not show these effects when the command has ended.
 #[derive(Clone, Copy, Default)]
 pub struct Effects {
     /// Whether the command created a partition or child table.
@@ -27,8 +27,8 @@ pub struct Effects {
 }
 
 /// Returns the effects of a command, or `None` if the DDL guard can ignore the command. The guard
-/// ignores CREATE SCHEMA without elements. It also ignores CREATE TABLE of an independent table,
-/// because sessions create temporary tables often.
+/// ignores CREATE SCHEMA without elements. The guard also ignores CREATE TABLE of an independent
+/// table, because sessions create temporary tables often.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.
@@ -83,7 +83,7 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 Some(effects)
             }
             // The elements of CREATE SCHEMA fire no event triggers of their own, so the whole
-            // command counts.
+            // command counts as `made`.
             pg_sys::NodeTag::T_CreateSchemaStmt => {
                 let elements = (*statement.cast::<pg_sys::CreateSchemaStmt>()).schemaElts;
                 (!elements.is_null()).then(|| Effects { made: true, ..Effects::default() })
@@ -127,10 +127,10 @@ pub enum Beginning {
     Rewrite,
 }
 
-/// Returns the effect that the guard must handle before a command begins. Returns `None` if there
-/// is no such effect. Returns `None` also for an ATTACH PARTITION of a table that the current user
-/// does not own. PostgreSQL refuses this command, so the guard must not lock its tables or wait for
-/// their locks.
+/// Returns the effect that the guard must handle before a command begins. Returns `None` if the
+/// command has no effect of this kind. Returns `None` also for an ATTACH PARTITION of a table that
+/// the current user does not own. PostgreSQL refuses to attach a table of another owner, so the
+/// guard must not lock the table or wait for a lock on it.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.

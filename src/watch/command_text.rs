@@ -1,9 +1,9 @@
 //! Finds the text of the running DDL command. The text of the running command can differ from the
 //! client's text, because a function can build a command and run it.
 //!
-//! A `CommandScope` lies on the C stack of the hook that runs the command. It is also linked into
-//! PostgreSQL's list of error callbacks. An error removes the scope from the stack and from the
-//! list at the same time, so no clean-up is needed.
+//! A `CommandScope` lies on the C stack of the hook that runs the command. A `CommandScope` is also
+//! linked into PostgreSQL's list of error callbacks. An error removes the scope from the stack and
+//! from the list at the same time, so no clean-up is needed.
 
 use crate::pg::UtilityCall;
 use pgrx::pg_sys;

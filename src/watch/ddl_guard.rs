@@ -1,6 +1,7 @@
 //! Handles DDL commands on watched tables: the DDL guard. The function of the event triggers runs
-//! with the rights of the role that runs the command. This role has no rights in the schema
-//! lead_audit. For work in the schema lead_audit, the function switches to the extension's owner.
+//! with the rights of the role that runs the command. The role that runs the command has no rights
+//! in the schema lead_audit. For work in the schema lead_audit, the function switches to the
+//! extension's owner.
 
 use super::command_effects::{self, Beginning, Effects};
 use super::{command_text, nested_writes};
@@ -67,7 +68,7 @@ fn without_options(command: &[u8]) -> &[u8] {
 }
 
 /// Cuts the client's text before the options of a user mapping, if the running command is another
-/// command of the text. The details of the entry then contain the running command.
+/// command of the text. If the text is cut, the details of the entry contain the running command.
 fn before_user_mapping(text: &[u8]) -> &[u8] {
     if is_about_user_mapping() {
         return text;
@@ -90,10 +91,10 @@ fn before_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
     Some(text[..end].trim_ascii_end())
 }
 
-/// Returns the details of a DDL entry. They contain the running command if it differs from the
-/// client's text. If the entry contains only the beginning of the client's text, they contain the
-/// command tag and the length of the whole text in bytes. `text` is the part of the client's text
-/// that `before_user_mapping` returned, and `length` is the length of the whole text.
+/// Returns the details of a DDL entry. The details contain the running command if it differs from
+/// the client's text. If the entry contains only the beginning of the client's text, the details
+/// contain the command tag and the length of the whole text in bytes. `text` is the part of the
+/// client's text that `before_user_mapping` returned, and `length` is the length of the whole text.
 fn details(text: &str, length: usize) -> Option<Text> {
     let is_cut = length > COMMAND_LIMIT || text.len() < length;
     let mut fields = Vec::new();
@@ -222,10 +223,10 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     })
 }
 
-/// Prepares the DDL guard for a command that is about to begin. If the command will make a
-/// partition of an independently watched table, removes the triggers of this table, because the
-/// command gives it new triggers. If the command is DETACH PARTITION or can rewrite a table, begins
-/// to track the tables that are written until the command ends.
+/// Prepares the DDL guard for a command that is about to begin. If an independently watched table
+/// is about to become a partition, removes the table's triggers, because the command gives the
+/// table new triggers. If the command is DETACH PARTITION or can rewrite a table, begins to track
+/// the tables that are written until the command ends.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.
@@ -271,8 +272,9 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();
     // SAFETY: CommandCounterIncrement() makes the changes of the command visible. A snapshot that
-    // sees these changes is pushed before the query and popped after it. After an error, the abort
-    // of the transaction pops the snapshot. `connect` closes its own SPI connection.
+    // sees the changes of the command is pushed before the query and popped after it. After an
+    // error, the abort of the transaction pops the snapshot. `connect` closes its own SPI
+    // connection.
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
@@ -316,13 +318,13 @@ impl Drop for Guarding {
     }
 }
 
-/// Runs a command that lead_audit builds itself. The guard ignores this command.
+/// Runs a command that lead_audit builds itself. The DDL guard ignores the command.
 pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
     let _guarding = Guarding::begin(Effects::default());
     work()
 }
 
-/// The state of the guard's work while it is suspended.
+/// The state of the guard's work that `suspend` saves and `resume` restores.
 pub type Suspended = Option<Effects>;
 
 /// Turns the guard on again before its own work calls code of another role.

@@ -45,8 +45,8 @@ fn leads_of_caller() -> Option<pg_sys::Oid> {
 /// Raises a NOTICE that the client sees during CREATE EXTENSION. CREATE EXTENSION hides messages
 /// below WARNING by default.
 fn notice(message: &str) {
-    // SAFETY: client_min_messages is a variable of this process. Its value is restored in any case,
-    // because a NOTICE does not raise an error.
+    // SAFETY: client_min_messages is a variable of this process. The value of client_min_messages
+    // is restored in any case, because a NOTICE does not raise an error.
     unsafe {
         let former = pg_sys::client_min_messages;
         pg_sys::client_min_messages = former.min(PgLogLevel::NOTICE as i32);

@@ -1,11 +1,12 @@
 //! Tracks writes by code that a running DDL command calls.
 //!
 //! DETACH PARTITION removes the audit triggers of a partition before the partition gets new
-//! triggers. A write between these steps would have no entry. A command that rewrites a table loses
-//! the rows that are written during the rewrite. The entries of these rows would describe rows that
-//! do not exist. Therefore the DDL guard tracks the tables that are written while DETACH PARTITION
-//! or a rewriting command runs. The guard refuses the command if one of the written tables is a
-//! table that the command affects.
+//! triggers. A write after the removal of the old triggers and before the creation of the new
+//! triggers would have no entry. A command that rewrites a table loses the rows that are written
+//! during the rewrite. The entries of the lost rows would describe rows that do not exist.
+//! Therefore the DDL guard tracks the tables that are written while DETACH PARTITION or a rewriting
+//! command runs. The guard refuses the command if one of the written tables is a table that the
+//! command affects.
 
 use super::catalog::members;
 use crate::pg::{ServerError, current_subtransaction, relation_named};
@@ -20,7 +21,7 @@ struct Command {
     statement: usize,
     subtransaction: pg_sys::SubTransactionId,
     /// Number of commits that the command makes before its end. DETACH PARTITION CONCURRENTLY makes
-    /// one such commit.
+    /// one commit before its end.
     commits_to_come: u8,
     written: BTreeSet<u32>,
 }
@@ -104,8 +105,8 @@ pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
     }
 }
 
-/// Notes the table that COPY will write, because COPY does not run the executor. Also notes all
-/// partitions and child tables, because the partitions that will receive the rows are not known
+/// Notes the table that COPY will write, because COPY does not call the executor hooks. Also notes
+/// all partitions and child tables, because the partitions that will receive the rows are not known
 /// yet.
 ///
 /// # Safety

@@ -1,10 +1,10 @@
 //! Reads and writes the tables `lead_audit.watch` and `lead_audit.watched_relation` for the DDL
 //! guard, enable() and disable().
 //!
-//! This module differs from SQL statements in two ways. First, it reads the current row, even if
-//! the snapshot of the transaction is older than the row. Second, it takes no predicate locks.
-//! Under SERIALIZABLE, DDL commands on different tables must not conflict, although they use the
-//! same rows of these two tables.
+//! This module differs from SQL statements in two ways. First, this module reads the current row,
+//! even if the snapshot of the transaction is older than the row. Second, this module takes no
+//! predicate locks. Under SERIALIZABLE, DDL commands on different tables must not conflict,
+//! although all of them use these two tables.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi, with_tid_scans};
@@ -205,8 +205,8 @@ fn missing(what: &str) -> ! {
     .raise(None)
 }
 
-/// Returns a B-tree index that begins with these columns, or `None` if there is none. Without an
-/// index, the scan reads the whole table.
+/// Returns a B-tree index that begins with these columns, or `None` if the table has no such index.
+/// Without an index, the scan reads the whole table.
 fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
     // SAFETY: the table is open. Each index is opened with a lock, and is closed after the check.
     unsafe {
@@ -409,8 +409,8 @@ fn place(table: Table, key: Key) -> Option<pg_sys::ItemPointerData> {
     table.first(&[key], |row| Some(unsafe { (*row.tuple).t_self }))
 }
 
-/// Replaces the row that fulfils the condition `key`. Inserts the row if there is none. The caller
-/// has locked the row's lock key.
+/// Replaces the row that fulfils the condition `key`. Inserts the row if the table has no row with
+/// this key. The caller has locked the row's lock key.
 fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let found = place(table, key);
     // SAFETY: get_rel_type_id() accepts any oid.

@@ -1,6 +1,6 @@
 //! Writes the manual pages of `lead-audit`, and its completions for bash, fish and zsh. The release
-//! package contains these files. `cargo run -p cli --example manual -- DIRECTORY` writes them to a
-//! directory.
+//! package contains these pages and completions. `cargo run -p cli --example manual -- DIRECTORY`
+//! writes the pages and completions to a directory.
 
 #[allow(dead_code)] // the example only builds the command and reads no field
 #[path = "../src/arguments.rs"]

@@ -38,7 +38,7 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-/// A connection to a database whose reads all see one snapshot.
+/// A connection on which all reads see one snapshot of the database.
 pub struct Snapshot {
     client: RefCell<Client>,
 }
@@ -108,7 +108,7 @@ impl Snapshot {
     }
 
     /// Returns checkpoints whose trees have more than `tree_size` leaves, in ascending order.
-    /// Returns at most `limit` of them.
+    /// Returns at most `limit` checkpoints.
     pub fn checkpoints_after(
         &self,
         tree_size: u64,
@@ -124,7 +124,7 @@ impl Snapshot {
     }
 
     /// Returns two sets of ids: the ids that no checkpoint contains, and the ids that a later
-    /// checkpoint may still contain.
+    /// checkpoint can still contain.
     pub fn unsealed_ids(&self) -> Result<(IdRanges, IdRanges), CommandError> {
         // The multiranges are read as text, which is small and which `IdRanges` can parse.
         let rows = self.query(
@@ -171,8 +171,8 @@ const CHECKPOINTS: &str =
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
     // A tamperer who can change the table can store NULL or unbounded ids. Verification must report
-    // such values as a fault instead of failing to read them. The substitute values match no sealed
-    // entry.
+    // NULL and unbounded ids as a fault, and must not fail to read them. The substitute values
+    // match no sealed entry.
     let size: i64 = row.try_get(0)?;
     let root: Option<&[u8]> = row.try_get(1)?;
     let ids: Option<&str> = row.try_get(2)?;
@@ -188,8 +188,8 @@ fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
 }
 
 fn id_ranges(text: &str) -> Result<IdRanges, CommandError> {
-    // An unbounded range cannot be parsed, so a checkpoint that a tamperer gave one is an error
-    // here. Sealing never writes an unbounded range.
+    // An unbounded range cannot be parsed, so a checkpoint with an unbounded range causes this
+    // error. Sealing never writes an unbounded range.
     IdRanges::parse(text)
         .map_err(|error| CommandError::Database(format!("ids of a checkpoint: {error}")))
 }

@@ -175,7 +175,7 @@ fn leave(path: &Path, console: Console) {
     }
 }
 
-/// Counts the records in an export, and its bytes.
+/// The numbers of records and bytes in an export.
 struct ExportSummary {
     counts: Written,
     bytes: u64,

@@ -28,8 +28,8 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
 }
 
 /// Creates or replaces a file atomically. If the path is a device or a pipe, the function writes
-/// into it and does not replace it. If the path is a symbolic link, the function replaces the file
-/// to which the link points.
+/// into the device or pipe and does not replace it. If the path is a symbolic link, the function
+/// replaces the file to which the link points.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let real = match fs::canonicalize(path) {

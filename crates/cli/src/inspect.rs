@@ -1,5 +1,5 @@
 //! The command `inspect`, which shows the content of a file. The command checks only the syntax of
-//! the file. It verifies no signature, checksum or proof.
+//! the file. The command verifies no signature, checksum or proof.
 
 use crate::Status;
 use crate::arguments::Inspect;

@@ -1,5 +1,5 @@
-//! The command `verify`, which verifies files with exports, or a database. To verify a database, it
-//! exports the database into a pipe.
+//! The command `verify`, which verifies files with exports, or a database. To verify a database,
+//! the command exports the database into a pipe.
 
 use crate::Status;
 use crate::arguments::Verify;

@@ -3,8 +3,9 @@
 //! checkpoint.
 //!
 //! The witness first checks a checkpoint, then cosigns it and keeps it on disk, and then publishes
-//! it. Because of this order, the witness can be killed at any moment. After a restart, the witness
-//! cosigns only checkpoints that extend the newest kept checkpoint.
+//! it. Because the witness publishes only checkpoints that it already keeps on disk, it can be
+//! killed at any moment. After a restart, the witness cosigns only checkpoints that extend the
+//! newest kept checkpoint.
 
 mod alarm;
 mod check;

@@ -40,14 +40,14 @@ const COLUMNS: [EntryColumn; EntryColumn::COUNT - 1] = EntryColumn::IN_PREIMAGE;
 /// The verdict on an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// The entry's id. None if the preimage has no valid id.
+    /// The entry's id. The value is None if the preimage has no valid id.
     pub id: Option<i64>,
     /// The SHA-256 of the preimage.
     pub computed: [u8; 32],
     /// The first fault of the entry, in the order of `docs/FORMAT.md`, section 7.
     pub fault: Option<EntryFault>,
-    /// The change of the log's key or origin that the entry records. None if the entry has a fault
-    /// or is not a KEY entry.
+    /// The change of the log's key or origin that the entry records. The value is None if the entry
+    /// has a fault or is not a KEY entry.
     pub key_change: Option<Box<KeyChange>>,
 }
 
@@ -204,8 +204,8 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
 
 /// Returns whether a text is a timestamp in the form that the crate `ledger` writes.
 fn is_instant(text: &str) -> bool {
-    // Timestamps of the years 0000 to 9999 have the form YYYY-MM-DDTHH:MM:SS.ffffffZ. This function
-    // checks this form itself, because `instant` is slower.
+    // Timestamps of the years 0000 to 9999 have the form YYYY-MM-DDTHH:MM:SS.ffffffZ. `is_instant`
+    // checks timestamps of this form itself, because `instant` is slower.
     let Ok(bytes) = <&[u8; 27]>::try_from(text.as_bytes()) else { return instant(text).is_some() };
     let shape = b"dddd-dd-ddTdd:dd:dd.ddddddZ";
     if !bytes
@@ -250,8 +250,8 @@ pub(crate) fn instant(text: &str) -> Option<i64> {
     if year.abs() > 1_000_000 || !(1..=12).contains(&month) {
         return None;
     }
-    // Computes the days since 2000-01-01. Years begin in March here, as in the inverse computation
-    // in the crate `ledger`.
+    // Computes the days since 2000-01-01. In this computation years begin in March, as in the
+    // inverse computation in the crate `ledger`.
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
         + year.div_euclid(400)

@@ -34,8 +34,8 @@ pub enum Record<'a> {
         checksum: Hash,
         /// The preimage of the entry.
         entry: &'a str,
-        /// The leaf that the tree has at the position of the entry. None if this leaf is the leaf
-        /// of `checksum`.
+        /// The leaf that the tree has at the position of the entry. The value is None if this leaf
+        /// is the leaf of `checksum`.
         leaf: Option<Hash>,
         /// The position of the entry in the tree. Only the entries of a selection contain their
         /// position.
@@ -79,9 +79,9 @@ pub struct Header {
     pub exported_at: i64,
     /// The form of the export: a history or a selection.
     pub kind: Kind,
-    /// The origin of the log. None if the log has no checkpoint that states an origin.
+    /// The origin of the log. The value is None if the log has no checkpoint that states an origin.
     pub origin: Option<String>,
-    /// A description of the selected entries, for people. None in a history.
+    /// A description of the selected entries, for people. The value is None in a history.
     pub selection: Option<String>,
 }
 
@@ -139,8 +139,8 @@ pub struct Damaged {
     pub id: Option<i64>,
     /// The reason why the row is not a valid entry.
     pub fault: String,
-    /// The leaf that the tree has at the position of the row. None if the row has no known
-    /// position.
+    /// The leaf that the tree has at the position of the row. The value is None if the row has no
+    /// known position.
     pub leaf: Option<Hash>,
 }
 
@@ -152,8 +152,8 @@ pub struct Unknown {
     pub column: String,
     /// The entry's id.
     pub id: Option<i64>,
-    /// The leaf that the tree has at the position of the entry. None if the entry has no known
-    /// position.
+    /// The leaf that the tree has at the position of the entry. The value is None if the entry has
+    /// no known position.
     pub leaf: Option<Hash>,
 }
 

@@ -2,11 +2,12 @@
 //! verifier trusts.
 //!
 //! The verifier reads lines in blocks. [`line`] parses and hashes each line separately, so many
-//! lines can be processed in parallel. [`chain`] and [`batch`] process the lines in sequence. They
-//! decide which checkpoint includes an entry and whether the entry is the expected one, and they
-//! compute the tree's right edge. An entry without a fault is dropped from memory when its leaf is
-//! appended to the right edge. If an entry is unexpected, the verifier keeps the further entries of
-//! the same checkpoint, to describe the fault when all were read.
+//! lines can be processed in parallel. [`chain`] and [`batch`] process the lines in sequence. The
+//! sequential processing decides which checkpoint includes an entry and whether the entry is the
+//! expected one. It also computes the tree's right edge. An entry without a fault is dropped from
+//! memory when its leaf is appended to the right edge. If an entry is unexpected, the verifier
+//! keeps the further entries of the checkpoint in memory. After the last entry of the checkpoint,
+//! the verifier describes the fault.
 
 mod batch;
 mod chain;

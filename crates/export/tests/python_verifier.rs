@@ -266,8 +266,8 @@ fn changed_checkpoints_and_histories() {
         &[forged.history(8, 14, &[3]).as_bytes(), honest.whole().as_bytes()],
         &with_key(),
     );
-    // Seals entry 2 in two checkpoints. The checkpoints are first in one export, then in two
-    // consecutive exports.
+    // Seals entry 2 in two checkpoints. The two checkpoints are first in one export, and then in
+    // two consecutive exports.
     let twice = Log::of(&[&[1, 2], &[2, 3]]);
     both_say(Verdict::Tampered, &[twice.whole().as_bytes()], &with_key());
     both_say(
@@ -410,15 +410,15 @@ fn changes_of_key_and_origin() {
         let selection = log.selection(&[2, 6, 11], &[]);
         both_say(Verdict::Intact, &[selection.as_bytes()], &knows(&all[2..]));
         both_say(Verdict::CouldNotTell, &[selection.as_bytes()], &knows(&all[..1]));
-        // Changes the KEY entry. Both verifiers must find the change.
+        // Both verifiers must find a change of the KEY entry.
         let honest = lines(&whole);
         let at = line_of(&honest, 6);
         let mut changed = honest.clone();
         changed[at] = changed[at].replace("\"old_origin\":\"example", "\"old_origin\":\"Example");
         both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &knows(&all));
     }
-    // Forges a change of the origin without a KEY entry. Both verifiers must find the change with
-    // any signature.
+    // Both verifiers must find a forged change of the origin without a KEY entry, with any
+    // signature.
     for (signed, former) in
         [(false, None), (true, None), (false, Some((common::ORIGIN.to_owned(), 7)))]
     {

@@ -1,5 +1,5 @@
 //! Cuts an export off after a number of bytes. The writer must be able to continue and complete
-//! each of these exports.
+//! every interrupted export.
 
 mod common;
 

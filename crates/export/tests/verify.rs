@@ -43,8 +43,8 @@ fn found(text: &str) -> Named {
     outcome.named()
 }
 
-/// Replaces the bytes at a position with `by`. If these bytes already equal `by`, replaces them
-/// with `or_by`.
+/// Replaces the bytes at a position with `by`. If these bytes already equal `by`, replaces the
+/// bytes with `or_by`.
 fn replace(line: &mut String, at: usize, by: &str, or_by: &str) {
     let range = at..at + by.len();
     let by = if line[range.clone()] == *by { or_by } else { by };
@@ -433,7 +433,7 @@ fn export_compressed(text: &str) -> Vec<u8> {
 
 #[test]
 fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
-    // The log has a changed leaf in its tile. The upper levels of the tree are unchanged.
+    // Changes a leaf of the log in its tile. The upper levels of the tree are unchanged.
     let mut log = log();
     log.leaves[4] = [9; 32];
     let named = found(&log.whole());
@@ -506,7 +506,8 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
     for with_former in [true, false] {
         let log = log_of_many_keys(with_former);
         let whole = log.whole();
-        // The newest key vouches for the whole history. A kept checkpoint vouches for it too.
+        // The newest key vouches for the whole history. A kept checkpoint also vouches for the
+        // whole history.
         let all = [(common::ORIGIN, 7), (common::ORIGIN, 8), (AFTER, 9)];
         for keys in [&all[..], &all[2..], &all[1..]] {
             let outcome = run(&[whole.as_bytes()], &with_keys(keys));

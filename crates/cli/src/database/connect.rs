@@ -109,7 +109,8 @@ fn usual_roots() -> Option<String> {
 
 /// Combines `sslmode` and `sslrootcert` as libpq does. If certificates of authorities are given,
 /// the mode `require` means `verify-ca`. The operating system's certificates are accepted only with
-/// `verify-full`, because anybody can get a certificate from the authorities that they belong to.
+/// `verify-full`, because anybody can get a certificate from an authority that the operating system
+/// knows.
 fn recognition(
     mode: Option<Mode>,
     roots: Option<&str>,
@@ -228,8 +229,8 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
     ))
 }
 
-/// Accepts a certificate that a known authority has signed for any host. libpq does this with
-/// `sslmode=verify-ca`.
+/// Accepts a certificate that a known authority has signed for any host, as libpq with
+/// `sslmode=verify-ca` does.
 #[derive(Debug)]
 struct ByAuthority(Arc<WebPkiServerVerifier>);
 
@@ -275,8 +276,8 @@ impl ServerCertVerifier for ByAuthority {
     }
 }
 
-/// Encrypts the connection without authenticating the server. libpq does this with
-/// `sslmode=require` if it has no certificates of authorities.
+/// Encrypts the connection without authenticating the server, as libpq with `sslmode=require` does
+/// if it has no certificates of authorities.
 #[derive(Debug)]
 struct Unrecognised(Arc<CryptoProvider>);
 

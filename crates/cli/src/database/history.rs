@@ -43,8 +43,8 @@ pub struct Range {
     /// Size of the tree with which the export ends. None means the size of the newest tree, and
     /// that the unsealed entries are exported too.
     pub to: Option<u64>,
-    /// Sizes of older trees. The export contains a proof for each older tree that the exported tree
-    /// extends it.
+    /// Sizes of older trees. For each of these sizes, the export contains a proof that its tree
+    /// extends the older tree.
     pub prove_from: Vec<u64>,
     /// Whether the file already contains the beginning of this export.
     pub goes_on: bool,

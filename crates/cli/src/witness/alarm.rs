@@ -13,8 +13,8 @@ use std::process::Command;
 pub struct Alarm {
     pub kind: AlarmKind,
     pub text: String,
-    /// Tree size and root of the checkpoint that caused the alarm. None if the size or the root is
-    /// unknown.
+    /// Tree size and root of the checkpoint that caused the alarm. The value is None if the size or
+    /// the root is unknown.
     pub found: Option<(u64, Option<Hash>)>,
     /// The note of the checkpoint that caused the alarm. The note is the evidence.
     pub note: Option<String>,

@@ -33,8 +33,8 @@ pub struct Seen {
     pub alarm: Option<Alarm>,
     /// The notes of the new checkpoints, by tree size.
     pub notes: BTreeMap<u64, String>,
-    /// The tree from which consistency proofs are computed. None if the witness follows no
-    /// database.
+    /// The tree from which consistency proofs are computed. The value is None if the witness
+    /// follows no database.
     pub tree: Option<Tree>,
 }
 
@@ -194,7 +194,7 @@ fn gone_back(
 fn explained(mut alarm: Alarm, snapshot: &Snapshot, state: &State) -> Result<Alarm, CommandError> {
     let tiles = snapshot.tiles();
     // Finds the largest kept tree that the tree in the database extends. A binary search finds this
-    // tree, because the tree in the database then extends all smaller kept trees too.
+    // tree, because a tree that extends a kept tree also extends all smaller kept trees.
     let sizes: Vec<u64> = state.sizes().iter().copied().collect();
     let (mut low, mut high) = (0, sizes.len());
     while low < high {

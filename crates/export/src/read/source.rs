@@ -1,5 +1,5 @@
-//! Opens files that are plain or compressed with zstd. The first bytes of a file show whether it is
-//! compressed.
+//! Opens files that are plain or compressed with zstd. The first bytes of a file show whether the
+//! file is compressed.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

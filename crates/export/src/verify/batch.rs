@@ -1,5 +1,4 @@
-//! Collects the entries of one checkpoint while the verifier reads them. These entries are called a
-//! batch.
+//! Collects a batch, the entries of one checkpoint, while the verifier reads the entries.
 //!
 //! While the entries have the expected ids in the expected order, their leaves are returned at
 //! once. From the first unexpected entry on, the batch keeps all entries until it ends. Only at the
@@ -23,7 +22,7 @@ pub(super) struct Batch {
     pub tree_size: u64,
     pub root: Hash,
     /// The origin and signers of the checkpoint's note. The origin and signers are judged after all
-    /// entries of the batch were read. None if the note cannot be read.
+    /// entries of the batch were read. The value is None if the note cannot be read.
     pub said: Option<Said>,
     /// Whether a known key has signed the checkpoint.
     pub signed: bool,
@@ -49,8 +48,8 @@ pub(super) struct Batch {
 /// The origin and the signers in a checkpoint's note.
 pub(super) struct Said {
     pub origin: String,
-    /// The signers of the note. None if a signature is bad. The verifier has already reported the
-    /// bad signature.
+    /// The signers of the note. The value is None if a signature is bad. The verifier has already
+    /// reported the bad signature.
     pub signers: Option<Signers>,
 }
 
@@ -75,12 +74,12 @@ pub(super) struct BatchResult {
     pub extra: Vec<(Option<i64>, u64, Option<Hash>)>,
     /// The ids for which a further entry was read.
     pub duplicated: Vec<IdLine>,
-    /// The ids that are not in ascending order. They are the smallest set of ids that must move to
+    /// The ids that are not in ascending order. These ids are the smallest set that must move to
     /// restore the order.
     pub reordered: Vec<IdLine>,
-    /// The leaves of the kept entries in the order of their ids. None if a leaf is unknown. Several
-    /// sequences of leaves can be possible. This is the first sequence that yields the root, or the
-    /// first sequence if none yields the root.
+    /// The leaves of the kept entries in the order of their ids. The value is None if a leaf is
+    /// unknown. Several sequences of leaves can be possible. The field contains the first sequence
+    /// that yields the root, or the first possible sequence if none yields the root.
     pub leaves: Option<Vec<Hash>>,
 }
 
@@ -270,8 +269,8 @@ impl Batch {
     }
 }
 
-/// Returns the smallest set of entries without which the ids ascend. They are the entries outside
-/// of a longest ascending subsequence.
+/// Returns the smallest set of entries without which the ids ascend: the entries outside of a
+/// longest ascending subsequence.
 fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
     if order.is_sorted() {
         return Vec::new();

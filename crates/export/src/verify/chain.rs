@@ -37,11 +37,11 @@ enum Phase {
 #[derive(Debug, Clone)]
 struct Tree {
     size: u64,
-    /// The right edge of the tree. None if the right edge is unknown because a part of the tree is
-    /// missing.
+    /// The right edge of the tree. The value is None if the right edge is unknown because a part of
+    /// the tree is missing.
     edge: Option<Frontier>,
-    /// Whether the root in the last checkpoint differs from the root of `edge`. In this case either
-    /// the checkpoint or an earlier entry was changed.
+    /// Whether the root in the last checkpoint differs from the root of `edge`. A difference means
+    /// that either the checkpoint or an earlier entry was changed.
     suspect: bool,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Chain<'t> {
     pub other_version: Option<String>,
     histories: u64,
     /// The checkpoint to which the proofs of a selection lead: its tree size, its root, and whether
-    /// it is signed. None in a history.
+    /// it is signed. The value is None in a history.
     proven_by: Option<(u64, Hash, bool)>,
     last_index: Option<u64>,
     last_unsealed: Option<i64>,
@@ -171,8 +171,8 @@ impl<'t> Chain<'t> {
         self.line = 0;
     }
 
-    /// Handles the end of a file. `cut` means that the rest of the file could not be read. This is
-    /// not a fault of the export.
+    /// Handles the end of a file. `cut` means that the rest of the file could not be read. An
+    /// unreadable file is not a fault of the export.
     pub fn end_file(&mut self, cut: bool) {
         if self.phase != Phase::Outside {
             self.finish_batch(None, true);

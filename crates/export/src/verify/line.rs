@@ -36,11 +36,11 @@ pub(super) enum Section {
 pub(super) struct EntryLine {
     pub section: Section,
     pub id: Option<i64>,
-    /// The leaf that the tree should have at the position of the entry. None if the leaf is
-    /// unknown.
+    /// The leaf that the tree should have at the position of the entry. The value is None if the
+    /// leaf is unknown.
     pub leaf: Option<Hash>,
-    /// A second possible leaf, computed from the entry's columns. None if the checksum matches the
-    /// columns.
+    /// A second possible leaf, computed from the entry's columns. The value is None if the checksum
+    /// matches the columns.
     pub other_leaf: Option<Hash>,
     pub place: Option<Place>,
     pub fault: Option<Box<EntryProblem>>,
@@ -94,7 +94,7 @@ pub(super) struct Signers {
     pub stranger: bool,
 }
 
-/// Judges a line without other lines of the export.
+/// Parses and judges a line without looking at other lines.
 pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) -> Line {
     if let Some(entry) = plain_entry(line, scratch) {
         return Line::Entry(entry);

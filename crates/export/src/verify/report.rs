@@ -23,11 +23,13 @@ pub enum Verdict {
 pub struct Report {
     /// The origin of the log.
     pub origin: Option<String>,
-    /// Number of leaves in the tree before the first entry. None if no export was read.
+    /// Number of leaves in the tree before the first entry. The value is None if no export was
+    /// read.
     pub from_size: Option<u64>,
     /// Number of leaves in the tree at the end of the exports.
     pub tree_size: u64,
-    /// The root of the tree at the end of the exports. None if the root could not be computed.
+    /// The root of the tree at the end of the exports. The value is None if the root could not be
+    /// computed.
     pub root: Option<Hash>,
     /// Number of sealed entries.
     pub entries: u64,
@@ -50,8 +52,8 @@ pub struct Report {
     /// Whether all exports are selections without sealed entries. Selections of this kind prove
     /// nothing.
     pub is_empty_selection: bool,
-    /// The tree size from which on the log's key is unknown. None if a kept checkpoint vouches for
-    /// the entries after the change of the key.
+    /// The tree size from which on the log's key is unknown. The value is None if a kept checkpoint
+    /// vouches for the entries after the change of the key.
     pub key_unknown_from: Option<u64>,
     /// The questions that verification could not decide, as sentences for people.
     pub remarks: Vec<String>,

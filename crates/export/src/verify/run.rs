@@ -94,8 +94,8 @@ fn verify_one(
                         group.push(block);
                     }
                     Some(Err(error)) => {
-                        // Sending fails if verification has ended, because then nobody receives the
-                        // group.
+                        // Sending fails if verification has ended, because nobody receives the
+                        // group then.
                         _ = sender.send(Ok(group));
                         _ = sender.send(Err(error));
                         return;

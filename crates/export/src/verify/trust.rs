@@ -17,17 +17,18 @@ pub struct Known {
     pub from: String,
 }
 
-/// The keys, checkpoints and origin that the verifier trusts. They do not come from the export.
+/// The keys, checkpoints and origin that the verifier trusts, because they do not come from the
+/// export.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     /// Public keys of the log. One of these keys must have signed each checkpoint.
     pub keys: Vec<VerifierKey>,
     /// The kept checkpoints, by tree size.
     pub known: BTreeMap<u64, Known>,
-    /// An origin that the log has or had. None if the verifier knows no origin.
+    /// An origin that the log has or had. The value is None if the verifier knows no origin.
     pub origin: Option<String>,
-    /// Whether the export can be older than the kept checkpoints. If it can be older, an export
-    /// that ends before a kept checkpoint has no fault.
+    /// Whether the export can be older than the kept checkpoints. For an older export, it is not a
+    /// fault to end before a kept checkpoint.
     pub older: bool,
 }
 

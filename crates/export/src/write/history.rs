@@ -43,8 +43,8 @@ struct Batch {
     last: Option<i64>,
     /// Number of leaves for which a line was written.
     placed: usize,
-    /// The index of each leaf in `leaves`. None if there are as many ids as leaves, because then
-    /// each leaf belongs to the id at the same position.
+    /// The index of each leaf in `leaves`. The value is None if there are as many ids as leaves,
+    /// because then each leaf belongs to the id at the same position.
     places: Option<HashMap<Hash, usize>>,
 }
 
@@ -87,8 +87,8 @@ impl<W: Write> HistoryWriter<W> {
 
     /// Writes a checkpoint, and begins to write its entries. `leaves` contains the stored leaves
     /// from the current tree size to the size of the checkpoint. `stored_edge` is called only if
-    /// the leaves do not yield the root of the checkpoint. It reads the right edge from the stored
-    /// upper levels of the tree.
+    /// the leaves do not yield the root of the checkpoint. `stored_edge` reads the right edge from
+    /// the stored upper levels of the tree.
     ///
     /// # Errors
     /// Fails if writing fails.
@@ -134,8 +134,8 @@ impl<W: Write> HistoryWriter<W> {
     }
 
     /// Writes the next entry of the checkpoint. Each id must belong to the checkpoint, and the ids
-    /// must ascend. An id can occur twice if `lead_audit.entry` has lost its primary key. The
-    /// writer writes both rows of such an id, so that the verifier finds the duplicate.
+    /// must ascend. An id can occur twice if `lead_audit.entry` has lost its primary key. If an id
+    /// occurs twice, the writer writes both rows, so that the verifier finds the duplicate.
     ///
     /// # Errors
     /// Fails if writing fails, if the id does not belong to the checkpoint, or if the id is lower
@@ -276,8 +276,8 @@ pub(super) fn write_unsealed<W: Write>(
         StoredEntry::Entry { preimage, checksum } => {
             output.write(&Record::Unsealed { checksum: *checksum, entry: preimage })
         }
-        // The row is reported as damaged, because its insertion is a fault although its unknown
-        // column is none.
+        // The row is reported as damaged, because an inserted row is a fault even if it has an
+        // unknown column.
         StoredEntry::Unknown { .. } if inserted => {
             let fault = "no checkpoint took it, and none can; it has a value in an unknown column"
                 .to_owned();

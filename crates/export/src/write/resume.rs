@@ -24,10 +24,10 @@ pub struct ResumePoint {
     pub lines: u64,
     /// Number of leaves in the tree at this position.
     pub tree_size: u64,
-    /// The root of the tree at this position, from the note of the checkpoint. None for the empty
-    /// tree.
+    /// The root of the tree at this position, from the note of the checkpoint. The value is None
+    /// for the empty tree.
     pub root: Option<Hash>,
-    /// The origin of the log. None if the file does not contain the origin.
+    /// The origin of the log. The value is None if the file does not contain the origin.
     pub origin: Option<String>,
 }
 
@@ -126,8 +126,8 @@ struct Scan {
     /// The last position at which the file can be cut off and continued.
     border: Point,
     at_border: bool,
-    /// The number of unread entries, the tree size and the root of the last checkpoint. None if all
-    /// entries of the last checkpoint were read.
+    /// The number of unread entries, the tree size and the root of the last checkpoint. The value
+    /// is None if all entries of the last checkpoint were read.
     waiting: Option<(u64, u64, Hash)>,
     begun: bool,
 }

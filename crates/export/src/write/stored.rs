@@ -21,7 +21,7 @@ pub enum StoredEntry {
     Unknown {
         /// The name of the unknown column.
         column: String,
-        /// The stored checksum. None if it does not have 32 bytes.
+        /// The stored checksum. The value is None if the checksum does not have 32 bytes.
         checksum: Option<Hash>,
     },
 }
@@ -45,7 +45,7 @@ impl StoredEntry {
                 Some(Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed }))
             }
             // The row has another checksum than the sealed row, so the row is damaged. The content
-            // of its unknown column does not matter.
+            // of the row's unknown column does not matter.
             StoredEntry::Unknown { .. } if sealed.is_some() && self.leaf() != sealed => {
                 let fault =
                     "it has a value in an unknown column, and not the checksum that was sealed"

@@ -1,6 +1,6 @@
 //! Handles the lines that describe the tree at one size: `start`, `consistency` and `checkpoint`.
-//! Judges the signatures in these lines, and compares the tree with the kept checkpoints
-//! (`docs/FORMAT.md`, sections 15 and 18).
+//! Judges the signatures in `start` and `checkpoint` lines, and compares the tree with the kept
+//! checkpoints (`docs/FORMAT.md`, sections 15 and 18).
 //!
 //! A KEY entry records that the log changed its key or its origin. The checkpoint that includes the
 //! KEY entry is the first checkpoint with the new key and origin, and the old key has signed it

@@ -187,8 +187,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Handles a sealed entry that follows an unsealed one. If the batch still expects entries, the
-    /// unsealed entry is out of place.
+    /// Handles a sealed entry that follows an unsealed entry. If the batch still expects entries,
+    /// the unsealed entry is out of place.
     pub(super) fn back_from_tail(&mut self) {
         if self.batch.as_ref().is_none_or(Batch::waits) {
             let detail = "it stands among entries that checkpoints took".to_owned();
@@ -324,7 +324,7 @@ impl Chain<'_> {
     }
 
     /// Reports the malformed lines of a batch. If there are as many missing ids as malformed lines,
-    /// names the ids and returns true.
+    /// the report names the ids, and the function returns true.
     pub(super) fn name_malformed(&mut self, batch: &mut Batch, missing: &IdRanges) -> bool {
         let malformed = std::mem::take(&mut batch.malformed);
         let named = !malformed.is_empty() && missing.count() == malformed.len() as u64;
@@ -336,8 +336,8 @@ impl Chain<'_> {
         named
     }
 
-    /// Returns whether this entry was missing from an earlier batch. Reports such an entry as out
-    /// of place.
+    /// Returns whether this entry was missing from an earlier batch. Reports an entry that was
+    /// missing as out of place.
     pub(super) fn was_late(&mut self, id: Option<i64>, line: u64) -> bool {
         let Some(at) = self.late.iter().position(|late| Some(late.id) == id) else { return false };
         self.late.swap_remove(at);
