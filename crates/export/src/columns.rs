@@ -34,7 +34,7 @@ impl EntryFault {
     }
 }
 
-/// The columns of an entry without the checksum, in the order of the preimage.
+/// The columns that a preimage contains, in the order of the preimage.
 const COLUMNS: [EntryColumn; EntryColumn::COUNT - 1] = EntryColumn::IN_PREIMAGE;
 
 /// The verdict on an entry.

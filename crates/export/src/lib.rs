@@ -1,5 +1,5 @@
 //! Writes, reads and verifies exports of the audit trail, without PostgreSQL. `docs/FORMAT.md`,
-//! "The export", defines their format.
+//! "The export", defines the format of exports.
 //!
 //! An export consists of lines of canonical JSON. A verifier trusts only the signed checkpoints of
 //! an export, and checkpoints that the verifier had before. The verifier trusts no other part of an

@@ -99,7 +99,7 @@ pub enum Kind {
 pub struct Start {
     /// Number of leaves in the tree.
     pub tree_size: u64,
-    /// The right edge of the tree.
+    /// The right edge of the tree: the roots of its perfect subtrees, from left to right.
     pub edge: Vec<Hash>,
     /// The note of this tree's checkpoint. The note is None only for the empty tree.
     pub note: Option<String>,
@@ -116,10 +116,11 @@ pub struct CheckpointRecord {
     pub entry_ids: IdRanges,
     /// The time of sealing, in microseconds since 2000. Verification ignores this time.
     pub sealed_at: i64,
-    /// The signed note of the checkpoint. If the log is unsigned, the text of the checkpoint
-    /// without signatures.
+    /// The signed note of the checkpoint. In an unsigned log, the note is the text of the
+    /// checkpoint without signatures.
     pub note: String,
-    /// The right edge of the tree. Only some checkpoints of an export contain the right edge.
+    /// The right edge of the tree: the roots of its perfect subtrees, from left to right. Only some
+    /// checkpoints of an export contain the right edge.
     pub edge: Option<Vec<Hash>>,
 }
 
@@ -135,7 +136,7 @@ pub struct Place {
 /// A row of `lead_audit.entry` that is not a valid entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damaged {
-    /// The row's id, if it has one.
+    /// The row's id, if the row has an id.
     pub id: Option<i64>,
     /// The reason why the row is not a valid entry.
     pub fault: String,

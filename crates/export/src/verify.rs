@@ -4,10 +4,10 @@
 //! The verifier reads lines in blocks. [`line`] parses and hashes each line separately, so many
 //! lines can be processed in parallel. [`chain`] and [`batch`] process the lines in sequence. The
 //! sequential processing decides which checkpoint includes an entry and whether the entry is the
-//! expected one. It also computes the tree's right edge. An entry without a fault is dropped from
-//! memory when its leaf is appended to the right edge. If an entry is unexpected, the verifier
-//! keeps the further entries of the checkpoint in memory. After the last entry of the checkpoint,
-//! the verifier describes the fault.
+//! expected one. The sequential processing also computes the tree's right edge, which is the roots
+//! of its perfect subtrees. An entry without a fault is dropped from memory when its leaf is
+//! appended to the right edge. If an entry is unexpected, the verifier keeps the further entries of
+//! the checkpoint in memory, to describe the fault after the last entry.
 
 mod batch;
 mod chain;

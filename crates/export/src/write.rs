@@ -1,5 +1,5 @@
 //! Writes exports to plain or compressed files. The records have the order that `docs/FORMAT.md`
-//! defines. Can continue the file of an interrupted export.
+//! defines. This module can also continue the file of an interrupted export.
 //!
 //! Verifiers do not trust the writer. If the stored data are inconsistent, the writer writes the
 //! data as they are stored, and adds the values that identify the entry.

@@ -105,8 +105,8 @@ proptest! {
             // Verification can overlook a damaged signature in two cases. In the first case the
             // verifier has no key, so it checks no signature. In the second case the damaged
             // signature looks like the signature of an unknown key, so the log seems to begin
-            // signing at a later checkpoint. Only the signature of the last checkpoint cannot be
-            // overlooked with a key.
+            // signing at a later checkpoint. With a key, verification always finds a damaged
+            // signature of the last checkpoint.
             let is_last = honest[..honest.floor_char_boundary(at)].rfind("{\"checkpoint\"") == honest.rfind("{\"checkpoint\"");
             let only_signature = below_a_note(&honest, at) && (trust.keys.is_empty() || !is_last);
             prop_assert!(!intact || !changed || only_signature, "byte {} of {}\n{}", at, honest, outcome.shown());
@@ -132,7 +132,7 @@ proptest! {
         }
     }
 
-    /// Verification ends with a verdict for any lines.
+    /// Verification ends with a verdict even for arbitrary lines.
     #[test]
     fn any_lines_get_a_verdict(lines in prop::collection::vec(0..60usize, 0..40), log in logs(), more in any::<Vec<u8>>()) {
         let honest = log.whole();

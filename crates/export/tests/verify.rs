@@ -615,7 +615,7 @@ fn another_name_or_key_needs_an_entry() {
         let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(forged.note_at(3)));
         assert_eq!(outcome.named(), [("history forked", None)]);
     }
-    // Seals a KEY entry that does not describe the change of the log.
+    // Seals a KEY entry that does not match the change of the log's origin.
     for (old, new) in [("other", AFTER), (common::ORIGIN, "other")] {
         let mut forged = Log::of(&[&[1, 2]]);
         let change = ledger::KeyChange {

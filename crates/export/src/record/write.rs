@@ -102,7 +102,8 @@ impl Record<'_> {
     }
 }
 
-/// A JSON object under construction. Its members must be added in the order of their names.
+/// A JSON object under construction. The members of the object must be added in the order of their
+/// names.
 struct Object<'o> {
     out: &'o mut Vec<u8>,
     first: bool,

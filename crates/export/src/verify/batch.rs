@@ -1,9 +1,9 @@
-//! Collects a batch, the entries of one checkpoint, while the verifier reads the entries.
+//! Collects the entries of one checkpoint while the verifier reads these entries.
 //!
-//! While the entries have the expected ids in the expected order, their leaves are returned at
-//! once. From the first unexpected entry on, the batch keeps all entries until it ends. Only at the
-//! end of the batch can the verifier tell whether an entry is missing, is out of place, or was
-//! never part of the batch.
+//! As long as the entries follow in the expected order, [`Batch::arrive`] returns their leaves at
+//! once. From the first unexpected entry on, [`Batch`] keeps all entries. Only after the last entry
+//! of the checkpoint can the verifier tell whether an entry is missing, is out of place, or does
+//! not belong to the checkpoint.
 
 use super::line::{EntryLine, Signers};
 use ledger::IdRanges;
@@ -11,22 +11,22 @@ use ledger::KeyChange;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::{BTreeMap, HashMap};
 
-/// Maximum number of entries that a batch with a fault keeps.
+/// Maximum number of entries that a [`Batch`] keeps.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Maximum number of malformed lines that a batch keeps.
+/// Maximum number of malformed lines that a [`Batch`] keeps.
 const MAX_MALFORMED: usize = 64;
 
-/// A batch of which the verifier has not read all entries yet.
+/// A checkpoint of which the verifier has not read all entries yet, and the entries that were kept.
 pub(super) struct Batch {
     pub tree_size: u64,
     pub root: Hash,
     /// The origin and signers of the checkpoint's note. The origin and signers are judged after all
-    /// entries of the batch were read. The value is None if the note cannot be read.
+    /// entries of the checkpoint were read. The value is None if the note cannot be read.
     pub said: Option<Said>,
     /// Whether a known key has signed the checkpoint.
     pub signed: bool,
-    /// The changes of the log's key and origin in the batch's entries.
+    /// The changes of the log's key and origin that the checkpoint's entries record.
     pub key_changes: Vec<KeyChange>,
     pub edge: Option<Vec<Hash>>,
     pub ids: IdRanges,
@@ -35,13 +35,13 @@ pub(super) struct Batch {
     pub leaves: u64,
     /// Whether `ids` can be the ids of the added leaves: the number of ids is the number of leaves.
     pub plausible: bool,
-    /// The next expected id, after the index of the range in `ids` that contains the id.
+    /// The index of a range in `ids`, and the next expected id, which is in this range.
     next: Option<(usize, i64)>,
-    /// All entries from the first unexpected entry on.
+    /// All entries that were read from the first unexpected entry on.
     kept: Vec<Arrival>,
-    /// Number of entries that the batch did not keep, because it had reached `MAX_KEPT`.
+    /// Number of entries that were not kept because `MAX_KEPT` entries were kept already.
     pub dropped: u64,
-    /// The malformed lines that the batch keeps, each as the number of the line and the error.
+    /// The malformed lines that were kept, each as the number of the line and the error.
     pub malformed: Vec<(u64, String)>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Said {
     pub signers: Option<Signers>,
 }
 
-/// The facts that a batch keeps about one entry. If another record stands in the place of the
+/// The facts about one entry that [`Batch`] keeps. If another record stands in the place of the
 /// entry, the facts are those of this record.
 struct Arrival {
     id: Option<i64>,
@@ -65,14 +65,14 @@ struct Arrival {
 /// An id, and the number of the line that contains it.
 pub(super) type IdLine = (i64, u64);
 
-/// The verdict on a batch.
+/// The verdict on the entries of a checkpoint.
 #[derive(Default)]
 pub(super) struct BatchResult {
     /// The ids of the checkpoint for which no entry was read.
     pub missing: IdRanges,
-    /// Entries that do not belong to the batch, each with id, line and leaf.
+    /// Entries that do not belong to the checkpoint, each with its id, line and leaf.
     pub extra: Vec<(Option<i64>, u64, Option<Hash>)>,
-    /// The ids for which a further entry was read.
+    /// The ids that were read again, each with the line of the repeated entry.
     pub duplicated: Vec<IdLine>,
     /// The ids that are not in ascending order. These ids are the smallest set that must move to
     /// restore the order.
@@ -84,7 +84,7 @@ pub(super) struct BatchResult {
 }
 
 impl Batch {
-    /// Returns a batch of which no entry was read yet.
+    /// Returns the `Batch` of a checkpoint of which no entry was read yet.
     pub fn new(tree_size: u64, root: Hash, said: Option<Said>, ids: IdRanges, line: u64) -> Self {
         let next = ids.ranges().first().map(|range| (0, range.first));
         let (edge, leaves, kept, malformed) = (None, ids.count(), Vec::new(), Vec::new());
@@ -107,7 +107,7 @@ impl Batch {
         }
     }
 
-    /// Makes each entry from this call on an unexpected entry.
+    /// Makes every further entry an unexpected entry.
     pub fn expect_nothing(&mut self) {
         self.next = None;
     }
@@ -117,7 +117,7 @@ impl Batch {
         self.next.is_none() && self.kept.is_empty() && self.malformed.is_empty()
     }
 
-    /// Returns whether the batch still expects an entry.
+    /// Returns whether a further entry is expected.
     pub fn waits(&self) -> bool {
         self.next.is_some()
     }
@@ -127,7 +127,7 @@ impl Batch {
         self.kept.len()
     }
 
-    /// Adds an entry to the batch. Returns the leaf of the entry if the entry is the next expected
+    /// Adds an entry that was read. Returns the leaf of the entry if the entry is the next expected
     /// one and has only one possible leaf. Keeps any other entry, and returns None.
     pub fn arrive(&mut self, entry: EntryLine, line: u64) -> Option<Hash> {
         if self.kept.is_empty()
@@ -152,7 +152,7 @@ impl Batch {
         None
     }
 
-    /// Keeps a malformed line. Returns false if the batch already keeps `MAX_MALFORMED` lines.
+    /// Keeps a malformed line. Returns false if `MAX_MALFORMED` lines are kept already.
     pub fn malformed(&mut self, line: u64, detail: String) -> bool {
         let room = self.malformed.len() < MAX_MALFORMED;
         if room {
@@ -172,8 +172,8 @@ impl Batch {
         remaining
     }
 
-    /// Ends the batch and judges the kept entries. `edge` is the tree's right edge before the first
-    /// kept entry.
+    /// Judges the kept entries after the last entry of the checkpoint. `edge` is the tree's right
+    /// edge before the first kept entry.
     pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
@@ -213,7 +213,7 @@ impl Batch {
         result
     }
 
-    /// Returns the leaves of a complete batch in the order of their ids. An entry has several
+    /// Returns the leaves of the checkpoint in the order of their ids. An entry has several
     /// possible leaves if it was read twice, or if its checksum does not match its columns. From
     /// the possible sequences of leaves, the function chooses one that yields the root, if there
     /// are only few sequences.

@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 /// Maximum number of ranges of ids that the verifier remembers to detect an id that occurs twice.
 const MAX_ID_RANGES: usize = 1 << 20;
 
-/// Maximum number of missing entries of a batch that the verifier also looks for in the next batch.
+/// Maximum number of missing entries of a checkpoint that the verifier also looks for among the
+/// entries of the next checkpoint.
 const MAX_LATE: u64 = 16;
 
 /// The position of the current line in an export.
@@ -37,15 +38,16 @@ enum Phase {
 #[derive(Debug, Clone)]
 struct Tree {
     size: u64,
-    /// The right edge of the tree. The value is None if the right edge is unknown because a part of
-    /// the tree is missing.
+    /// The right edge of the tree: the roots of its perfect subtrees. The value is None if the
+    /// right edge is unknown because a part of the tree is missing.
     edge: Option<Frontier>,
     /// Whether the root in the last checkpoint differs from the root of `edge`. A difference means
     /// that either the checkpoint or an earlier entry was changed.
     suspect: bool,
 }
 
-/// An entry that was missing from its batch but can still follow in the next batch.
+/// An entry that is missing among the entries of its checkpoint, but can follow among the entries
+/// of the next checkpoint.
 struct Late {
     id: i64,
     tree_size: u64,

@@ -118,8 +118,8 @@ fn verify_one(
             .map_err(VerifyError::Thread)?;
         let mut waiting: Vec<Judged> = Vec::new();
         let mut error = None;
-        // If the loop ends early, the receiver is dropped, so the reading thread does not wait for
-        // it.
+        // If the loop ends early, the receiver is dropped. Sending then fails, so the reading
+        // thread ends.
         for group in receiver {
             let group = match group {
                 Ok(group) => group,

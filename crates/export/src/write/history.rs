@@ -26,7 +26,8 @@ pub struct StoredCheckpoint {
 /// Writes a history.
 pub struct HistoryWriter<W: Write> {
     output: Output<W>,
-    /// The right edge of the tree, computed from the stored leaves.
+    /// The right edge of the tree (the roots of its perfect subtrees), computed from the stored
+    /// leaves.
     edge: Frontier,
     /// Number of leaves since the writer last added a right edge.
     since_edge: u64,
@@ -196,7 +197,7 @@ impl<W: Write> HistoryWriter<W> {
         stored.instead(id, sealed).map_or(Ok(()), |record| self.output.write(&record))
     }
 
-    /// Writes that the next entry, which has this `id`, is missing.
+    /// Writes a record `missing` for the next entry of the checkpoint, whose id is `id`.
     fn missing(&mut self, id: Option<i64>) -> io::Result<()> {
         let Some(batch) = &mut self.batch else { return Ok(()) };
         if batch.places.is_some() {

@@ -1,5 +1,5 @@
 //! Handles the lines that are entries. Checks that an entry is allowed at its position in the
-//! export, and reports the faults of a batch when the batch ends.
+//! export, and reports the faults of a checkpoint's entries after the last of these entries.
 
 use super::{Chain, Late, MAX_LATE, Phase, Tree};
 use crate::record::{End, Kind};
@@ -72,7 +72,7 @@ impl Chain<'_> {
                 self.report.unsealed += 1;
                 self.unsealed(id);
             }
-            // The batch expects no further entry, so this entry is unsealed.
+            // All entries of the checkpoint were read, so this entry is unsealed.
             Section::Sealed
                 if self.kind == Kind::History
                     && matches!(problem.as_deref(), Some(EntryProblem::Unknown(_)))
@@ -187,8 +187,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Handles a sealed entry that follows an unsealed entry. If the batch still expects entries,
-    /// the unsealed entry is out of place.
+    /// Handles a sealed entry that follows an unsealed entry. If the checkpoint still lacks
+    /// entries, the unsealed entry is out of place.
     pub(super) fn back_from_tail(&mut self) {
         if self.batch.as_ref().is_none_or(Batch::waits) {
             let detail = "it stands among entries that checkpoints took".to_owned();
@@ -224,8 +224,9 @@ impl Chain<'_> {
         }
     }
 
-    /// Ends the batch and reports its faults. `next_base` is the tree size at which the next batch
-    /// begins. `cut` means that the file ends within this batch.
+    /// Ends the current checkpoint, and reports the faults of its entries. `next_base` is the tree
+    /// size at which the entries of the next checkpoint begin. `cut` means that the file ends among
+    /// the entries of the current checkpoint.
     pub(super) fn finish_batch(&mut self, next_base: Option<u64>, cut: bool) {
         let Some(mut batch) = self.batch.take() else { return };
         let Some(mut tree) = self.tree.take() else { return };
@@ -323,8 +324,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Reports the malformed lines of a batch. If there are as many missing ids as malformed lines,
-    /// the report names the ids, and the function returns true.
+    /// Reports the malformed lines among the entries of a checkpoint. If there are as many missing
+    /// ids as malformed lines, the report names the ids, and the function returns true.
     pub(super) fn name_malformed(&mut self, batch: &mut Batch, missing: &IdRanges) -> bool {
         let malformed = std::mem::take(&mut batch.malformed);
         let named = !malformed.is_empty() && missing.count() == malformed.len() as u64;
@@ -336,8 +337,8 @@ impl Chain<'_> {
         named
     }
 
-    /// Returns whether this entry was missing from an earlier batch. Reports an entry that was
-    /// missing as out of place.
+    /// Returns whether this entry was missing among the entries of an earlier checkpoint. Reports
+    /// an entry that was missing as out of place.
     pub(super) fn was_late(&mut self, id: Option<i64>, line: u64) -> bool {
         let Some(at) = self.late.iter().position(|late| Some(late.id) == id) else { return false };
         self.late.swap_remove(at);
@@ -358,8 +359,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Handles the entries after a batch that do not belong to it. Either somebody inserted these
-    /// entries, or their checkpoint is missing.
+    /// Handles the entries that follow after the entries of a checkpoint without belonging to the
+    /// checkpoint. Either somebody inserted these entries, or their checkpoint is missing.
     pub(super) fn place_extra(
         &mut self,
         tree: &mut Tree,
@@ -391,7 +392,7 @@ impl Chain<'_> {
         tree.size = size;
     }
 
-    /// Compares the root of the computed tree with the root in the checkpoint of the batch.
+    /// Compares the root of the computed tree with the root in the checkpoint.
     pub(super) fn compare_root(&mut self, tree: &mut Tree, batch: &Batch, cut: bool) {
         if cut && tree.edge.as_ref().is_none_or(|edge| edge.size() != batch.tree_size) {
             // The caller of `finish_batch` reports that the export ends early.
