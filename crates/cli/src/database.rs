@@ -126,7 +126,7 @@ impl Snapshot {
     /// Returns two sets of ids: the ids that no checkpoint contains, and the ids that a later
     /// checkpoint can still contain.
     pub fn unsealed_ids(&self) -> Result<(IdRanges, IdRanges), CommandError> {
-        // The multiranges are read as text, which is small and which `IdRanges` can parse.
+        // The multiranges are read as text, because `IdRanges` can parse this text.
         let rows = self.query(
             "SELECT COALESCE((SELECT range_agg(r)::text
                               FROM lead_audit.checkpoint, unnest(entry_ids) r
@@ -146,7 +146,8 @@ impl Snapshot {
         let unsealed = ranges(0)?.complement();
         let mut possible = ranges(1)?;
         let (looked_to, last_id): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
-        // The log has given out no id above `last_id`, so an entry with a higher id is a forgery.
+        // The sequence has given out no id above `last_id`, so an entry with a higher id is a
+        // forgery.
         if let Some(next) = looked_to.checked_add(1).filter(|&next| next <= last_id) {
             possible.extend(&IdRanges::from_range(next, last_id));
         }
@@ -171,8 +172,8 @@ const CHECKPOINTS: &str =
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
     // A tamperer who can change the table can store NULL or unbounded ids. Verification must report
-    // NULL and unbounded ids as a fault, and must not fail to read them. The substitute values
-    // match no sealed entry.
+    // NULL and unbounded ids as a fault, and must not fail to read them. The values that replace
+    // NULL and unbounded ids match no sealed entry.
     let size: i64 = row.try_get(0)?;
     let root: Option<&[u8]> = row.try_get(1)?;
     let ids: Option<&str> = row.try_get(2)?;

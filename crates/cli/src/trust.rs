@@ -26,8 +26,8 @@ pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandE
 
 /// Reads a public key. `argument` is the text of the key, or the path of a file that contains it.
 pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
-    // The path of a file can look like the text of a key. If the file exists, the argument is its
-    // path.
+    // The path of a file can look like the text of a key. If a file with this path exists, the
+    // argument is a path.
     if !Path::new(argument).exists() {
         return VerifierKey::from_text(argument).map_err(|cause| {
             let from = if cause == KeyError::NotAVerifierKey {

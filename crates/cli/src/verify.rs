@@ -64,7 +64,7 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
     for path in paths {
         let reader = open(path).map_err(CommandError::file(path))?;
         sources.push(Source { name: path.display().to_string(), reader });
-        // The length of a compressed file without compression is unknown.
+        // The uncompressed length of a compressed file is unknown.
         let plain = path.extension().is_none_or(|extension| extension != "zst");
         let own = path
             .metadata()

@@ -52,8 +52,7 @@ enum Recognition {
     None,
     /// The server must have a certificate from a known authority.
     Authority,
-    /// The server must have a certificate from a known authority that is valid for the server's
-    /// host.
+    /// The server must have a certificate for its host from a known authority.
     Full,
 }
 
@@ -243,8 +242,8 @@ impl ServerCertVerifier for ByAuthority {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // The rustls verifier checks the host name last. If the host name is the only error, the
-        // certificate is otherwise valid.
+        // The rustls verifier checks the host name last. An error of the host name therefore shows
+        // that the certificate has passed all other checks.
         match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

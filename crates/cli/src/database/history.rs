@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
-/// Number of leaves after which one round of reading ends, at the end of a checkpoint.
+/// Number of leaves after which a round of reading ends with the current checkpoint.
 const LEAVES_AT_ONCE: u64 = 1 << 16;
 
 /// Number of checkpoints that one query reads.
@@ -40,17 +40,17 @@ pub struct Range {
     pub from: u64,
     /// The root that the tree of size `from` must have. None accepts the root in the database.
     pub from_root: Option<Hash>,
-    /// Size of the tree with which the export ends. None means the size of the newest tree, and
-    /// that the unsealed entries are exported too.
+    /// Size of the tree with which the export ends. None exports everything up to the newest tree,
+    /// and also the unsealed entries.
     pub to: Option<u64>,
-    /// Sizes of older trees. For each of these sizes, the export contains a proof that its tree
-    /// extends the older tree.
+    /// Sizes of older trees. For each of these sizes, the export contains a proof that the exported
+    /// tree extends the older tree.
     pub prove_from: Vec<u64>,
     /// Whether the file already contains the beginning of this export.
     pub goes_on: bool,
 }
 
-/// Counts the records of an export that were written.
+/// The numbers of records that were written to an export.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
     pub entries: u64,

@@ -90,8 +90,8 @@ pub fn raise(
         .env("LEAD_AUDIT_FOUND_SIZE", found_size.map(|size| size.to_string()).unwrap_or_default())
         .env("LEAD_AUDIT_FOUND_ROOT", found_root.unwrap_or_default())
         .env("LEAD_AUDIT_EVIDENCE", evidence.unwrap_or_default())
-        // The environment of the alarm command has no access data of the database, because the
-        // command does not need the database.
+        // The alarm command does not need the database, so its environment does not contain the
+        // database's URL and password.
         .env_remove("LEAD_AUDIT_DATABASE_URL")
         .env_remove("PGPASSWORD")
         .status();

@@ -156,8 +156,8 @@ fn note_root(stored: &StoredCheckpoint) -> Option<ledger::merkle::Hash> {
     Some(*Checkpoint::parse(note.text()).ok()?.root())
 }
 
-/// Describes that the log has fewer leaves than the witnessed history. The second value is true if
-/// the remaining history can be the witnessed history.
+/// Returns a text about a log that has fewer leaves than the witnessed history. The second returned
+/// value is true if the remaining history can be the witnessed history.
 fn gone_back(
     state: &State,
     newest: &StoredCheckpoint,
