@@ -6,8 +6,8 @@
 //! owner. A function of the owner must not get a superuser's rights, and must not write to a table
 //! that is about to get its triggers. Therefore a function of the owner runs with the owner's
 //! rights, in a security-restricted operation that is read-only. In the worker, a call of a
-//! function of the owner is an error. The functions of other event triggers run with the rights of
-//! the role that started the command.
+//! function of the owner is an error. The functions of other roles' event triggers run with the
+//! rights of the role that started the command.
 
 use super::ddl_guard::{self, Suspended};
 use crate::actor;

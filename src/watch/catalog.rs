@@ -531,7 +531,7 @@ struct AuditTrigger {
 }
 
 /// The name and the `tgtype` (catalog/pg_trigger.h) of each audit trigger. The row trigger is AFTER
-/// INSERT OR UPDATE OR DELETE FOR EACH ROW, and the other trigger is BEFORE TRUNCATE. The view
+/// INSERT OR UPDATE OR DELETE FOR EACH ROW, and the TRUNCATE trigger is BEFORE TRUNCATE. The view
 /// lead_audit.trigger_kind contains the same values.
 const ROW_TRIGGER: (&str, i16) = ("00_lead_audit_row", 29);
 const TRUNCATE_TRIGGER: (&str, i16) = ("00_lead_audit_truncate", 34);

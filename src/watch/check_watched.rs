@@ -125,8 +125,8 @@ fn log_fault((relation, fault): (String, String)) {
     }
 }
 
-/// Marks the relations as changed when it is dropped, if `succeeded` was not called. After a failed
-/// turn, the next turn compares the tables again.
+/// If this value is dropped without a call of `succeeded`, it marks the relations as changed. The
+/// next turn then compares the tables again.
 struct IncompleteUnlessDone(bool);
 
 impl IncompleteUnlessDone {
@@ -143,8 +143,8 @@ impl Drop for IncompleteUnlessDone {
     }
 }
 
-/// Marks the relations as changed, so that the next turn compares the watched tables. lead_audit's
-/// callback for relation cache invalidations calls this function.
+/// Marks the relations as changed, so that the next turn compares the watched tables. The relcache
+/// callback of lead_audit calls this function.
 pub fn relation_changed() {
     CHANGED.set(true);
 }

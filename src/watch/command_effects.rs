@@ -18,9 +18,9 @@ pub struct Effects {
     /// enabled the triggers again.
     pub disabled: bool,
     /// Whether the values in a table change now or later, although the table can keep its list of
-    /// columns. The causes are another type or expression of a column, another name of an enum
-    /// label, a change between logged and unlogged, and a change of the rows that a foreign table
-    /// shows.
+    /// columns. One cause is another type or expression of a column, or another name of an enum
+    /// label. The other causes are a change between logged and unlogged, and a change of the rows
+    /// that a foreign table shows.
     pub rewritten: bool,
     /// Whether the command can have rewritten a table. A rewrite copies the rows to a new file.
     pub may_rewrite: bool,

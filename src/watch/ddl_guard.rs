@@ -266,8 +266,8 @@ fn command_effects() -> Vec<&'static str> {
     names.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
 }
 
-/// Raises the error that `lead_audit_internal.refuse_ddl()` returns, if it returns one.
-/// `refuse_ddl()` reads the tables with the newest snapshot.
+/// Calls `lead_audit_internal.refuse_ddl()`, which raises an error if it refuses the command.
+/// `refuse_ddl()` reads with the newest snapshot.
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();

@@ -417,8 +417,8 @@ mod tests {
             }
         }
 
-        /// If the checksum of an entry is correct, `judge_entry` reports the same fault, or the same
-        /// absence of faults, as the crate `ledger`.
+        /// `judge_entry` finds a fault in an entry with a correct checksum if the crate `ledger`
+        /// finds the same fault.
         #[test]
         fn as_ledger_judges(
             id in any::<i64>(),
