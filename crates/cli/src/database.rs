@@ -151,8 +151,8 @@ impl Snapshot {
         if let Some(next) = looked_to.checked_add(1).filter(|&next| next <= last_id) {
             possible.extend(&IdRanges::from_range(next, last_id));
         }
-        // The table `inserted_entry` contains ids of forged entries, although the sequence gave out
-        // these ids later. The SQL objects of version 1.0 do not have the table `inserted_entry`.
+        // The table `inserted_entry` contains the ids of forged entries that existed before the
+        // sequence gave out their ids. The SQL objects of version 1.0 do not have this table.
         let known =
             self.query("SELECT to_regclass('lead_audit.inserted_entry') IS NOT NULL", &[])?;
         if known.first().is_some_and(|row| row.get(0)) {

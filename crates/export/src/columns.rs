@@ -417,8 +417,8 @@ mod tests {
             }
         }
 
-        /// `judge_entry` finds a fault in an entry with a correct checksum if the crate `ledger`
-        /// finds the same fault.
+        /// For an entry with a correct checksum, `judge_entry` and the crate `ledger` report the same
+        /// fault, or both report no fault.
         #[test]
         fn as_ledger_judges(
             id in any::<i64>(),
