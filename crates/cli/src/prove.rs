@@ -183,8 +183,8 @@ fn preimage_and_checksum<'a>(
     }
 }
 
-/// Returns the checkpoint in a note without verifying its signatures. The commands that only show a
-/// checkpoint call this function.
+/// Returns the checkpoint in a note without verifying its signatures. The command `inspect`, which
+/// only shows a checkpoint, calls this function.
 pub fn checkpoint_of(note: &Note) -> Option<Checkpoint> {
     Checkpoint::parse(note.text()).ok()
 }

@@ -70,7 +70,8 @@ pub(super) struct Chain<'t> {
     batch: Option<Batch>,
     late: Vec<Late>,
     /// `ahead` contains the sizes of the kept checkpoints that the tree has not reached yet.
-    /// `matched` contains the sizes of the kept checkpoints whose root is the root of the tree.
+    /// `matched` contains the sizes of the kept checkpoints whose root the tree had at the same
+    /// size.
     ahead: Vec<u64>,
     matched: BTreeSet<u64>,
     signed_before: bool,
