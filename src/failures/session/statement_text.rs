@@ -133,8 +133,8 @@ pub unsafe fn statement_succeeded(scope: &StatementScope) {
     });
 }
 
-/// Returns the number of successful statements on watched tables in this transaction and, if there
-/// was only one, its text.
+/// Returns the number of successful statements on watched tables in this transaction. If the number
+/// is 1, also returns the text of this statement.
 pub fn last_statement() -> (Option<String>, u32) {
     LAST_STATEMENT.with_borrow(Clone::clone)
 }
