@@ -2,8 +2,8 @@
 //! queue lists the databases that have the extension, and holds records. Each record waits for the
 //! worker of its database.
 //!
-//! The memory of the queue is one `region`. The postmaster maps the region (`startup`) before the
-//! postmaster starts any other process.
+//! The memory of the queue is one `region`. The postmaster maps this region before any other
+//! process of the server starts (see `startup`).
 
 mod databases;
 pub mod record;

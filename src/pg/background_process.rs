@@ -117,8 +117,9 @@ pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R,
 /// from dropping the extension. Returns `None` if the extension does not exist.
 ///
 /// DROP EXTENSION locks the extension before the extension's tables. If the worker did not lock the
-/// extension first, a deadlock between the worker and DROP EXTENSION would be possible. Each would
-/// hold a lock on one table and wait for the table that the other has locked.
+/// extension first, a deadlock between the worker and DROP EXTENSION would be possible. The worker
+/// and DROP EXTENSION would each hold a lock on one table, and wait for the lock that the other
+/// holds.
 ///
 /// # Errors
 /// Returns the error that `work` or the commit has raised.

@@ -51,7 +51,7 @@ impl ServerError {
 
     fn of(report: &ErrorReportWithLevel) -> Self {
         // The copies of the texts are cut, because users' code can raise errors with texts of any
-        // length. The library copies these texts into WARNINGs, records and entries.
+        // length. The library copies the texts of errors into WARNINGs, records and entries.
         const LIMIT: usize = 64 * 1024;
         let text = |text: &str| capped(text.as_bytes(), LIMIT);
         ServerError {

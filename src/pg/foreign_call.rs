@@ -3,7 +3,8 @@
 //!
 //! pgrx copies the texts of a caught error into Rust's memory. If the allocation for such a copy
 //! fails, Rust aborts the process, and PostgreSQL then restarts all processes of the server. This
-//! module therefore shortens the texts of an error before pgrx catches the error.
+//! module shortens the texts of an error before pgrx catches the error, so that the copies are
+//! small.
 
 use cee_scape::{SigJmpBufFields, call_with_sigsetjmp};
 use pgrx::pg_sys;
@@ -24,7 +25,7 @@ mod raw {
     }
 }
 
-/// The maximum length of each text of an error, in bytes. A text of this length fits into the
+/// The maximum length of each text of an error, in bytes. A text of LONGEST bytes fits into the
 /// allocator's reserve.
 const LONGEST: usize = 16 * 1024;
 
@@ -32,7 +33,7 @@ const LONGEST: usize = 16 * 1024;
 const ELLIPSIS: &[u8] = b"...";
 
 /// Calls a function with one argument. If the function raises an error, cuts each text of the error
-/// to 16 kB, and raises the error in the same way as the functions of `pg_sys`.
+/// to 16 kB. Raises the shortened error in the same way as the functions of `pg_sys`.
 ///
 /// # Safety
 /// The argument must be of the type that the function takes.

@@ -46,7 +46,7 @@ impl IdScan {
             }
             let slot = pg_sys::table_slot_create(table.as_ptr(), std::ptr::null_mut());
             // Since PostgreSQL 18, index_beginscan() has a further argument, which points to a
-            // counter of index searches for EXPLAIN. This pointer may be null.
+            // counter of index searches for EXPLAIN. The pointer to the counter may be null.
             #[cfg(not(feature = "pg18"))]
             let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, 2, 0);
             #[cfg(feature = "pg18")]
@@ -107,8 +107,8 @@ impl IdScan {
         self.table.tuple_desc()
     }
 
-    /// Returns the values of the first `count` columns of the present row. Also returns for each of
-    /// these columns whether its value is NULL. The values are valid until the next call of
+    /// Returns the values of the first `count` columns of the present row. For each of the returned
+    /// columns, also returns whether the value is NULL. The values are valid until the next call of
     /// [`next`](Self::next).
     pub fn columns(&self, count: usize) -> (&[pg_sys::Datum], &[bool]) {
         // SAFETY: the slot holds the present row. The code reads no more columns than the row type
@@ -143,7 +143,7 @@ impl Drop for IdScan {
 }
 
 fn no_key(table: &OpenRelation) -> ServerError {
-    // SAFETY: the relation is open.
+    // SAFETY: `table` is an open relation.
     let name = unsafe { relation_name(table.as_ptr()) };
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -1,6 +1,7 @@
 //! Wrappers for relations (their names, columns, rows, triggers and partitions) and for sequences.
 //!
-//! Names of relations, columns and schemas are not necessarily UTF-8, like all texts of the server.
+//! The names that these wrappers return are not necessarily UTF-8, because the server's texts need
+//! not be UTF-8.
 
 use super::{RowMemory, Text};
 use pgrx::{PgList, pg_sys};
@@ -137,13 +138,13 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
     for leaf in leaves(table) {
         let relation = OpenRelation::open(leaf, pg_sys::AccessShareLock);
         let fork = pg_sys::ForkNumber::MAIN_FORKNUM;
-        // SAFETY: the relation is open, and `leaves` returns relations with storage.
+        // SAFETY: the relation is open, and `leaves` returns only relations that have storage.
         if unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), fork) } == 0 {
             continue;
         }
         // SAFETY: the table is open, and the scan ends before the table is closed. A tuple is valid
-        // until the next tuple is fetched. After an error the abort of the (sub)transaction ends
-        // the scan and releases the slot and the snapshot.
+        // until the next tuple is fetched. After an error, the abort of the (sub)transaction ends
+        // the scan, and releases the slot and the snapshot.
         unsafe {
             let mut memory = RowMemory::new(c"lead_audit row");
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
@@ -280,8 +281,8 @@ unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
     }
 }
 
-/// Returns the sequence's next value. Checks no privilege, because the library uses the sequence on
-/// its own behalf, and not for the user.
+/// Returns the sequence's next value. Checks no privilege, because the user of the session needs no
+/// privilege on the library's sequences.
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: nextval_internal raises an error if the oid is not that of a sequence. The guard
     // turns the error's longjmp into unwinding, so that the error does not jump over Rust frames.

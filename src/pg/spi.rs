@@ -1,5 +1,5 @@
-//! Runs the library's own SQL with a given snapshot. pgrx's interface to SPI has no argument for a
-//! snapshot.
+//! Runs the library's own SQL with a given snapshot. The functions for SPI in pgrx have no argument
+//! for a snapshot.
 
 use super::{ServerError, borrowed_text};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi, pg_sys};
@@ -38,7 +38,7 @@ impl SpiPlan {
     }
 
     /// Runs a statement that may write, with this snapshot. The statement also sees the changes
-    /// that the same transaction has made before.
+    /// that its own transaction has made before.
     pub fn write(&self, snapshot: pg_sys::Snapshot, arguments: &[Option<pg_sys::Datum>]) -> Rows {
         self.run(snapshot, false, arguments)
     }
@@ -149,8 +149,8 @@ fn failed(what: &str) -> ! {
 }
 
 /// Runs `work`. While `work` runs, the planner uses TID scans instead of sequential scans. `work`
-/// runs statements that find their rows by ctid. For a small table, the planner would otherwise
-/// prefer a sequential scan. In a serializable transaction, a sequential scan conflicts with every
+/// runs statements that find their rows by ctid. By itself, the planner would prefer a sequential
+/// scan for a small table. In a serializable transaction, a sequential scan conflicts with every
 /// other writer of the table.
 pub fn with_tid_scans<R>(work: impl FnOnce() -> R) -> R {
     struct Restore {

@@ -2,8 +2,8 @@
 //! the buffer for the next row.
 //!
 //! A [`Text`] is always UTF-8 without NUL. Bytes from the server may be invalid UTF-8 or contain
-//! NUL. The library checks these bytes once, when it makes a `Text` of them. Bytes that are not
-//! UTF-8, or that contain NUL, are percent-encoded (docs/FORMAT.md, section 3.1).
+//! NUL. The library checks the server's bytes once, when it makes a `Text` of these bytes. Bytes
+//! that are not UTF-8, or that contain NUL, are percent-encoded (docs/FORMAT.md, section 3.1).
 
 use super::ServerError;
 use ledger::Sink;
@@ -92,8 +92,8 @@ impl Text {
         &mut self,
         work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>,
     ) -> Result<R, NotWritten> {
-        // While `work` runs, the writer owns the buffer. If `work` unwinds, the text is therefore
-        // empty, and not invalid.
+        // While `work` runs, the writer owns the buffer. If `work` unwinds, the text stays empty,
+        // so it is still valid.
         let mut output = TextWriter::new(std::mem::take(&mut self.buffer));
         self.is_encoded = false;
         let result = work(&mut output).map_err(NotWritten::Failed)?;
@@ -147,8 +147,8 @@ fn finished(text: &str) -> Vec<u8> {
     buffer
 }
 
-/// Returns the header of a varlena with this total length. The varlena is uncompressed and stored
-/// in line (SET_VARSIZE_4B in varatt.h).
+/// Returns the header of a varlena with this total length. The header is that of a varlena that is
+/// uncompressed and stored in line (SET_VARSIZE_4B in varatt.h).
 const fn header(length: usize) -> [u8; HEADER] {
     let length = length as u32;
     if cfg!(target_endian = "big") { length.to_ne_bytes() } else { (length << 2).to_ne_bytes() }
@@ -342,8 +342,8 @@ impl Sink for TextWriter {
 #[inline]
 pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: `datum` is a varlena (see # Safety). A varlena with a header of one byte can be read
-    // in place too.
+    // SAFETY: `datum` is a varlena (see # Safety). The code also reads a varlena with a header of
+    // one byte in place.
     unsafe {
         let in_place = if varlena::varatt_is_1b(value) {
             !varlena::varatt_is_1b_e(value)

@@ -11,15 +11,15 @@ use std::panic::AssertUnwindSafe;
 pub enum TransactionEnd {
     /// The transaction was committed.
     Committed,
-    /// The transaction was prepared for a two-phase commit. Another session can commit it or roll
-    /// it back.
+    /// The transaction was prepared for a two-phase commit. Another session can commit the prepared
+    /// transaction, or roll it back.
     Prepared,
     /// The transaction was rolled back, by ROLLBACK or by an error.
     RolledBack,
 }
 
 /// Returns the id of the innermost subtransaction. The transaction itself counts as a
-/// subtransaction. The id of a child is higher than the id of its parent.
+/// subtransaction. The id of a subtransaction is higher than the id of its parent.
 pub fn current_subtransaction() -> pg_sys::SubTransactionId {
     // SAFETY: the call only reads a variable. The library runs only within transactions.
     unsafe { pg_sys::GetCurrentSubTransactionId() }
@@ -40,8 +40,8 @@ pub fn trigger_depth() -> i32 {
 /// shutdowns and serialization failures are raised again after the rollback.
 pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     // SAFETY: the code does what PL/pgSQL does for a block with EXCEPTION. When the function
-    // returns, the memory context and the resource owner are again those of the caller. This also
-    // holds after an error.
+    // returns, even after an error, the memory context and the resource owner are again those of
+    // the caller.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
@@ -74,7 +74,8 @@ pub struct NewestSnapshot(pg_sys::Snapshot);
 impl NewestSnapshot {
     /// Takes the snapshot and makes it active.
     pub fn take() -> Self {
-        // SAFETY: the active snapshot is a copy that lives until it is popped. Only `drop` pops it.
+        // SAFETY: the active snapshot is a copy that lives until it is popped. Only `drop` pops the
+        // active snapshot.
         unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
             NewestSnapshot(pg_sys::GetActiveSnapshot())
@@ -88,7 +89,7 @@ impl NewestSnapshot {
 
     /// Returns the ids of the transactions that are in progress in the snapshot, in ascending
     /// order. The list includes prepared transactions, and the session's own transaction if it has
-    /// an id. Returns `None` if the list would be too long.
+    /// an id. Returns `None` if the list would have too many ids.
     ///
     /// A snapshot contains the ids of running transactions below its xmax (`named`), and treats all
     /// ids from xmax on as running (`unnamed`). An id from xmax on can belong to a transaction or
@@ -96,11 +97,11 @@ impl NewestSnapshot {
     /// so the list includes all ids from xmax on.
     pub fn in_progress(&self) -> Option<Vec<u64>> {
         const UNNAMED: u64 = 1 << 20;
-        // SAFETY: `xip` has `xcnt` ids.
+        // SAFETY: the array `xip` of the snapshot has `xcnt` ids.
         unsafe {
             let next = pg_sys::ReadNextFullTransactionId().value;
-            // An id of the snapshot differs from the next id by less than 2³¹, so the epoch of the
-            // id of the snapshot is known.
+            // An id of the snapshot differs from the next id by less than 2³¹, so `widen` can
+            // compute the epoch of the id.
             let widen = |xid: pg_sys::TransactionId| {
                 let (xid, epoch) = (xid.into_inner(), next >> 32);
                 let epoch = if xid > next as u32 { epoch.saturating_sub(1) } else { epoch };
@@ -126,7 +127,7 @@ impl NewestSnapshot {
 
 impl Drop for NewestSnapshot {
     fn drop(&mut self) {
-        // After an error the abort of the (sub)transaction pops the snapshot.
+        // After an error, the abort of the (sub)transaction pops the snapshot.
         if !std::thread::panicking() {
             // SAFETY: `take` pushed the snapshot, and all later snapshots have been popped.
             unsafe { pg_sys::PopActiveSnapshot() }

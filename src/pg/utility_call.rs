@@ -45,7 +45,8 @@ impl UtilityCall {
     /// function.
     ///
     /// # Safety
-    /// PostgreSQL must have made the call, and the call must still be in progress.
+    /// PostgreSQL must have made this call of ProcessUtility, and the call must still be in
+    /// progress.
     pub unsafe fn run(self, previous: pg_sys::ProcessUtility_hook_type) {
         // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
         unsafe {

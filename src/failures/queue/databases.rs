@@ -40,8 +40,8 @@ pub fn found(oid: pg_sys::Oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
             // A worker that looked for the extension before CREATE EXTENSION has ended with
-            // `NoExtension`. If `last_exit` is `Stopped` instead, the launcher starts the next
-            // worker at once.
+            // `NoExtension`. If `last_exit` is `Stopped`, and not `NoExtension`, the launcher
+            // starts the next worker at once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;
             }
@@ -68,8 +68,8 @@ pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     .unwrap_or(true)
 }
 
-/// Notes that the extension may have been dropped, and wakes the database's worker. The worker then
-/// looks for the extension.
+/// Notes that the extension may have been dropped, and wakes the database's worker. After this
+/// call, the worker looks for the extension.
 pub fn doubted(oid: pg_sys::Oid) {
     let latch = locked(|region| {
         let place = region.place_of(oid)?;
@@ -77,7 +77,7 @@ pub fn doubted(oid: pg_sys::Oid) {
         region.generation.fetch_add(1, Ordering::AcqRel);
         Some(region.databases[place].latch)
     });
-    // SAFETY: the worker stored the address of its own latch.
+    // SAFETY: the worker stored the address of its own latch in the region.
     unsafe { set_latch(latch.flatten().unwrap_or(0)) };
 }
 
@@ -90,8 +90,8 @@ pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     .flatten()
 }
 
-/// Removes a database without records from the region's list. Does so only if the database was
-/// dropped (`is_gone`), or if the last worker of the database did not find the extension.
+/// Removes a database without records from the region's list. Removes the database only if it was
+/// dropped (`is_gone`), or if its last worker did not find the extension.
 pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
@@ -154,8 +154,8 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
     .unwrap_or(false)
 }
 
-/// Counts as dropped a record that was never passed to the queue. Memory for the record is
-/// exhausted, or the record goes only to the server's log.
+/// Counts as dropped a record that was never passed to the queue. The function is called if memory
+/// for the record is exhausted, or if the record goes only to the server's log.
 pub fn count_dropped(oid: pg_sys::Oid) {
     update(oid, |database| database.counts.dropped += 1);
 }
@@ -189,7 +189,7 @@ pub fn ask_to_give_way(oid: pg_sys::Oid) {
         database.gives_way = true;
         database.latch
     });
-    // SAFETY: the worker stored the address of its own latch.
+    // SAFETY: the worker stored the address of its own latch in the region.
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
 
@@ -236,7 +236,7 @@ pub fn hold(oid: pg_sys::Oid) -> Hold {
         None => Hold::Held(0),
         Some(None) => Hold::NotYet,
         Some(Some((worker, latch))) => {
-            // SAFETY: the worker stored the address of its own latch.
+            // SAFETY: the worker stored the address of its own latch in the region.
             unsafe { set_latch(latch) };
             Hold::Held(worker)
         }

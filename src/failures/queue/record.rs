@@ -79,12 +79,12 @@ pub struct RawRow {
 /// from the text of the statement.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
-    /// The redacted text of the statement. The worker needs only this text to find the statement's
-    /// table.
+    /// The redacted text of the statement. The worker needs only the redacted text to find the
+    /// statement's table.
     #[serde(rename = "masked")]
     pub redacted: String,
     /// The part of the statement's original text that the entry will contain. The setting
-    /// `lead_audit.log_statement_length` limits its length.
+    /// `lead_audit.log_statement_length` limits the length of this part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The byte offset of the error in the statement's text, if PostgreSQL has reported a position.
@@ -94,8 +94,8 @@ pub struct Unresolved {
     /// The oid of the session's schema for temporary tables, or 0 if the session has no such
     /// schema.
     pub temporary_schema: u32,
-    /// The names of the session's temporary tables that occur in the statement's text. These tables
-    /// may no longer exist when the worker reads the record.
+    /// The names of the session's temporary tables that occur in the statement's text. The
+    /// temporary tables may no longer exist when the worker reads the record.
     #[serde(default)]
     pub temporary_tables: Vec<String>,
 }
@@ -208,8 +208,8 @@ impl Record {
 }
 
 /// The maximum length of one text in a record, in bytes of JSON. PostgreSQL does not limit the
-/// length of the texts of an error. A record, however, must fit into the queue and into a line of
-/// the server's log. The session must be able to make a record even if memory is scarce.
+/// length of the texts of an error. A record must fit into the queue and into a line of the
+/// server's log. The session must be able to make a record even if memory is scarce.
 pub const TEXT_LIMIT: usize = 16 * 1024;
 
 /// Copies a C string, and cuts the copy so that its JSON takes at most `limit` bytes. Returns
@@ -222,7 +222,7 @@ pub unsafe fn capped_c(text: *const c_char, limit: usize) -> Option<String> {
         return None;
     }
     // SAFETY: `text` is a C string (see # Safety). The slice contains at most one byte beyond the
-    // limit. The additional byte shows that the text is longer than the limit.
+    // limit. A byte beyond the limit shows that the text is longer than the limit.
     let bytes =
         unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, limit + 1)) };
     Some(capped(bytes, limit))

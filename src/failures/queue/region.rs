@@ -73,14 +73,15 @@ pub struct Database {
     pub worker: i32,
     /// Whether the worker will soon look for records without being woken. The fields `looks_again`,
     /// `stage`, `gives_way` and `reported` use bytes that were padding in earlier versions of the
-    /// library. This version can therefore read the queues of earlier versions.
+    /// library. The layout of `Database` is therefore the same as in earlier versions, and this
+    /// version can read their queues.
     pub looks_again: bool,
     pub stage: Stage,
     /// Whether the launcher has asked the worker to end, because another database waits for its
     /// turn.
     pub gives_way: bool,
-    /// One bit for each task of the worker. A bit is set if the last worker had already logged an
-    /// error of this task when the last worker gave way.
+    /// One bit for each task of the worker. A set bit means that the last worker had already logged
+    /// an error of this task when it gave way.
     pub reported: u8,
     pub latch: usize,
     /// The process id of the session that holds the database, or 0 if no session holds the
@@ -99,7 +100,7 @@ pub struct Database {
 }
 
 /// The numbers of the records that a worker is processing. When the worker dies, the numbers stay
-/// in the region. They tell the next worker which record may have ended the previous worker.
+/// in the region. The numbers tell the next worker which record may have ended the previous worker.
 #[repr(C)]
 pub struct Progress {
     /// The number of the record that the worker is turning into an entry, or 0.
@@ -116,7 +117,8 @@ impl Progress {
         self.processing.store(processing, Ordering::Release);
     }
 
-    /// Returns the numbers `processing` and `writing`. The number 0 stands for no record.
+    /// Returns the numbers `processing` and `writing`. A value of 0 means that there is no such
+    /// record.
     pub fn get(&self) -> (u64, u64) {
         (self.processing.load(Ordering::Acquire), self.writing.load(Ordering::Acquire))
     }
@@ -133,7 +135,7 @@ pub struct Counts {
     pub queued: u64,
     /// Records that were written as entries.
     pub written: u64,
-    /// Records that got no entry. Nearly all of them are in the server's log.
+    /// Records that got no entry. Nearly all records that got no entry are in the server's log.
     pub dropped: u64,
     /// Dropped records that were quarantined because they ended a worker.
     pub quarantined: u64,
@@ -155,8 +157,8 @@ impl Database {
         u64::from(self.slots_used) * SLOT_BYTES as u64
     }
 
-    /// Clears the fields that describe processes. The function is called when these processes no
-    /// longer exist.
+    /// Clears the fields that describe processes. The function is called when the worker of the
+    /// database, and a session that held the database, no longer exist.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
         (self.looks_again, self.gives_way, self.reported) = (false, false, 0);
@@ -192,8 +194,8 @@ pub struct Slot {
     pub sequence: u64,
     /// The length of the whole record, in bytes.
     pub length: u32,
-    /// The index of the next slot of the same record. In a free slot, the index of the next free
-    /// slot.
+    /// The index of the next slot of the same record. In a free slot, this field is the index of
+    /// the next free slot.
     pub more: u32,
     /// The index of the first slot of the database's next record.
     pub next: u32,
@@ -216,8 +218,8 @@ pub struct Region {
     /// 1 if the queue accepts records, and otherwise 0. The queue accepts records only while the
     /// launcher runs.
     pub open: u32,
-    /// The time at which the queue was made. This number distinguishes the queue from earlier
-    /// queues of the same cluster.
+    /// The time at which the queue was made. The time distinguishes the queue from earlier queues
+    /// of the same cluster.
     pub queue: i64,
     pub next_sequence: u64,
     /// A counter that is incremented when the set of databases with the extension may have changed.
@@ -262,7 +264,7 @@ struct Locked;
 impl Locked {
     /// Acquires the region's lock, and waits while another process holds the lock. Returns `None`
     /// if no region is mapped. Also returns `None` if this process already holds the lock, because
-    /// it would wait for itself.
+    /// the process would wait for itself.
     fn acquire() -> Option<Self> {
         if !is_there() || HELD.replace(true) {
             return None;
@@ -294,8 +296,8 @@ impl Drop for Locked {
 pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
     let _held = Locked::acquire()?;
     // SAFETY: the region lives as long as the process. While this process holds the region's lock,
-    // other processes access only atomic fields of the region. This process cannot acquire the lock
-    // a second time.
+    // other processes access only atomic fields of the region. This process cannot acquire the
+    // region's lock a second time.
     Some(work(unsafe { &mut *REGION.get() }))
 }
 
@@ -306,7 +308,7 @@ pub fn generation() -> u32 {
     if region.is_null() {
         return 0;
     }
-    // SAFETY: the region lives as long as the process, and the field is atomic.
+    // SAFETY: the region lives as long as the process, and the field `generation` is atomic.
     unsafe { (*region).generation.load(Ordering::Acquire) }
 }
 
@@ -331,7 +333,7 @@ pub fn wake_launcher(rescan: bool) {
         }
         region.launcher_latch
     });
-    // SAFETY: the launcher stored the address of its own latch.
+    // SAFETY: the launcher stored the address of its own latch in the region.
     unsafe { set_latch(latch.unwrap_or(0)) }
 }
 
@@ -341,7 +343,7 @@ pub fn rescan_asked() -> bool {
     locked(|region| region.rescan.swap(0, Ordering::AcqRel) != 0).unwrap_or(false)
 }
 
-/// Stores the latch of this process, which is the launcher.
+/// Stores the latch of this process in the region. The process is the launcher.
 pub fn launcher_starts() {
     // SAFETY: the code only reads a variable of this process.
     let latch = unsafe { pg_sys::MyLatch } as usize;

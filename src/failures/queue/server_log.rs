@@ -9,9 +9,10 @@ use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 
 thread_local! {
-    /// Whether this process is making a record or writing one to the server's log. An error that is
-    /// raised while the flag is set is not an error of the statement, and gets no record. After
-    /// such an error, the flag stays set until the next statement begins or the transaction ends.
+    /// Whether this process is making a record, or is writing a record to the server's log. An
+    /// error that is raised while the flag is set is not an error of the statement, and gets no
+    /// record. After an error in the making or writing of a record, the flag stays set until the
+    /// next statement begins or the transaction ends.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -90,7 +91,8 @@ impl LogLine {
 mod raw {
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
-        // These functions are declared in utils/elog.h. pgrx has no bindings for them.
+        // The functions that ereport() calls are declared in utils/elog.h. There are no bindings
+        // for these functions in pgrx.
         pub fn errstart(level: c_int, domain: *const c_char) -> bool;
         pub fn errmsg_internal(format: *const c_char, ...) -> c_int;
         pub fn errhidestmt(hide: bool) -> c_int;

@@ -1,5 +1,5 @@
 //! Maps memory that the processes of a server share. The memory is either anonymous, or a POSIX
-//! shared memory object. The name of the object is derived from the data directory.
+//! shared memory object. The name of the shared memory object is derived from the data directory.
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
@@ -23,7 +23,7 @@ fn name() -> Result<CString> {
 /// `bytes`.
 pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     let name = name().ok()?;
-    // SAFETY: the name is a C string, and this function owns the descriptor.
+    // SAFETY: the name is a C string, and this function owns the file descriptor.
     let mut file = unsafe {
         let file = libc::shm_open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC, 0);
         if file < 0 {
@@ -47,11 +47,11 @@ pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
 }
 
 /// Maps named memory, which outlives all processes of the server. If an earlier server left named
-/// memory of this size, the mapped memory has the content that the earlier server left. Otherwise
-/// the mapped memory consists of zeroes.
+/// memory of this size, the mapped memory has the content that the earlier server left. If no
+/// earlier server left such memory, the mapped memory consists of zeroes.
 pub fn named(bytes: usize) -> Result<*mut u8> {
     let name = name()?;
-    // SAFETY: the name is a C string, and this function owns the descriptor.
+    // SAFETY: the name is a C string, and this function owns the file descriptor.
     let file = unsafe {
         let file =
             libc::shm_open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600);

@@ -33,8 +33,8 @@ pub enum Queued {
 impl Region {
     fn slot(&mut self, index: u32) -> &mut Slot {
         debug_assert!(index < self.slots);
-        // SAFETY: `slots` slots follow the head in memory, and every index comes from a list of
-        // slots.
+        // SAFETY: `self.slots` slots follow the head of the region in memory. Every index comes
+        // from a list of slots.
         unsafe { &mut *std::ptr::from_mut(self).add(1).cast::<Slot>().add(index as usize) }
     }
 
@@ -105,8 +105,8 @@ impl Region {
 
     /// Appends a stored record to its database's list, and gives the record the next sequence
     /// number. Returns the latch of the process that the caller must wake, or 0 if no process must
-    /// be woken. The process is the database's worker or, if the database has no worker, the
-    /// launcher.
+    /// be woken. The process to wake is the database's worker or, if the database has no worker,
+    /// the launcher.
     fn enqueue(&mut self, place: usize, first: u32) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -118,9 +118,9 @@ impl Region {
         let launcher_latch = self.launcher_latch;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // A worker with `looks_again` is running a task, or pauses before its next task. Such a
-        // worker is woken only once, and only if the database's share of the queue is more than
-        // half full.
+        // A worker with `looks_again` is running a task, or pauses before its next task. A worker
+        // with `looks_again` is woken only once, and only if the database's share of the queue is
+        // more than half full.
         let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;
@@ -129,8 +129,8 @@ impl Region {
         if database.worker == 0 { launcher_latch } else { database.latch }
     }
 
-    /// Returns the maximum number of slots that one database may use. The remaining eighth of all
-    /// slots is left to the other databases.
+    /// Returns the maximum number of slots that one database may use. An eighth of all slots is
+    /// left to the other databases.
     fn slots_of_each(&self) -> u32 {
         self.slots - self.slots / 8
     }
@@ -323,7 +323,8 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
 /// Removes the database's records up to the sequence number `through`, and counts the removed
 /// records. `dropped` is the number of removed records that are only in the server's log, and count
 /// as dropped. `none` is the number of removed records that concern no watched table, and are
-/// subtracted from `queued`. All other removed records count as written.
+/// subtracted from `queued`. Removed records that `dropped` and `none` do not include count as
+/// written.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };

@@ -4,8 +4,9 @@
 //! The region is deliberately not in PostgreSQL's own shared memory. PostgreSQL recreates its
 //! shared memory after a crash of a server process, but queued records must survive such a crash.
 //! Only the region's lock is in PostgreSQL's shared memory, so that no process holds the lock after
-//! a crash. A session writes the state of a record last. After a crash, an incomplete record is
-//! therefore recognized and dropped. The region's lists of records are rebuilt after a crash.
+//! a crash. A session writes the state of a record after all other parts of the record. After a
+//! crash, an incomplete record is recognized by its state, and is dropped. The region's lists of
+//! records are rebuilt after a crash.
 //!
 //! If the operating system supports named shared memory, the region has a name. In a region with a
 //! name, queued records survive even if the postmaster is killed.
@@ -109,7 +110,8 @@ pub fn start_up() {
 }
 
 /// Writes the records of an earlier queue to the server's log. The function is called if the new
-/// queue has another size, because it cannot take over the records.
+/// queue has another size than the earlier queue, because a queue of another size cannot take over
+/// the records.
 fn log_left(left: &mut [u64]) {
     let bytes = size_of_val(left);
     if bytes < size_of::<Region>() {

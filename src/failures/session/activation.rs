@@ -7,8 +7,9 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// The last result of `is_active`, and the region's generation at that call plus 1. `is_active`
-    /// reads the list of databases again only after the region's generation has changed.
+    /// The region's generation plus 1 at the last call of `is_active`, and the result of this call.
+    /// `is_active` reads the list of databases again only after the region's generation has
+    /// changed.
     static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
     /// The region's generation plus 1 at the last call in which `is_active_or_found` read the
     /// catalog.
@@ -22,8 +23,8 @@ pub fn switch_off() {
     OFF.set(true);
 }
 
-/// Returns whether this session records failed statements. The recording must be on, and the
-/// session's database must be known to have the extension.
+/// Returns whether this session records failed statements. A session records failed statements if
+/// recording is on, and if the session's database is known to have the extension.
 pub fn is_active() -> bool {
     if OFF.get() || !settings::enabled() || !queue::is_there() {
         return false;
@@ -64,8 +65,8 @@ pub fn is_active_or_found() -> bool {
             return false;
         }
         // The code does not wait for the lock on pg_extension, because another session may hold a
-        // conflicting lock for a long time. Without the lock, this session leaves it to a worker to
-        // find the extension.
+        // conflicting lock for a long time. If this session does not get the lock at once, a worker
+        // finds the extension later.
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         if !pg_sys::ConditionalLockRelationOid(pg_sys::ExtensionRelationId, lock) {
             LOOKED.set(looked);

@@ -1,10 +1,10 @@
-//! Makes the record of an error while the error is being raised. At this time, the session still
-//! has the state in which the statement failed. `xact_end` decides whether the record becomes an
-//! entry.
+//! Makes the record of an error while the error is being raised. While an error is being raised,
+//! the session still has the state in which its statement failed. `xact_end` decides whether the
+//! record becomes an entry.
 //!
 //! The code of this file must not read a catalog, wait, run users' code, or allocate memory without
-//! a limit. The code must also not call a function that can raise an error (`hooks/error.rs`
-//! explains the reason).
+//! a limit. The code of this file must also not call a function that can raise an error
+//! (`hooks/error.rs` explains the reason).
 
 use super::name_filter;
 use super::raised_error::RaisedError;

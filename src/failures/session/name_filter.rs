@@ -26,8 +26,8 @@ pub fn note_name(name: &str) {
     });
 }
 
-/// Returns whether a statement's text can be that of a write to a watched table. Such a text
-/// contains a keyword of a writing command, and a name that is in the name filter.
+/// Returns whether a statement's text can be that of a write to a watched table. The text of a
+/// write contains a keyword of a writing command, and a name that is in the name filter.
 pub fn may_concern(text: &str) -> bool {
     const WRITES: [&str; 8] =
         ["insert", "update", "delete", "merge", "copy", "truncate", "execute", "call"];
@@ -50,8 +50,8 @@ pub fn may_concern(text: &str) -> bool {
     .unwrap_or(false)
 }
 
-/// An iterator over the possible names in a statement's text. Each word can be a name, and so can
-/// each text between double quotes.
+/// An iterator over the possible names in a statement's text. Each word, and each text between
+/// double quotes, can be a name.
 struct Words<'a>(&'a str);
 
 impl<'a> Iterator for Words<'a> {

@@ -17,7 +17,8 @@ pub struct RaisedError {
     pub table: Option<String>,
     pub position: i32,
     pub internal_position: i32,
-    /// Null, or a C string that lives as long as PostgreSQL's copy of the error.
+    /// The internal query of the error. The value is null, or a C string that lives as long as
+    /// PostgreSQL's copy of the error.
     pub internal_query: *const c_char,
 }
 
@@ -49,8 +50,8 @@ impl RaisedError {
     }
 }
 
-/// Returns the SQLSTATE and the message of an error that is being reported. Both have the form in
-/// which the error's record contains them.
+/// Returns the SQLSTATE and the message of an error that is being reported. The SQLSTATE and the
+/// message have the form in which the error's record contains them.
 pub fn code_and_message(data: &pg_sys::ErrorData) -> (String, String) {
     // SAFETY: `data` is PostgreSQL's own copy of the error, so its message is a C string or null.
     let message = unsafe { capped_c(data.message, TEXT_LIMIT) };

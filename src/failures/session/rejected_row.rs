@@ -3,8 +3,8 @@
 //!
 //! The executor does not expose the row that it is processing. This module infers the row from the
 //! error and from the way in which plan nodes pass rows on. This module does not interpret the
-//! values of the row. The record contains the fingerprint of the row's type, so that the worker can
-//! tell whether the relation still has this row type.
+//! values of the rejected row. The record contains the fingerprint of the row's type, so that the
+//! worker can tell whether the relation still has this row type.
 
 use super::raised_error::error_names;
 use super::statement_scope::{Phase, StatementScope, Target};
@@ -210,7 +210,7 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
                 return rows(result, inserted(node, result), std::ptr::null_mut());
             }
             // If the row is moving to another partition, the new partition can raise the error. The
-            // slots that hold the row, however, are those of the table that the row leaves.
+            // slots that hold a moving row are those of the table that the row leaves.
             let source = source(node)?;
             match target.operation {
                 "UPDATE" => rows(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
@@ -304,7 +304,7 @@ const VIEW_REFUSES: &str = "44000";
 /// query.
 ///
 /// # Safety
-/// `query` must be in progress, and `result` must be one of its result relations.
+/// `query` must be in progress, and `result` must be one of the query's result relations.
 unsafe fn writing_node<'a>(
     query: *mut pg_sys::QueryDesc,
     result: *const pg_sys::ResultRelInfo,
@@ -339,8 +339,8 @@ fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
 }
 
 /// Returns whether the error certainly concerns the row in the slot of `node`. A slot keeps its row
-/// until the next row replaces the row. An error in the computation of the next row therefore does
-/// not concern the row in the slot.
+/// until the next row replaces the row. An error in the computation of the next row does not
+/// concern the row that the slot keeps.
 ///
 /// # Safety
 /// `scope` must be the scope of the present statement. `node` must be the plan node that writes to
@@ -377,7 +377,7 @@ unsafe fn is_certain(
         let is_partitioned =
             (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
         let may_skip = match target.operation {
-            // A trigger of a partition can also skip rows. The triggers of partitions are not
+            // A BEFORE trigger of a partition can skip rows. The triggers of partitions are not
             // examined, so every INSERT into a partitioned table may skip rows.
             "INSERT" => {
                 is_partitioned

@@ -3,8 +3,7 @@
 //! of this file.
 //!
 //! A statement that writes to no watched table has no scope. If a statement without a scope fails
-//! within a statement on a watched table, the error counts as an error of the statement on the
-//! watched table.
+//! within a statement on a watched table, the error counts as an error of the outer statement.
 
 use super::statement_scope::{Phase, StatementScope};
 use super::{activation, recording, statement_text};
@@ -13,7 +12,8 @@ use crate::pg::{UtilityCall, relation_named, trigger_depth};
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;
 
-/// Prepares the session for recording. The function is called when the session begins.
+/// Prepares the session for the recording of failed statements. The function is called when the
+/// session begins.
 pub fn session_begins() {
     recording::keep_base();
 }
@@ -32,8 +32,8 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
 /// before the query is planned.
 ///
 /// # Safety
-/// `scope` must not move until the scope is closed. The other arguments must be those that
-/// PostgreSQL passed to the planner hook.
+/// `scope` must not move until the scope is closed. `parse`, `text` and `parameters` must be the
+/// arguments that PostgreSQL passed to the planner hook.
 pub unsafe fn planning_begins(
     scope: &mut StatementScope,
     parse: *mut pg_sys::Query,
@@ -41,7 +41,8 @@ pub unsafe fn planning_begins(
     parameters: pg_sys::ParamListInfo,
 ) {
     recording::keep_base();
-    // SAFETY: the query tree is live, because PostgreSQL passed it (see # Safety).
+    // SAFETY: the query tree is live, because PostgreSQL passed the query tree to the planner hook
+    // (see # Safety).
     unsafe {
         let writes =
             (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
@@ -135,7 +136,7 @@ unsafe fn describe(
     query: *mut pg_sys::QueryDesc,
     phase: Phase,
 ) -> bool {
-    // SAFETY: PostgreSQL passed the query (see # Safety), so it is live.
+    // SAFETY: PostgreSQL passed the query to the executor (see # Safety), so the query is live.
     unsafe {
         let planned = (*query).plannedstmt;
         if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE)
@@ -264,7 +265,7 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     }
 }
 
-/// Closes the scope, and counts the statement if the scope is the outermost one. The function is
+/// Closes the scope, and counts the statement if the scope is the outermost scope. The function is
 /// called when the statement has succeeded.
 ///
 /// # Safety

@@ -158,7 +158,7 @@ impl StatementScope {
         self.subtransaction = current_subtransaction();
         self.callback.callback = Some(callbacks.in_statement);
         self.callback.arg = std::ptr::from_mut(self).cast();
-        // SAFETY: the scope, and with it the callback, does not move while the callback is in the
+        // SAFETY: the scope contains the callback, and does not move while the callback is in the
         // list (see # Safety).
         unsafe {
             self.callback.previous = pg_sys::error_context_stack;
@@ -166,15 +166,15 @@ impl StatementScope {
         }
     }
 
-    /// Closes the scope, if it was opened.
+    /// Closes the scope, if the scope was opened.
     ///
     /// # Safety
     /// All callbacks that were added to the list of error callbacks after this scope must have been
     /// removed from the list.
     pub unsafe fn leave(&mut self) {
         if self.callback.callback.take().is_some() {
-            // SAFETY: the previous callback belongs to a caller of this scope's hook, so it is
-            // still live.
+            // SAFETY: the previous callback belongs to a caller of this scope's hook, so the
+            // previous callback is still live.
             unsafe { pg_sys::error_context_stack = self.callback.previous }
         }
     }
@@ -183,8 +183,8 @@ impl StatementScope {
 /// Returns the innermost open scope, or null if no scope is open.
 pub fn innermost_scope() -> *mut StatementScope {
     let Some(callbacks) = error_callbacks() else { return std::ptr::null_mut() };
-    // SAFETY: all callbacks in the list are live. A callback with the function `in_statement`
-    // belongs to a scope, and its `arg` points to the scope.
+    // SAFETY: all callbacks in the list of error callbacks are live. A callback with the function
+    // `in_statement` belongs to a scope, and its `arg` points to the scope.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null() {

@@ -10,7 +10,7 @@ use std::ffi::{c_char, c_int};
 
 thread_local! {
     /// The number of successful statements on watched tables in this transaction. If the number is
-    /// 1, the value also contains the text of this statement.
+    /// 1, the value also contains the text of the only statement.
     static LAST_STATEMENT: RefCell<(Option<String>, u32)> = const { RefCell::new((None, 0)) };
 }
 
@@ -68,13 +68,13 @@ pub unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Op
 }
 
 /// Converts the parameters of a statement to text before the statement starts, because the
-/// conversion is impossible while an error is raised.
+/// conversion is impossible while an error is being raised.
 ///
 /// # Safety
 /// `parameters` must be null or the parameters of a statement that is about to start.
 pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
-    // SAFETY: the parameters are live (see # Safety). PostgreSQL itself stores such a text in the
-    // same field, `paramValuesStr`. The text lives as long as the parameters.
+    // SAFETY: the parameters are live (see # Safety). The code stores the text of the parameters in
+    // `paramValuesStr`, as PostgreSQL itself does. The text lives as long as the parameters.
     unsafe {
         if !settings::failures::log_parameters()
             || parameters.is_null()
@@ -121,8 +121,8 @@ pub unsafe fn statement_succeeded(scope: &StatementScope) {
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
         // If the transaction has several statements, an error at the commit does not tell which
-        // statement caused the error. The session therefore keeps the text only of a single
-        // statement.
+        // statement caused the error. The session keeps the text of a statement only if the
+        // transaction has no other statement on watched tables.
         *last = if *count == 1 {
             // SAFETY: `scope` is the scope of the statement that has just ended, and the
             // statement's text is still live.
@@ -134,7 +134,7 @@ pub unsafe fn statement_succeeded(scope: &StatementScope) {
 }
 
 /// Returns the number of successful statements on watched tables in this transaction. If the number
-/// is 1, also returns the text of this statement.
+/// is 1, also returns the text of the only statement.
 pub fn last_statement() -> (Option<String>, u32) {
     LAST_STATEMENT.with_borrow(Clone::clone)
 }

@@ -7,13 +7,13 @@ use std::cell::RefCell;
 
 #[derive(Default)]
 struct Names {
-    /// The temporary tables that this transaction has made. The flag is true if the table survives
-    /// the transaction.
+    /// The temporary tables that this transaction has made. The flag of a table is true if the
+    /// table survives the transaction.
     of_transaction: Vec<(String, bool)>,
     /// The temporary tables that earlier transactions have made and that certainly still exist. The
     /// name of a dropped temporary table would suppress the entry of a failed statement. A name
-    /// that is missing here does little harm, because the worker also looks into the session's
-    /// schema for temporary tables.
+    /// that is missing in `of_session` does little harm, because the worker also looks into the
+    /// session's schema for temporary tables.
     of_session: Vec<String>,
 }
 

@@ -147,7 +147,8 @@ unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
 /// # Safety
 /// `relation` must be null or a RangeVar.
 unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
-    // SAFETY: `relation` is null or a RangeVar (see # Safety). Its `relname` is a C string or null.
+    // SAFETY: `relation` is null or a RangeVar (see # Safety). The `relname` of a RangeVar is a C
+    // string or null.
     unsafe {
         if relation.is_null() || (*relation).relname.is_null() {
             return String::new();
@@ -181,8 +182,8 @@ unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys:
 
 /// Holds the database with this name, until the command fails or the command's transaction ends.
 /// Waits until the worker of the database has ended. Does nothing if the current role may not run
-/// the command. The role may run the command if the role owns the database, or if `may_anyway`
-/// returns true.
+/// the utility command that needs the hold. The role may run the command if the role owns the
+/// database, or if `may_anyway` returns true.
 ///
 /// # Safety
 /// `name` must be a C string or null.

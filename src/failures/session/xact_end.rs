@@ -1,14 +1,14 @@
 //! Decides at the end of a transaction or subtransaction which records become entries. The record
 //! of an error is confirmed if the error is reported, or if the statement's own (sub)transaction is
 //! rolled back. If only a subtransaction within the statement is rolled back, the statement has
-//! caught the error, and the error's record is dropped.
+//! caught the error. The record of an error that was caught is dropped.
 //!
-//! The records of unwritten entries are confirmed when the transaction commits. If the transaction
+//! The records of unwritten entries are confirmed when the transaction commits. If a transaction
 //! does not commit, none of its entries is missing.
 //!
 //! A record enters the queue before it is known whether the record becomes an entry. After the end
-//! of the transaction, the session only confirms or cancels the record in the queue. To confirm or
-//! cancel a record allocates no memory and takes constant time.
+//! of a transaction, the session only confirms or cancels the transaction's records in the queue.
+//! The session needs no additional memory to confirm or cancel a record, and only constant time.
 
 use super::raised_error::{code_and_message, limited};
 use super::temporary_tables;
@@ -23,7 +23,7 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::c_char;
 
-/// The place where an unconfirmed record is.
+/// The place where a record is that may still have to be confirmed.
 enum Place {
     /// The record is in the queue, but unconfirmed. Contains the record's first slot.
     Reserved(u32),
@@ -141,9 +141,9 @@ pub fn cause(code: &str, message: &str) {
 
 /// Confirms the record of an error that is being reported, because no code has caught the error. If
 /// the queue does not accept the record, returns a line for the server's log that contains the
-/// record. The line is a C string that lives until this function confirms the next record. If no
-/// line must be written, returns null. If the result is not null, the caller must call `end_record`
-/// after it has written the line.
+/// record. The line is a C string that lives until another error is reported, or the transaction
+/// ends. If no line must be written, returns null. If the result is not null, the caller must call
+/// `end_record` after it has written the line.
 pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
     let is_open = STATE.with_borrow(|state| {
         state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Final))
@@ -219,8 +219,9 @@ pub fn before_commit() {
 }
 
 /// Confirms or drops the record of an error that was raised in this subtransaction. The function is
-/// called when the subtransaction has been rolled back. The record is confirmed if the failed
-/// statement also ran in this subtransaction, and is dropped if the statement has caught the error.
+/// called when the subtransaction has been rolled back. Confirms the record if the failed statement
+/// also ran in this subtransaction. Otherwise the statement has caught the error, and the record is
+/// dropped.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     recording::abort();
     let failed = STATE.with_borrow_mut(|state| {
@@ -257,8 +258,9 @@ pub fn transaction_ends(end: TransactionEnd) {
             candidate.place.finalize().iter().for_each(LogLine::write);
         }
         if !written.is_empty() && !state.whole_transaction && settings::failures::log_rollbacks() {
-            // The record of the failed statement contains the actor at the time of the error. At
-            // the end of the transaction, PostgreSQL has already discarded the values of SET LOCAL.
+            // The record of the rolled-back transaction takes the actor from the record of the
+            // failed statement. At the end of the transaction, PostgreSQL has already discarded the
+            // values of SET LOCAL.
             let failed =
                 state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
             record::send(&mut rolled_back(&written, failed, state.cause.take()));
@@ -269,7 +271,8 @@ pub fn transaction_ends(end: TransactionEnd) {
             .iter_mut()
             .for_each(|place| place.finalize().iter().for_each(LogLine::write));
         // Other callbacks can write to watched tables during the commit, after `before_commit` has
-        // run. The records of their unwritten entries enter the queue here.
+        // run. If entries for such writes could not be written, the records of these unwritten
+        // entries enter the queue only after the commit.
         state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
     temporary_tables::transaction_ends(end == TransactionEnd::Committed);
@@ -281,7 +284,8 @@ pub fn transaction_ends(end: TransactionEnd) {
 const MOST_WRITTEN: usize = 100;
 
 /// Makes the record of a rolled-back transaction. `failed` is the record of the failed statement.
-/// `cause` contains the SQLSTATE and the message of the error that caused the rollback.
+/// `cause` contains the SQLSTATE and the message of the last error outside of statements on watched
+/// tables, which may have caused the rollback.
 fn rolled_back(
     written: &[WriteCount],
     failed: Option<Record>,

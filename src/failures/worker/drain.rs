@@ -1,7 +1,7 @@
-//! Takes records from the queue and writes the entries of many records in one transaction. This
-//! transaction also stores the number of the last record. If the worker dies before it removes the
-//! records from the queue, the stored number keeps the next worker from writing the same entries
-//! again.
+//! Takes records from the queue and writes the entries of many records in one transaction. Each
+//! transaction also stores the number of the last record whose entry the transaction writes. If the
+//! worker dies before it removes the records from the queue, the stored number keeps the next
+//! worker from writing the same entries again.
 
 use super::failed_entry::{ErrorIsolation, Gathering, is_passing};
 use super::quarantine::{is_written_alone, quarantine};
@@ -29,9 +29,9 @@ const REST_FOR_EACH: Duration = Duration::from_millis(10);
 /// The longest pause after a transaction.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// The number of records after which the worker sleeps for YIELD_MICROSECONDS. Meanwhile, sessions
-/// that wait for a processor can run. A worker that has to write at least BATCH / 2 records does
-/// not sleep.
+/// The number of records after which the worker sleeps for YIELD_MICROSECONDS. While the worker
+/// sleeps, sessions that wait for a processor can run. A worker that has to write at least BATCH /
+/// 2 records does not sleep.
 const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
@@ -65,14 +65,14 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
     // If no record is queued any more, an earlier worker wrote the entries of all queued records.
-    // Sessions do not wake this worker, because `looks_again` is set. The worker therefore has to
-    // look for records again at once.
+    // Sessions do not wake a worker whose `looks_again` is set, so this worker has to look for
+    // records again at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
     let result = write_batch(&read, progress);
-    // The worker has survived this transaction, even if `result` is an error. The worker therefore
-    // need not quarantine a record of this transaction.
+    // No record of this transaction needs to be quarantined, because the worker has survived the
+    // transaction, even if `result` is an error.
     progress.set(0, 0);
     match result? {
         Batch::Dropped => return Ok(NextTurn::AtInterval),
@@ -154,8 +154,8 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
 }
 
 /// Makes the entries of the records and returns the number of entries. A record that concerns no
-/// watched table gets no entry. If `progress` is given, stores in it the number of the record that
-/// is being processed.
+/// watched table gets no entry. Stores the number of the record that is being processed in
+/// `progress`, if `progress` is given.
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();

@@ -186,8 +186,8 @@ impl Gathering {
     }
 }
 
-/// Returns whether a transaction was rolled back, or ended in a crash of the server. In both cases
-/// no entry of the transaction is missing.
+/// Returns whether a transaction was rolled back, or ended in a crash of the server. If the result
+/// is true, no entry of the transaction is missing.
 fn was_rolled_back(txid: u64) -> bool {
     let xid = pg_sys::TransactionId::from_inner(txid as u32);
     // SAFETY: PostgreSQL's commit log still contains the status of the transaction. For a prepared
@@ -271,8 +271,7 @@ fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (columns, rest) = rest.split_once(")=(")?;
     let (values, _) = rest.rsplit_once(')')?;
     // The name of a table after the values can also contain parentheses, as in `… is not present in
-    // table "x (y)"`. The values therefore end at the first closing parenthesis that is followed by
-    // a space.
+    // table "x (y)"`. The values end at the first closing parenthesis that is followed by a space.
     let values = values.split_once(") ").map_or(values, |(values, _)| values);
     let columns: Vec<String> =
         columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect();

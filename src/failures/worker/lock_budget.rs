@@ -1,7 +1,8 @@
 //! Limits the time that the worker waits for locks on watched tables and on their indexes. Another
 //! session can hold a conflicting lock for hours, for example during ALTER TABLE. Without a limit,
-//! all other records, and sealing, would have to wait for this session. If the worker cannot lock a
-//! watched table in time, the worker writes the entry without the rejected row.
+//! all other records, and sealing, would have to wait for the session that holds the lock. If the
+//! worker cannot lock a watched table in time, the worker writes the entry without the rejected
+//! row.
 
 use crate::pg::OpenRelation;
 use pgrx::{PgList, pg_sys};
@@ -43,8 +44,8 @@ impl LockBudget {
             return self.refuse(relation);
         };
         // The code locks the indexes separately, because REINDEX locks an index exclusively, but
-        // permits reads of the index's table. SAFETY: the relation is open, and the list contains
-        // the oids of its indexes.
+        // permits reads of the index's table. SAFETY: the relation is open, and
+        // RelationGetIndexList() returns the oids of the relation's indexes.
         let indexes =
             unsafe { PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(open.as_ptr())) };
         if indexes.iter_oid().all(|index| self.lock(index)) {

@@ -1,5 +1,5 @@
 //! Quarantines a record if a worker died while it made the entry of the record. The next worker
-//! writes the record to the server's log, and does not try to make the entry again.
+//! writes a quarantined record to the server's log, and does not try to make its entry again.
 
 use crate::failures::queue::{self, LogLine};
 use crate::pg::current_database;
@@ -31,8 +31,9 @@ pub fn quarantine(progress: &queue::Progress, written: u64) {
     progress.set(0, 0);
 }
 
-/// Returns whether the record must be written in its own transaction. This is so if the previous
-/// worker died while it was writing the record in one transaction with other records.
+/// Returns whether the record must be written in its own transaction. A record must be written
+/// alone if the previous worker died while it was writing this record in one transaction with other
+/// records.
 pub fn is_written_alone(number: u64) -> bool {
     number <= ALONE_THROUGH.get()
 }
