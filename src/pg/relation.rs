@@ -80,8 +80,8 @@ pub unsafe fn attribute<'a>(
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
-    // SAFETY: an open relation has a copy of its row of pg_class. A name is a C string within 64
-    // bytes.
+    // SAFETY: an open relation has a copy of its row of pg_class. A name in a catalog is a C string
+    // within 64 bytes.
     unsafe {
         Text::from_server(CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()).to_bytes())
     }
@@ -92,7 +92,8 @@ pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
 /// # Safety
 /// `descriptor` must be a row type with more than `index` attributes, and must outlive the result.
 pub unsafe fn attribute_name<'a>(descriptor: pg_sys::TupleDesc, index: usize) -> &'a [u8] {
-    // SAFETY: the attribute exists (see # Safety). A name is a C string within 64 bytes.
+    // SAFETY: the attribute exists (see # Safety). A name in a catalog is a C string within 64
+    // bytes.
     unsafe { CStr::from_ptr(attribute(descriptor, index).attname.data.as_ptr()).to_bytes() }
 }
 
