@@ -160,8 +160,9 @@ pub fn count_dropped(oid: pg_sys::Oid) {
     update(oid, |database| database.counts.dropped += 1);
 }
 
-/// Returns the numbers of the records that the database's worker is processing. If the worker died,
-/// returns the numbers of the records that the worker was processing when it died.
+/// Returns the sequence numbers of the records that the database's worker is processing. If the
+/// worker died, returns the sequence numbers of the records that the worker was processing when it
+/// died.
 pub fn progress_of(oid: pg_sys::Oid) -> Option<&'static Progress> {
     locked(|region| {
         let place = region.place_of(oid)?;

@@ -74,7 +74,7 @@ pub struct Database {
     /// Whether the worker will soon look for records without being woken. The fields `looks_again`,
     /// `stage`, `gives_way` and `reported` use bytes that were padding in earlier versions of the
     /// library. The layout of `Database` is therefore the same as in earlier versions, and this
-    /// version can read their queues.
+    /// version can read the queues of earlier versions.
     pub looks_again: bool,
     pub stage: Stage,
     /// Whether the launcher has asked the worker to end, because another database waits for its
@@ -88,37 +88,38 @@ pub struct Database {
     /// database. A session that holds a database runs a command during which the database must have
     /// no worker, for example DROP DATABASE.
     pub held_by: i32,
-    /// The first slot of the database's oldest record.
+    /// The index of the first slot of the database's oldest record.
     pub first: u32,
     pub last: u32,
     pub slots_used: u32,
     pub counts: Counts,
-    /// The records that the worker is processing.
+    /// The sequence numbers of the records that the worker is processing.
     pub progress: Progress,
     /// The name filter, which is a Bloom filter of the names of watched tables in lower case.
     pub names: [AtomicU64; NAME_WORDS],
 }
 
-/// The numbers of the records that a worker is processing. When the worker dies, the numbers stay
-/// in the region. The numbers tell the next worker which record may have ended the previous worker.
+/// The sequence numbers of the records that a worker is processing. When the worker dies, these
+/// numbers stay in the region. From the numbers, the next worker learns which record may have ended
+/// the previous worker.
 #[repr(C)]
 pub struct Progress {
-    /// The number of the record that the worker is turning into an entry, or 0.
+    /// The sequence number of the record that the worker is turning into an entry, or 0.
     processing: AtomicU64,
-    /// The number of the last record of the transaction that the worker is writing, or 0.
+    /// The sequence number of the last record whose entry the worker writes in the present
+    /// transaction, or 0.
     writing: AtomicU64,
 }
 
 impl Progress {
-    /// Sets the numbers `processing` and `writing`. Takes no lock, so a signal handler can call the
-    /// function.
+    /// Sets `processing` and `writing`. Takes no lock, so a signal handler can call the function.
     pub fn set(&self, processing: u64, writing: u64) {
         self.writing.store(writing, Ordering::Release);
         self.processing.store(processing, Ordering::Release);
     }
 
-    /// Returns the numbers `processing` and `writing`. A value of 0 means that there is no such
-    /// record.
+    /// Returns the sequence numbers `processing` and `writing`. The value 0 means that there is no
+    /// such record.
     pub fn get(&self) -> (u64, u64) {
         (self.processing.load(Ordering::Acquire), self.writing.load(Ordering::Acquire))
     }
@@ -127,7 +128,7 @@ impl Progress {
 /// The size of the name filter, in words of 64 bits.
 pub const NAME_WORDS: usize = 32;
 
-/// The numbers of a database's records since the server was started.
+/// Counts of the records of one database since the server was started.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
 pub struct Counts {
@@ -157,8 +158,8 @@ impl Database {
         u64::from(self.slots_used) * SLOT_BYTES as u64
     }
 
-    /// Clears the fields that describe processes. The function is called when the worker of the
-    /// database, and a session that held the database, no longer exist.
+    /// Clears the fields that describe processes. The function is called when the database's worker
+    /// no longer exists, and no session holds the database.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
         (self.looks_again, self.gives_way, self.reported) = (false, false, 0);
@@ -183,7 +184,7 @@ pub const DATA: usize = 1024 - 32;
 /// The size of a slot, in bytes.
 pub const SLOT_BYTES: usize = size_of::<Slot>();
 
-/// The index that means no slot.
+/// The value that an index of a slot has if there is no slot.
 pub const NONE: u32 = u32::MAX;
 
 /// One slot of the region. A record occupies one or more slots.
@@ -212,13 +213,13 @@ pub struct Region {
     /// The system identifier of the cluster that the region belongs to.
     pub system: u64,
     pub slots: u32,
-    /// The first slot of the free list.
+    /// The index of the first slot in the list of free slots.
     pub free: u32,
     pub slots_used: u32,
     /// 1 if the queue accepts records, and otherwise 0. The queue accepts records only while the
     /// launcher runs.
     pub open: u32,
-    /// The time at which the queue was made. The time distinguishes the queue from earlier queues
+    /// The time at which the queue was made. This time distinguishes the queue from earlier queues
     /// of the same cluster.
     pub queue: i64,
     pub next_sequence: u64,

@@ -8,7 +8,7 @@
 //!
 //! A record enters the queue before it is known whether the record becomes an entry. After the end
 //! of a transaction, the session only confirms or cancels the transaction's records in the queue.
-//! The session needs no additional memory to confirm or cancel a record, and only constant time.
+//! To confirm or cancel a record, the session needs only constant time, and no additional memory.
 
 use super::raised_error::{code_and_message, limited};
 use super::temporary_tables;
@@ -23,7 +23,7 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::c_char;
 
-/// The place where a record is that may still have to be confirmed.
+/// The place of a record that the session may still have to confirm or cancel.
 enum Place {
     /// The record is in the queue, but unconfirmed. Contains the record's first slot.
     Reserved(u32),

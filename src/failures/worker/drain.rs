@@ -1,7 +1,7 @@
 //! Takes records from the queue and writes the entries of many records in one transaction. Each
-//! transaction also stores the number of the last record whose entry the transaction writes. If the
-//! worker dies before it removes the records from the queue, the stored number keeps the next
-//! worker from writing the same entries again.
+//! transaction also stores the sequence number of the last record whose entry the transaction
+//! writes. If the worker dies before it removes the records from the queue, the stored number keeps
+//! the next worker from writing their entries again.
 
 use super::failed_entry::{ErrorIsolation, Gathering, is_passing};
 use super::quarantine::{is_written_alone, quarantine};
@@ -154,8 +154,8 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
 }
 
 /// Makes the entries of the records and returns the number of entries. A record that concerns no
-/// watched table gets no entry. Stores the number of the record that is being processed in
-/// `progress`, if `progress` is given.
+/// watched table gets no entry. If `progress` is given, stores the sequence number of the present
+/// record in `progress`.
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();
@@ -192,8 +192,8 @@ fn int8(value: i64) -> DatumWithOid<'static> {
     unsafe { DatumWithOid::new(value, pg_sys::INT8OID) }
 }
 
-/// Returns the number of the last record of this queue whose entry was written in this database, or
-/// 0 if there is no such record.
+/// Returns the sequence number of the last record of this queue whose entry was written in this
+/// database. Returns 0 if there is no such record.
 fn position() -> u64 {
     let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
     let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);

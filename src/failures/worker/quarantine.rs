@@ -6,15 +6,15 @@ use crate::pg::current_database;
 use std::cell::Cell;
 
 thread_local! {
-    /// The number of the last record that must be written in its own transaction. The previous
-    /// worker died while it was writing the records up to this number in one transaction.
+    /// The sequence number of the last record that must be written in its own transaction. The
+    /// previous worker died while it was writing the records up to this number in one transaction.
     static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Quarantines the record that the previous worker was processing when it died, because the record
 /// may end this worker too. If the previous worker was writing several records in one transaction
 /// when it died, this worker writes each of these records in its own transaction. `written` is the
-/// number of the last record whose entry has been written.
+/// sequence number of the last record whose entry has been written.
 pub fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
     if processing > written {
