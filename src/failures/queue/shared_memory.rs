@@ -65,8 +65,8 @@ pub fn named(bytes: usize) -> Result<*mut u8> {
         file.set_len(0)?;
     }
     // Allocates all pages of the memory at once. If a page were allocated at its first use and the
-    // system had no memory left, SIGBUS would end the process that uses the page. SAFETY: the file
-    // is open.
+    // system had no memory left, SIGBUS would end the process that uses the page.
+    // SAFETY: the file is open.
     let refused = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
     if refused != 0 {
         forget_name();

@@ -34,8 +34,8 @@ pub fn is_active() -> bool {
     if known == generation {
         return present;
     }
-    // A parallel worker writes to no table, so it records no failed statements. SAFETY: the code
-    // only reads a variable of this process.
+    // A parallel worker writes to no table, so it records no failed statements.
+    // SAFETY: the code only reads a variable of this process.
     let is_parallel_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
     let database = current_database();
     let present =

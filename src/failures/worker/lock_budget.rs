@@ -44,8 +44,9 @@ impl LockBudget {
             return self.refuse(relation);
         };
         // The code locks the indexes separately, because REINDEX locks an index exclusively, but
-        // permits reads of the index's table. SAFETY: the relation is open, and
-        // RelationGetIndexList() returns the oids of the relation's indexes.
+        // permits reads of the index's table.
+        // SAFETY: the relation is open, and RelationGetIndexList() returns the oids of the
+        // relation's indexes.
         let indexes =
             unsafe { PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(open.as_ptr())) };
         if indexes.iter_oid().all(|index| self.lock(index)) {
