@@ -1,6 +1,6 @@
 //! Records failed statements. Rollback discards all entries that a failed transaction has written.
-//! The session therefore describes a failed statement in a record, and puts the record into a queue
-//! in shared memory. The database's worker turns each record of the queue into an entry.
+//! So that a failed statement still gets an entry, the session puts a record of the statement into
+//! a queue in shared memory. The database's worker turns each record of the queue into an entry.
 //!
 //! Failed statements are recorded only if the library is preloaded.
 

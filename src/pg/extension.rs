@@ -11,8 +11,7 @@ const NAME: &CStr = c"lead_audit";
 pub fn hold_extension() -> bool {
     // SAFETY: the look-ups are by name, and the end of the transaction releases the lock.
     // LockDatabaseObject() processes invalidation messages after it has taken the lock. The second
-    // look-up therefore notices if the extension was dropped while this session waited for the
-    // lock.
+    // look-up notices if the extension was dropped while this session waited for the lock.
     unsafe {
         let extension = pg_sys::get_extension_oid(NAME.as_ptr(), true);
         if extension == pg_sys::InvalidOid {

@@ -93,7 +93,7 @@ impl Text {
         work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>,
     ) -> Result<R, NotWritten> {
         // While `work` runs, the writer owns the buffer. If `work` unwinds, the text stays empty,
-        // so it is still valid.
+        // and an empty text is valid.
         let mut output = TextWriter::new(std::mem::take(&mut self.buffer));
         self.is_encoded = false;
         let result = work(&mut output).map_err(NotWritten::Failed)?;

@@ -74,8 +74,8 @@ pub struct NewestSnapshot(pg_sys::Snapshot);
 impl NewestSnapshot {
     /// Takes the snapshot and makes it active.
     pub fn take() -> Self {
-        // SAFETY: the active snapshot is a copy that lives until it is popped. Only `drop` pops the
-        // active snapshot.
+        // SAFETY: the active snapshot is a copy that lives until the copy is popped. Only `drop`
+        // pops the active snapshot.
         unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
             NewestSnapshot(pg_sys::GetActiveSnapshot())
@@ -138,8 +138,8 @@ impl Drop for NewestSnapshot {
 /// Takes an exclusive lock on the relation *as an object*, until the transaction ends. The lock
 /// stands for a task that only one session may do at a time. Readers, writers, VACUUM and pg_dump
 /// take relation locks, which do not conflict with object locks. No SQL command takes this object
-/// lock. Returns whether this session now holds the lock. Without `wait`, returns false if another
-/// session holds the lock.
+/// lock. Returns whether this session holds the lock after the call. Without `wait`, returns false
+/// if another session holds the lock.
 pub fn lock_task(relation: pg_sys::Oid, wait: bool) -> bool {
     const DEFAULT_LOCKMETHOD: u8 = 1;
     // SAFETY: the tag has the form that LockDatabaseObject() uses. The end of the transaction

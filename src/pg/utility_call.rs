@@ -3,10 +3,11 @@
 use pgrx::pg_sys;
 use std::ffi::c_char;
 
-/// The arguments that PostgreSQL passed to the hook on ProcessUtility. The type has no destructor.
+/// The arguments that PostgreSQL passed to the hook on ProcessUtility. The type has no destructor,
+/// so an error can jump over a value of this type.
 #[derive(Clone, Copy)]
 pub struct UtilityCall {
-    /// The statement. Its field `utilityStmt` is the command.
+    /// The statement. The field `utilityStmt` of the statement is the command.
     pub statement: *mut pg_sys::PlannedStmt,
     /// The query string that contains the command.
     pub text: *const c_char,

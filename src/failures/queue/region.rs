@@ -73,8 +73,8 @@ pub struct Database {
     pub worker: i32,
     /// Whether the worker will soon look for records without being woken. The fields `looks_again`,
     /// `stage`, `gives_way` and `reported` use bytes that were padding in earlier versions of the
-    /// library. The layout of `Database` is therefore the same as in earlier versions, and this
-    /// version can read the queues of earlier versions.
+    /// library. `Database` has the same layout as in earlier versions, so this version can read the
+    /// queues of earlier versions.
     pub looks_again: bool,
     pub stage: Stage,
     /// Whether the launcher has asked the worker to end, because another database waits for its

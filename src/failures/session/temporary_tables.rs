@@ -26,7 +26,7 @@ pub fn note_temporary_table(name: &str, stays: bool) {
     NAMES.with_borrow_mut(|names| names.of_transaction.push((name.to_owned(), stays)));
 }
 
-/// Forgets the temporary tables of earlier transactions. Also notes that no temporary table of this
+/// Forgets the temporary tables of earlier transactions. Notes that no temporary table of this
 /// transaction is certain to survive the transaction. The function is called before DROP, ALTER …
 /// RENAME and other commands that may remove or rename a temporary table.
 pub fn doubt_temporary_tables() {

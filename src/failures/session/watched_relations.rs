@@ -1,6 +1,6 @@
 //! Keeps descriptions of the watched tables that this session has used. While an error is being
-//! raised, the session cannot read a catalog. The session therefore makes the description of a
-//! watched table before the first statement on the table runs.
+//! raised, the session cannot read a catalog. The session makes the description of a watched table
+//! before the first statement on the table runs.
 
 use super::name_filter::note_name;
 use crate::failures::queue::record::Table;

@@ -220,8 +220,8 @@ pub fn before_commit() {
 
 /// Confirms or drops the record of an error that was raised in this subtransaction. The function is
 /// called when the subtransaction has been rolled back. Confirms the record if the failed statement
-/// also ran in this subtransaction. Otherwise the statement has caught the error, and the record is
-/// dropped.
+/// also ran in this subtransaction. Drops the record if the failed statement ran in an outer
+/// subtransaction, because the statement has caught the error.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     recording::abort();
     let failed = STATE.with_borrow_mut(|state| {

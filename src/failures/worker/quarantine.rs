@@ -11,9 +11,9 @@ thread_local! {
     static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Quarantines the record that the previous worker was processing when it died, because the record
-/// may end this worker too. If the previous worker was writing several records in one transaction
-/// when it died, this worker writes each of these records in its own transaction. `written` is the
+/// Quarantines the record that the previous worker was processing when it died. The same record may
+/// end this worker too. If the previous worker died while it was writing several records in one
+/// transaction, this worker writes each of these records in its own transaction. `written` is the
 /// sequence number of the last record whose entry has been written.
 pub fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
