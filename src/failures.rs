@@ -1,6 +1,6 @@
-//! Records failed statements. A failed transaction cannot keep an entry, because rollback discards
-//! everything that it has written. So the session puts a record into a queue in shared memory, and
-//! the database's worker turns the record into an entry.
+//! Records failed statements. Rollback discards all entries that a failed transaction has written.
+//! So that a failed statement still gets an entry, the session puts a record of the statement into
+//! a queue in shared memory. The database's worker turns each record of the queue into an entry.
 //!
 //! Failed statements are recorded only if the library is preloaded.
 

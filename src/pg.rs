@@ -1,6 +1,6 @@
-//! Wraps PostgreSQL in safe functions and types, which are named after PostgreSQL's terms. Callers
-//! receive errors as values or by unwinding. Only the allocator and the signal handlers have static
-//! variables.
+//! Wraps PostgreSQL in safe functions and types, which are named after PostgreSQL's terms. The
+//! functions of this module return an error of PostgreSQL as a value, or raise the error by
+//! unwinding. In this module, only the allocator and the signal handlers have static variables.
 
 mod allocator;
 mod background_process;

@@ -1,9 +1,9 @@
-//! The queue: memory that all processes of the server share if the library is preloaded. It lists
-//! the databases that have the extension, and holds the records that wait for the workers of these
-//! databases.
+//! The queue is memory that all processes of the server share if the library is preloaded. The
+//! queue lists the databases that have the extension, and holds records. Each record waits for the
+//! worker of its database.
 //!
-//! The memory is one `region`. The postmaster maps the region (`startup`) before it starts any
-//! other process.
+//! The memory of the queue is one `region`. The postmaster maps this region before any other
+//! process of the server starts (see `startup`).
 
 mod databases;
 pub mod record;

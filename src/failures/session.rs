@@ -1,8 +1,9 @@
-//! Detects failed statements in the session. The hooks open a `statement_scope` for each statement
-//! on a watched table. When an error is raised, `error_callback` makes a record of the error, with
-//! the row that `rejected_row` finds. `xact_end` confirms the record when the error is reported, or
-//! when the statement's (sub)transaction is rolled back. If the error is caught within the
-//! statement, `xact_end` drops the record.
+//! Detects failed statements in the session. The hooks open a statement scope (`statement_scope`)
+//! for each statement that writes to a watched table. When an error is raised, `error_callback`
+//! makes a record of the error. `rejected_row` finds the rejected row for the record of the error.
+//! `xact_end` confirms the record when the error is reported, or when the statement's
+//! (sub)transaction is rolled back. If the error is caught within the statement, `xact_end` drops
+//! the record.
 
 mod activation;
 mod error_callback;

@@ -1,7 +1,8 @@
-//! Turns records into entries, in the worker. `drain` takes records from the queue, and
-//! `failed_entry` makes and writes their entries. If a statement failed before PostgreSQL knew its
-//! table (during parsing, or while a parameter was bound), `resolve` finds the table from the
-//! statement's text. `quarantine` keeps a record from ending one worker after another.
+//! Contains the code with which the worker turns records into entries. `drain` takes records from
+//! the queue, and `failed_entry` makes an entry for each record. If a statement failed before
+//! PostgreSQL knew its table (during parsing, or while a parameter was bound), `resolve` finds the
+//! table from the statement's text. `quarantine` keeps a record from ending one worker after
+//! another.
 
 mod drain;
 mod failed_entry;

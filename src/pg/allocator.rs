@@ -1,12 +1,12 @@
-//! The library's allocator. It uses the system's allocator and, if the system has no memory, a
-//! reserve.
+//! Defines the allocator of the library. The allocator takes memory from the system or, if the
+//! system has no memory, from a reserve.
 //!
 //! If an allocation fails, Rust aborts the process, and PostgreSQL then restarts all processes of
 //! the server. A buffer whose size depends on a user is allocated with `try_reserve`, which returns
-//! an error. All other allocations of this library are small. If the system refuses a small
-//! allocation, the memory comes from the reserve, which suffices until PostgreSQL has raised an
-//! out-of-memory error of its own. The reserve is a static array. Until its first use it takes
-//! address space, but no memory.
+//! an error if memory is exhausted. All other allocations of this library are small. If the system
+//! refuses a small allocation, the memory comes from the reserve. The reserve suffices until
+//! PostgreSQL raises an out-of-memory error of its own. The reserve is a static array. Before its
+//! first use, the reserve takes address space, but no memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -26,11 +26,12 @@ static ALLOCATOR: WithReserve<System> = WithReserve::new(System);
 
 /// An allocator with a reserve. The allocator hands out pieces of the reserve from the beginning to
 /// the end of the reserve. When all pieces have been freed, the allocator starts again at the
-/// beginning.
+/// beginning of the reserve.
 struct WithReserve<A> {
     allocator: A,
     memory: Memory,
-    /// The upper half is the end of the last piece. The lower half is the number of pieces in use.
+    /// The upper 32 bits are the end of the last piece of the reserve that is in use. The lower 32
+    /// bits are the number of pieces that are in use.
     state: AtomicU64,
 }
 
@@ -118,8 +119,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for WithReserve<A> {
             }
         }
         // SAFETY: the caller guarantees that `size` is valid for a layout of this alignment. The
-        // old and the new memory are each valid for their own size. Both are in use, so they do not
-        // overlap.
+        // old and the new memory are each valid for their own size. The old and the new memory are
+        // both in use, so they do not overlap.
         unsafe {
             let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !moved.is_null() {

@@ -1,5 +1,5 @@
-//! The common parts of the launcher and the workers: signals, waiting, transactions, and the timing
-//! of tasks.
+//! Contains the common parts of the launcher and the workers: signals, waiting, transactions, and
+//! the timing of tasks.
 
 use super::{ServerError, hold_extension};
 use pgrx::pg_sys;
@@ -11,7 +11,8 @@ use std::time::Duration;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // pgrx binds these functions too, but with a guard, which must not run in a signal handler.
+        // pgrx also binds these functions, but its bindings have a guard, which must not run in a
+        // signal handler.
         pub fn SetLatch(latch: *mut pgrx::pg_sys::Latch);
         pub fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
     }
@@ -25,14 +26,16 @@ pub fn must_stop() -> bool {
     STOP.load(Ordering::Acquire)
 }
 
-// The C function is pqsignal. Since PostgreSQL 18, pqsignal is a macro for pqsignal_be.
+// The C function that sets a signal handler is pqsignal. Since PostgreSQL 18, pqsignal is a macro
+// for pqsignal_be.
 #[cfg(not(feature = "pg18"))]
 pub use pg_sys::pqsignal as set_signal_handler;
 #[cfg(feature = "pg18")]
 pub use pg_sys::pqsignal_be as set_signal_handler;
 
 /// Sets up the signal handlers. SIGTERM cancels the transaction in progress, but does not end the
-/// process. The main loop decides when to stop, so that it can still write queued records.
+/// process. The main loop of the process decides when the process ends, so that a worker can still
+/// write queued records.
 pub fn handle_signals() {
     // SAFETY: the handlers have the signature that PostgreSQL requires, and are async-signal-safe.
     unsafe {
@@ -62,17 +65,18 @@ unsafe extern "C-unwind" fn stop(_signal: i32) {
 /// The time at which a task of a background process runs next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum NextTurn {
-    /// After the task's interval, because no work remains for now.
+    /// The task runs again after its interval, because no work remains.
     AtInterval,
-    /// At once, because work remains.
+    /// The task runs again at once, because work remains.
     AtOnce,
-    /// After this duration, counted from the beginning of the present run, because more work may
-    /// come soon.
+    /// The task runs again after this duration, because more work may come soon. The duration is
+    /// counted from the beginning of the present run.
     After(Duration),
 }
 
-/// Waits until the latch is set or `timeout` has passed. Then handles interrupts, and reloads the
-/// configuration if SIGHUP has asked for a reload. Returns whether the latch was set.
+/// Waits until the latch of this process is set or `timeout` has passed. After the wait, handles
+/// interrupts, and reloads the configuration if SIGHUP has asked for a reload. Returns whether the
+/// latch was set.
 pub fn wait(timeout: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the code waits on the latch of its own process, and then does what the main loop of
@@ -104,20 +108,21 @@ pub fn wait(timeout: Duration) -> bool {
 /// the transaction and returns the error.
 ///
 /// # Errors
-/// If `work` or the commit raises an error.
+/// Returns the error that `work` or the commit has raised.
 pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R, ServerError> {
     transaction(activity, || (), |()| work())
 }
 
-/// Runs `work` as [`in_transaction`] does, and prevents other sessions from dropping the extension
-/// meanwhile. Returns `None` if the extension does not exist.
+/// Runs `work` in the same way as [`in_transaction`]. While `work` runs, prevents other sessions
+/// from dropping the extension. Returns `None` if the extension does not exist.
 ///
-/// DROP EXTENSION locks the extension before its tables. If the worker did not lock the extension
-/// first, the worker and DROP EXTENSION could each hold a lock on one table and wait for the other
-/// table, which is a deadlock.
+/// DROP EXTENSION locks the extension before the extension's tables. If the worker did not lock the
+/// extension first, a deadlock between the worker and DROP EXTENSION would be possible. The worker
+/// and DROP EXTENSION would each hold a lock on one table, and wait for the lock that the other
+/// holds.
 ///
 /// # Errors
-/// If `work` or the commit raises an error.
+/// Returns the error that `work` or the commit has raised.
 pub fn in_extension_transaction<R>(
     activity: &CStr,
     work: impl FnOnce() -> R,
@@ -133,8 +138,8 @@ fn transaction<T, R>(
     work: impl FnOnce(T) -> R,
 ) -> Result<R, ServerError> {
     // SAFETY: the calls are in the order that PostgreSQL's own background workers use. After an
-    // error the abort releases all resources. No transaction is in progress when this function is
-    // called.
+    // error, the abort of the transaction releases all resources. No transaction is in progress
+    // when this function is called.
     unsafe {
         pg_sys::QueryCancelPending = 0;
         IN_TRANSACTION.store(true, Ordering::Release);

@@ -2,20 +2,21 @@
 
 use pgrx::pg_sys;
 
-/// Returns a column of the row that a system cache has for a key. `None` if there is no such row.
+/// Returns the value of a column in the row that a system cache has for a key. Returns `None` if
+/// the cache has no row for the key.
 ///
 /// # Safety
-/// The cache must have only one key, and `key` must be of its type. The column must be NOT NULL,
-/// and its type must be passed by value.
+/// The cache must have only one key column, and `key` must be of the type of this key column.
+/// `column` must be the number of a NOT NULL column, whose type is passed by value.
 pub unsafe fn catalog_column(
     cache: pg_sys::SysCacheIdentifier::Type,
     key: impl Into<pg_sys::Datum>,
     column: u32,
 ) -> Option<pg_sys::Datum> {
     let cache = cache as i32;
-    // SAFETY: the look-up runs within a transaction, and the key is of the cache's type (see #
-    // Safety). The tuple is released after the column is read, and the value does not point into
-    // the tuple.
+    // SAFETY: the look-up runs within a transaction, and `key` is of the type of the key column
+    // (see # Safety). The tuple is released after the column is read, and the value does not point
+    // into the tuple.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(cache, key.into());
         if tuple.is_null() {
@@ -28,8 +29,9 @@ pub unsafe fn catalog_column(
     }
 }
 
-/// Looks up the relation with this name, and locks it unless `lock` is NoLock. Returns InvalidOid
-/// if there is no such relation. Raises an error if the current role may not use the schema.
+/// Looks up the relation with this name, and locks the relation. If `lock` is NoLock, takes no
+/// lock. Returns InvalidOid if no relation has this name. Raises an error if the current role may
+/// not use the schema that `name` contains.
 ///
 /// # Safety
 /// `name` must be a RangeVar that the parser has made.

@@ -16,9 +16,9 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// Copies `caught`. Rethrows an error that must end the statement at once: a cancel, a timeout,
-    /// a shutdown, or a serialization failure, after which the client has to repeat the
-    /// transaction.
+    /// Copies the caught error. Rethrows an error that must end the statement at once: a cancel, a
+    /// timeout, a shutdown, or a serialization failure. After a serialization failure, the client
+    /// has to repeat the transaction.
     pub fn from_caught(caught: CaughtError) -> Self {
         let error = Self::of_caught(&caught);
         if error.must_not_be_held_up() {
@@ -27,7 +27,8 @@ impl ServerError {
         error
     }
 
-    /// Copies `caught`, and never rethrows it. The callers end the transaction after the error.
+    /// Copies the caught error, and never rethrows the error. Callers of this function end the
+    /// transaction after the error.
     pub fn of_caught(caught: &CaughtError) -> Self {
         Self::of(match caught {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
@@ -49,8 +50,8 @@ impl ServerError {
     }
 
     fn of(report: &ErrorReportWithLevel) -> Self {
-        // Users' code can raise errors with texts of any length, and the texts are copied into
-        // WARNINGs, records and entries.
+        // The copies of the texts are cut, because users' code can raise errors with texts of any
+        // length. The library copies the texts of errors into WARNINGs, records and entries.
         const LIMIT: usize = 64 * 1024;
         let text = |text: &str| capped(text.as_bytes(), LIMIT);
         ServerError {
@@ -77,13 +78,13 @@ pub fn sqlstate_text(code: PgSqlErrorCode) -> String {
     packed_sqlstate_text(code as i32)
 }
 
-/// Returns the five characters of a SQLSTATE for which pgrx may have no name.
+/// Returns the five characters of a packed SQLSTATE, even if pgrx has no name for the SQLSTATE.
 pub fn packed_sqlstate_text(code: i32) -> String {
     (0..5).map(|place| char::from(((code >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
 }
 
 /// Cuts a text so that its JSON takes at most `limit` bytes. In JSON, most control characters take
-/// six bytes. The end of a cut text is "…". Invalid UTF-8 becomes U+FFFD.
+/// six bytes. A text that was cut ends with "…". Invalid UTF-8 becomes U+FFFD.
 pub fn capped(text: &[u8], limit: usize) -> String {
     const ELLIPSIS: char = '…';
     let limit = limit.saturating_sub(ELLIPSIS.len_utf8());

@@ -9,9 +9,9 @@ const NAME: &CStr = c"lead_audit";
 /// Prevents other sessions from dropping lead_audit until the transaction ends. Returns whether the
 /// extension exists.
 pub fn hold_extension() -> bool {
-    // SAFETY: the look-ups are by name, and the end of the transaction releases the lock. Locking
-    // processes invalidation messages, so the second look-up notices if the extension was dropped
-    // while this session waited for the lock.
+    // SAFETY: the look-ups are by name, and the end of the transaction releases the lock.
+    // LockDatabaseObject() processes invalidation messages after it has taken the lock. The second
+    // look-up notices if the extension was dropped while this session waited for the lock.
     unsafe {
         let extension = pg_sys::get_extension_oid(NAME.as_ptr(), true);
         if extension == pg_sys::InvalidOid {
@@ -27,13 +27,13 @@ pub fn hold_extension() -> bool {
     }
 }
 
-/// Returns the version of the extension's SQL objects in this database. `None` if the database does
-/// not have the extension.
+/// Returns the version of the extension's SQL objects in this database. Returns `None` if the
+/// database does not have the extension.
 pub fn extension_version() -> Option<String> {
     let catalog = OpenRelation::open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock);
     // SAFETY: the catalog is open, and the index scan ends before the catalog is closed. The name
-    // in the scan key is a constant. The tuple is valid until the scan ends, and the value is
-    // copied before that. After an error the abort of the transaction ends the scan.
+    // in the scan key is a constant. The tuple is valid until the scan ends, and the code copies
+    // the value before the scan ends. After an error, the abort of the transaction ends the scan.
     unsafe {
         let mut key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(
@@ -65,7 +65,7 @@ pub fn extension_version() -> Option<String> {
     }
 }
 
-/// Returns the owner of the schema lead_audit. `None` if the schema does not exist.
+/// Returns the owner of the schema lead_audit. Returns `None` if the schema does not exist.
 pub fn extension_owner() -> Option<pg_sys::Oid> {
     let column = pg_sys::Anum_pg_namespace_nspowner;
     let cache = pg_sys::SysCacheIdentifier::NAMESPACENAME;

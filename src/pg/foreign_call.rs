@@ -1,9 +1,10 @@
-//! Calls functions that are not part of this library. Such a function may raise an error with texts
-//! of any length.
+//! Calls functions that are not part of this library. A function that is not part of this library
+//! can raise an error with texts of any length.
 //!
-//! pgrx copies the texts of a caught error into Rust's memory. If that allocation fails, Rust
-//! aborts the process, and PostgreSQL then restarts all processes of the server. So this module
-//! shortens the texts before pgrx catches the error.
+//! pgrx copies the texts of a caught error into Rust's memory. If the allocation for such a copy
+//! fails, Rust aborts the process, and PostgreSQL then restarts all processes of the server. This
+//! module shortens the texts of an error before pgrx catches the error, so that the copies are
+//! small.
 
 use cee_scape::{SigJmpBufFields, call_with_sigsetjmp};
 use pgrx::pg_sys;
@@ -14,7 +15,8 @@ mod raw {
     use pgrx::pg_sys;
 
     unsafe extern "C-unwind" {
-        // pgrx binds this function too, but with a guard.
+        // pgrx also binds this function, but its binding has a guard, which would catch the error
+        // and copy the error's texts.
         pub fn FunctionCall1Coll(
             function: *mut pg_sys::FmgrInfo,
             collation: pg_sys::Oid,
@@ -23,7 +25,7 @@ mod raw {
     }
 }
 
-/// The maximum length of each text of an error, in bytes. A text of this length fits into the
+/// The maximum length of each text of an error, in bytes. A text of LONGEST bytes fits into the
 /// allocator's reserve.
 const LONGEST: usize = 16 * 1024;
 
@@ -31,15 +33,15 @@ const LONGEST: usize = 16 * 1024;
 const ELLIPSIS: &[u8] = b"...";
 
 /// Calls a function with one argument. If the function raises an error, cuts each text of the error
-/// to 16 kB, and raises the error in the way that `pg_sys` functions do.
+/// to 16 kB. Raises the shortened error in the same way as the functions of `pg_sys`.
 ///
 /// # Safety
 /// The argument must be of the type that the function takes.
 pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum) -> pg_sys::Datum {
     let function = std::ptr::from_ref(function).cast_mut();
     let mut result = MaybeUninit::uninit();
-    // SAFETY: the code does what PG_TRY() and PG_CATCH() do. An error jumps over the frames of the
-    // called function and of the closure, which has nothing to drop.
+    // SAFETY: the code does what PG_TRY() and PG_CATCH() do. An error jumps over the stack frames
+    // of the called function and of the closure. The closure has nothing to drop.
     unsafe {
         let memory = pg_sys::CurrentMemoryContext;
         let (handler, callbacks) = (pg_sys::PG_exception_stack, pg_sys::error_context_stack);
@@ -55,7 +57,8 @@ pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum)
             return result.assume_init();
         }
         pg_sys::CurrentMemoryContext = memory;
-        // If PostgreSQL has no memory for the copy, it raises a short error here.
+        // If PostgreSQL has no memory for the copy of the error, CopyErrorData() raises an
+        // out-of-memory error with short texts.
         let error = pg_sys::CopyErrorData();
         pg_sys::FlushErrorState();
         shorten(&mut *error);

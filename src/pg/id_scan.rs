@@ -1,10 +1,11 @@
-//! Reads a table in the order of its ids, without SQL. So no planner decides how the rows are read,
-//! and no privilege, policy or rule applies.
+//! Reads a table in the order of its ids, without SQL. Without SQL, the planner does not choose how
+//! the rows are read, and no privilege, policy or rule applies.
 
 use super::{OpenRelation, ServerError, relation_name};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// A scan of a table by its primary key, which must be one bigint column, the first of the table.
+/// A scan of a table by the table's primary key. The primary key must consist of the first column
+/// of the table, and this column must be a bigint.
 pub struct IdScan {
     table: OpenRelation,
     index: pg_sys::Relation,
@@ -27,7 +28,8 @@ impl IdScan {
         unsafe {
             #[cfg(not(feature = "pg18"))]
             let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr());
-            // Since PostgreSQL 18, the second argument says whether the key may be deferrable.
+            // Since PostgreSQL 18, RelationGetPrimaryKeyIndex() has a second argument, which says
+            // whether the primary key may be deferrable.
             #[cfg(feature = "pg18")]
             let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr(), false);
             if index == pg_sys::InvalidOid {
@@ -43,8 +45,8 @@ impl IdScan {
                 return Err(no_key(&table));
             }
             let slot = pg_sys::table_slot_create(table.as_ptr(), std::ptr::null_mut());
-            // PostgreSQL 18 has a further argument, which counts index searches for EXPLAIN and may
-            // be null.
+            // Since PostgreSQL 18, index_beginscan() has a further argument, which points to a
+            // counter of index searches for EXPLAIN. The pointer to the counter may be null.
             #[cfg(not(feature = "pg18"))]
             let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, 2, 0);
             #[cfg(feature = "pg18")]
@@ -81,7 +83,8 @@ impl IdScan {
         }
     }
 
-    /// Moves to the next row and returns its id. `None` after the last row. Checks for interrupts.
+    /// Moves to the next row and returns its id. Returns `None` after the last row. Checks for
+    /// interrupts.
     pub fn next(&mut self) -> Option<i64> {
         pgrx::check_for_interrupts!();
         // SAFETY: the scan and the slot are open. The first column of a row is its id, which is
@@ -104,8 +107,9 @@ impl IdScan {
         self.table.tuple_desc()
     }
 
-    /// Returns the first `count` columns of the present row, and for each whether it is NULL. The
-    /// values are valid until the next call of [`next`](Self::next).
+    /// Returns the values of the first `count` columns of the present row. For each of the returned
+    /// columns, also returns whether the value is NULL. The values are valid until the next call of
+    /// [`next`](Self::next).
     pub fn columns(&self, count: usize) -> (&[pg_sys::Datum], &[bool]) {
         // SAFETY: the slot holds the present row. The code reads no more columns than the row type
         // and the slot have.
@@ -124,10 +128,11 @@ impl IdScan {
 
 impl Drop for IdScan {
     fn drop(&mut self) {
-        // During an error the abort of the (sub)transaction releases these resources.
+        // After an error, the abort of the (sub)transaction releases the scan, the slot and the
+        // index.
         if !std::thread::panicking() {
             // SAFETY: `open` opened the scan, the slot and the index, and only `drop` closes them.
-            // The transaction keeps the locks.
+            // The transaction keeps the locks on the table and on the index.
             unsafe {
                 pg_sys::index_endscan(self.scan);
                 pg_sys::ExecDropSingleTupleTableSlot(self.slot);
@@ -138,7 +143,7 @@ impl Drop for IdScan {
 }
 
 fn no_key(table: &OpenRelation) -> ServerError {
-    // SAFETY: the relation is open.
+    // SAFETY: `table` is an open relation.
     let name = unsafe { relation_name(table.as_ptr()) };
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

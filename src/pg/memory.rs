@@ -3,7 +3,8 @@
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Makes a child context of `parent`. PostgreSQL deletes the child at the latest with `parent`.
+/// Makes a memory context that is a child of `parent`. When PostgreSQL deletes `parent`, PostgreSQL
+/// also deletes the child.
 ///
 /// # Safety
 /// `parent` must be a live memory context.
@@ -40,12 +41,12 @@ pub unsafe fn in_context<R>(context: pg_sys::MemoryContext, work: impl FnOnce() 
     }
 }
 
-/// The memory for one row at a time: a child of the current memory context that is reset after each
-/// row.
+/// The memory context for the processing of one row at a time. PostgreSQL's memory in this context
+/// is freed after each row.
 pub struct RowMemory(pg_sys::MemoryContext);
 
 impl RowMemory {
-    /// Makes the memory context.
+    /// Makes the memory context as a child of the current memory context.
     pub fn new(name: &'static CStr) -> Self {
         // SAFETY: the current context is live.
         RowMemory(unsafe { new_context(pg_sys::CurrentMemoryContext, name) })
@@ -65,8 +66,8 @@ impl RowMemory {
 
 impl Drop for RowMemory {
     fn drop(&mut self) {
-        // After an error PostgreSQL deletes the context with its parent, at the end of the
-        // (sub)transaction.
+        // After an error, PostgreSQL deletes the memory context together with its parent context,
+        // at the end of the (sub)transaction.
         if !std::thread::panicking() {
             // SAFETY: `new` made the context, and only `drop` deletes it.
             unsafe { pg_sys::MemoryContextDelete(self.0) }

@@ -1,29 +1,30 @@
 //! Wrappers for relations (their names, columns, rows, triggers and partitions) and for sequences.
 //!
-//! Like every text of the server, a name is not necessarily UTF-8.
+//! The names that these wrappers return are not necessarily UTF-8, because the server's texts need
+//! not be UTF-8.
 
 use super::{RowMemory, Text};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// An open relation. Its lock is kept until the transaction ends.
+/// An open relation. The lock on the relation is kept until the transaction ends.
 pub struct OpenRelation(pg_sys::Relation);
 
 impl OpenRelation {
     /// Opens the relation and waits for the lock. Raises PostgreSQL's error if the relation does
     /// not exist.
     pub fn open(relation: pg_sys::Oid, lock: u32) -> Self {
-        // SAFETY: table_open takes any oid, and raises an error for an unknown oid. Otherwise it
-        // returns an open relation.
+        // SAFETY: table_open() takes any oid. For an unknown oid, table_open() raises an error. For
+        // a known oid, table_open() returns an open relation.
         OpenRelation(unsafe { pg_sys::table_open(relation, lock as pg_sys::LOCKMODE) })
     }
 
     /// Opens the relation and waits for the lock. Returns `None` if the relation does not exist.
     pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
-        // SAFETY: the function takes any oid, and returns null for an unknown oid.
+        // SAFETY: try_relation_open() takes any oid, and returns null for an unknown oid.
         let open = unsafe { pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE) };
-        // then_some() would make an OpenRelation even for null, and its `drop` would then close a
-        // null relation.
+        // then_some() would make an OpenRelation even for null, and the `drop` of this OpenRelation
+        // would close a null relation.
         (!open.is_null()).then(|| OpenRelation(open))
     }
 
@@ -41,8 +42,8 @@ impl OpenRelation {
 
 impl Drop for OpenRelation {
     fn drop(&mut self) {
-        // After an error the abort of the (sub)transaction closes the relation, which must be
-        // closed only once.
+        // After an error, the abort of the (sub)transaction closes the relation, and a relation
+        // must be closed only once.
         if !std::thread::panicking() {
             // SAFETY: `open` or `try_open` opened the relation, and only `drop` closes it. NoLock
             // means that the lock is kept.
@@ -79,8 +80,8 @@ pub unsafe fn attribute<'a>(
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
-    // SAFETY: an open relation has a copy of its row of pg_class. A name is a C string within 64
-    // bytes.
+    // SAFETY: an open relation has a copy of its row of pg_class. A name in a catalog is a C string
+    // within 64 bytes.
     unsafe {
         Text::from_server(CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()).to_bytes())
     }
@@ -91,7 +92,8 @@ pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
 /// # Safety
 /// `descriptor` must be a row type with more than `index` attributes, and must outlive the result.
 pub unsafe fn attribute_name<'a>(descriptor: pg_sys::TupleDesc, index: usize) -> &'a [u8] {
-    // SAFETY: the attribute exists (see # Safety). A name is a C string within 64 bytes.
+    // SAFETY: the attribute exists (see # Safety). A name in a catalog is a C string within 64
+    // bytes.
     unsafe { CStr::from_ptr(attribute(descriptor, index).attname.data.as_ptr()).to_bytes() }
 }
 
@@ -111,36 +113,39 @@ pub fn schema_name(schema: pg_sys::Oid) -> Text {
 mod raw {
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
-        // The function is declared in commands/sequence.h. pgrx has no binding for it.
+        // The function nextval_internal() is declared in commands/sequence.h. pgrx has no binding
+        // for this function.
         pub fn nextval_internal(relid: pg_sys::Oid, check_permissions: bool) -> i64;
-        // The function is declared in catalog/pg_inherits.h. pgrx has no binding for it.
+        // The function find_all_inheritors() is declared in catalog/pg_inherits.h. pgrx has no
+        // binding for this function.
         pub fn find_all_inheritors(
             parent: pg_sys::Oid,
             lock: pg_sys::LOCKMODE,
             parent_counts: *mut *mut pg_sys::List,
         ) -> *mut pg_sys::List;
-        // The function is declared in catalog/partition.h. pgrx has no binding for it.
+        // The function get_partition_ancestors() is declared in catalog/partition.h. pgrx has no
+        // binding for this function.
         pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
     }
 }
 
-/// Calls `each` with the relation and the tuple of every row of the table, in a new snapshot. For a
-/// partitioned table, the rows are those of its partitions, and the relation is the partition that
-/// stores the row. The rows of inheritance children are not included.
+/// Calls `each` for every row of the table that is visible in a new snapshot. The arguments of
+/// `each` are the relation that stores the row, and the row's tuple. For a partitioned table, the
+/// rows are those of its partitions. The rows of inheritance children are not included.
 ///
-/// PostgreSQL's memory that `each` allocates is freed after each row. The caller must hold a lock
-/// on the table.
+/// Memory that `each` allocates in the current memory context is freed after each row. The caller
+/// must hold a lock on the table.
 pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, pg_sys::HeapTuple)) {
     for leaf in leaves(table) {
         let relation = OpenRelation::open(leaf, pg_sys::AccessShareLock);
         let fork = pg_sys::ForkNumber::MAIN_FORKNUM;
-        // SAFETY: the relation is open, and `leaves` returns relations with storage.
+        // SAFETY: the relation is open, and `leaves` returns only relations that have storage.
         if unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), fork) } == 0 {
             continue;
         }
         // SAFETY: the table is open, and the scan ends before the table is closed. A tuple is valid
-        // until the next tuple is fetched. After an error the abort of the (sub)transaction ends
-        // the scan and releases the slot and the snapshot.
+        // until the next tuple is fetched. After an error, the abort of the (sub)transaction ends
+        // the scan, and releases the slot and the snapshot.
         unsafe {
             let mut memory = RowMemory::new(c"lead_audit row");
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
@@ -165,8 +170,9 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
     }
 }
 
-/// Returns the tables that store the rows of `table`: the table itself or, if it is partitioned,
-/// those of its partitions that are ordinary tables, not partitioned or foreign tables.
+/// Returns the tables that store the rows of `table`. For a partitioned table, these are all
+/// partitions that are ordinary tables, and neither partitioned nor foreign tables. For any other
+/// table, the result is only the table itself.
 pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     // SAFETY: the look-ups are by oid, and an unknown oid has no relkind. The guard turns an
     // error's longjmp into unwinding.
@@ -189,8 +195,9 @@ pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// Returns the partitioned tables above a partition, the nearest first. The list is empty for a
-/// table that is no partition.
+/// Returns the partitioned tables to which a partition belongs. The first element is the parent of
+/// the partition, and the last element is the root of the partition tree. For a table that is not a
+/// partition, the list is empty.
 pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     // SAFETY: the look-ups are by oid. The guard turns an error's longjmp into unwinding.
     unsafe {
@@ -202,7 +209,7 @@ pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// A watched relation, as its audit triggers describe it.
+/// The description of a watched relation that the relation's audit triggers contain.
 pub struct WatchTriggers {
     /// The relation's schema.
     pub schema: String,
@@ -210,12 +217,12 @@ pub struct WatchTriggers {
     pub name: String,
     /// The watch id of the watched table.
     pub watch_id: [u8; 16],
-    /// The name of the watched table's soft-delete column, or empty.
+    /// The name of the watched table's soft-delete column, or an empty string.
     pub soft_delete_column: String,
 }
 
-/// Reads the arguments of the relation's enabled audit triggers. `None` if the relation does not
-/// exist or is not watched.
+/// Reads the arguments of the relation's enabled audit triggers. Returns `None` if the relation
+/// does not exist or is not watched.
 pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
     // SAFETY: a transaction is in progress, and the relcache entry is held until RelationClose().
     unsafe {
@@ -275,8 +282,8 @@ unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
     }
 }
 
-/// Returns the sequence's next value. Checks no privilege, because the library takes the value, not
-/// the user.
+/// Returns the sequence's next value. Checks no privilege, because the user of the session needs no
+/// privilege on the library's sequences.
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: nextval_internal raises an error if the oid is not that of a sequence. The guard
     // turns the error's longjmp into unwinding, so that the error does not jump over Rust frames.

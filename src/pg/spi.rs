@@ -1,23 +1,25 @@
-//! Runs the library's own SQL with a given snapshot. pgrx's interface to SPI has no argument for a
-//! snapshot.
+//! Runs the library's own SQL with a given snapshot. The functions for SPI in pgrx have no argument
+//! for a snapshot.
 
 use super::{ServerError, borrowed_text};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi, pg_sys};
 use std::ffi::CString;
 
-/// A prepared statement. It is freed when the value is dropped, or when the SPI connection ends.
+/// A prepared statement. PostgreSQL frees the statement when the value is dropped, or when the SPI
+/// connection ends.
 pub struct SpiPlan {
     plan: pg_sys::SPIPlanPtr,
     arguments: usize,
 }
 
-/// Runs `work` within a connection to SPI. Only there can an [`SpiPlan`] be prepared and run.
+/// Runs `work` within a connection to SPI. An [`SpiPlan`] can be prepared and run only within such
+/// a connection.
 pub fn with_spi<R>(work: impl FnOnce() -> R) -> R {
     Spi::connect_mut(|_| work())
 }
 
 impl SpiPlan {
-    /// Prepares a statement. `types` are the types of its arguments.
+    /// Prepares a statement. `types` are the types of the statement's arguments.
     pub fn prepare(sql: &str, types: &[pg_sys::Oid]) -> Self {
         let Ok(text) = CString::new(sql) else { failed(sql) };
         let mut types = types.to_vec();
@@ -36,7 +38,7 @@ impl SpiPlan {
     }
 
     /// Runs a statement that may write, with this snapshot. The statement also sees the changes
-    /// that the same transaction has made before.
+    /// that its own transaction has made before.
     pub fn write(&self, snapshot: pg_sys::Snapshot, arguments: &[Option<pg_sys::Datum>]) -> Rows {
         self.run(snapshot, false, arguments)
     }
@@ -71,7 +73,7 @@ impl SpiPlan {
         if result < 0 {
             failed(&format!("SPI_execute_snapshot returned {result}"));
         }
-        // SAFETY: the call above set both variables.
+        // SAFETY: SPI_execute_snapshot() has set SPI_tuptable and SPI_processed.
         unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize } }
     }
 }
@@ -85,30 +87,30 @@ impl Drop for SpiPlan {
     }
 }
 
-/// The result of a statement. Dropping it frees the rows.
+/// The result of a statement. Dropping the result frees its rows.
 pub struct Rows {
     table: *mut pg_sys::SPITupleTable,
     count: usize,
 }
 
 impl Rows {
-    /// Returns the number of rows that the statement has returned. For a statement that writes
-    /// without RETURNING, returns the number of rows that it has changed.
+    /// Returns the number of rows that the statement has returned. For a writing statement without
+    /// RETURNING, returns the number of rows that the statement has changed.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Returns the value in a row and a column, both counted from 0. `None` if the row or the
-    /// column does not exist, if the value is NULL, or if it is a text that is not UTF-8. Raises an
-    /// error if the column's type does not fit `T`.
+    /// Returns the value in a row and a column, both counted from 0. Returns `None` if the row or
+    /// the column does not exist, if the value is NULL, or if the value is a text that is not
+    /// UTF-8. Raises an error if the column's type does not fit `T`.
     pub fn get<T: FromDatum + IntoDatum>(&self, row: usize, column: usize) -> Option<T> {
         if self.table.is_null() || row >= self.count {
             return None;
         }
         let number = i32::try_from(column).ok()?.checked_add(1)?;
         // SAFETY: the result has `count` rows of its row type. SPI_getbinval returns NULL for a
-        // column that does not exist. The value is converted only after its type was found to fit
-        // `T`.
+        // column that does not exist. The code converts the value only if the type of the column
+        // fits `T`.
         unsafe {
             let mut is_null = true;
             let (tuple, descriptor) = (*(*self.table).vals.add(row), (*self.table).tupdesc);
@@ -146,10 +148,10 @@ fn failed(what: &str) -> ! {
     .raise(None)
 }
 
-/// Runs `work`, and meanwhile makes the planner use TID scans instead of sequential scans. `work`
-/// runs statements that find their rows by ctid. PostgreSQL would prefer a sequential scan for a
-/// small table, and in a serializable transaction such a scan conflicts with every other writer of
-/// the table.
+/// Runs `work`. While `work` runs, the planner uses TID scans instead of sequential scans. `work`
+/// runs statements that find their rows by ctid. By itself, the planner would prefer a sequential
+/// scan for a small table. In a serializable transaction, a sequential scan conflicts with every
+/// other writer of the table.
 pub fn with_tid_scans<R>(work: impl FnOnce() -> R) -> R {
     struct Restore {
         seq_scan: bool,

@@ -1,9 +1,9 @@
-//! Holds text in PostgreSQL's form, which is a varlena. Rust owns the buffer and reuses it for the
-//! next row.
+//! Holds text in PostgreSQL's form, which is a varlena. Rust owns the buffer of a text, and reuses
+//! the buffer for the next row.
 //!
 //! A [`Text`] is always UTF-8 without NUL. Bytes from the server may be invalid UTF-8 or contain
-//! NUL. So the bytes are checked once, when a `Text` is made of them. Bytes that are not valid are
-//! percent-encoded (docs/FORMAT.md, section 3.1).
+//! NUL. The library checks the server's bytes once, when it makes a `Text` of these bytes. Bytes
+//! that are not UTF-8, or that contain NUL, are percent-encoded (docs/FORMAT.md, section 3.1).
 
 use super::ServerError;
 use ledger::Sink;
@@ -11,7 +11,7 @@ use ledger::canonical::{percent_encoded, write_bytes_value, write_string_bytes};
 use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 use std::ffi::CStr;
 
-/// The length of a varlena's header. The header contains the length of the whole varlena.
+/// The length of a varlena's header, in bytes. The header contains the length of the whole varlena.
 const HEADER: usize = 4;
 
 /// The maximum length of a text, in bytes. A string in jsonb has the same maximum
@@ -27,7 +27,7 @@ pub struct Text {
     is_encoded: bool,
 }
 
-/// The reason why a text could not be written. The text is then empty.
+/// The reason why a text could not be written. A text that could not be written is empty.
 #[derive(Debug, Clone)]
 pub enum NotWritten {
     /// The written bytes are not UTF-8, or contain NUL.
@@ -56,8 +56,8 @@ impl Text {
         Text::from("")
     }
 
-    /// Makes a text of the server's bytes. Percent-encodes them if they are not UTF-8 or contain
-    /// NUL.
+    /// Makes a text of the server's bytes. Percent-encodes the bytes if they are not UTF-8 or
+    /// contain NUL.
     pub fn from_server(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) if !bytes.contains(&0) => Text { buffer: finished(text), is_encoded: false },
@@ -71,7 +71,8 @@ impl Text {
         self.is_encoded
     }
 
-    /// Empties the text. Keeps the buffer, unless a huge row has enlarged it.
+    /// Empties the text. Keeps the buffer for the next text, but frees a buffer that has more than
+    /// KEEP bytes.
     pub fn clear(&mut self) {
         const KEEP: usize = 1 << 20;
         if self.buffer.capacity() > KEEP {
@@ -91,8 +92,8 @@ impl Text {
         &mut self,
         work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>,
     ) -> Result<R, NotWritten> {
-        // The writer owns the buffer meanwhile. If `work` unwinds, the text is empty and not
-        // invalid.
+        // While `work` runs, the writer owns the buffer. If `work` unwinds, the text stays empty,
+        // and an empty text is valid.
         let mut output = TextWriter::new(std::mem::take(&mut self.buffer));
         self.is_encoded = false;
         let result = work(&mut output).map_err(NotWritten::Failed)?;
@@ -108,7 +109,7 @@ impl Text {
     /// Returns the content as a string.
     pub fn as_str(&self) -> &str {
         // SAFETY: only this module fills the buffer. The content comes from a `&str`, or from
-        // TextWriter::finish(), which has checked that it is UTF-8.
+        // TextWriter::finish(), which has checked that the content is UTF-8.
         unsafe { std::str::from_utf8_unchecked(self.bytes()) }
     }
 
@@ -136,8 +137,9 @@ impl From<&str> for Text {
 
 /// Makes a complete varlena of a text.
 fn finished(text: &str) -> Vec<u8> {
-    // Cuts the text at the limit. Text::write() makes the texts that may really be so long, and
-    // returns an error instead of cutting.
+    // Cuts the text to LIMIT bytes. Only a text that Text::write() makes can really be longer than
+    // LIMIT. Text::write() does not call this function, and returns an error for a text that is too
+    // long.
     let text = &text[..text.floor_char_boundary(LIMIT)];
     let mut buffer = Vec::with_capacity(HEADER + text.len());
     buffer.extend_from_slice(&header(HEADER + text.len()));
@@ -145,8 +147,8 @@ fn finished(text: &str) -> Vec<u8> {
     buffer
 }
 
-/// Returns the header of a varlena with this total length, uncompressed and in line (SET_VARSIZE_4B
-/// in varatt.h).
+/// Returns the header of a varlena with this total length. The header is that of a varlena that is
+/// uncompressed and stored in line (SET_VARSIZE_4B in varatt.h).
 const fn header(length: usize) -> [u8; HEADER] {
     let length = length as u32;
     if cfg!(target_endian = "big") { length.to_ne_bytes() } else { (length << 2).to_ne_bytes() }
@@ -163,7 +165,7 @@ pub struct Hash32(Aligned<{ HEADER + 32 }>);
 
 impl Hash32 {
     /// Stores a hash and returns the datum. The datum points into `self`, and is valid until the
-    /// next assignment.
+    /// next call of this function.
     pub fn assign(&mut self, hash: &[u8; 32]) -> pg_sys::Datum {
         self.0.0[HEADER..].copy_from_slice(hash);
         pg_sys::Datum::from(self.0.0.as_ptr())
@@ -191,7 +193,7 @@ pub struct TextWriter {
 }
 
 impl TextWriter {
-    /// Makes a writer that reuses `buffer`, and discards the buffer's content.
+    /// Makes a writer that reuses `buffer`. Discards the buffer's content.
     fn new(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         let mut output = TextWriter { buffer, has_nul: false, overflow: None };
@@ -205,8 +207,8 @@ impl TextWriter {
         TextWriter::new(Vec::new())
     }
 
-    /// Appends bytes as a JSON string. Whether they are UTF-8 is checked later, when the whole text
-    /// is complete.
+    /// Appends bytes as a JSON string. The writer checks whether the bytes are UTF-8 only when the
+    /// whole text is complete.
     pub fn append_json_string(&mut self, bytes: &[u8]) {
         if write_string_bytes(self, bytes) {
             self.note_nul();
@@ -223,7 +225,7 @@ impl TextWriter {
         self.buffer.get(HEADER..).unwrap_or_default()
     }
 
-    /// Keeps only the first `length` bytes.
+    /// Keeps only the first `length` of the written bytes.
     pub fn truncate(&mut self, length: usize) {
         self.buffer.truncate(HEADER + length);
     }
@@ -288,7 +290,8 @@ impl TextWriter {
 
     #[cold]
     fn grow(&mut self, additional: usize) -> bool {
-        // Doubles the buffer. If that fails, reserves no more than necessary.
+        // `try_reserve` tries to double the buffer. If the buffer cannot be doubled,
+        // `try_reserve_exact` reserves no more bytes than necessary.
         let grown = !self.has_overflowed()
             && self.len().saturating_add(additional) <= LIMIT
             && (self.buffer.try_reserve(additional).is_ok()
@@ -330,16 +333,17 @@ impl Sink for TextWriter {
     }
 }
 
-/// Returns the content of a varlena. A varlena that is compressed or stored out of line is expanded
-/// into the current memory context. Otherwise the result points into the varlena.
+/// Returns the content of a varlena. Expands a varlena that is compressed or stored out of line
+/// into the current memory context. For any other varlena, the result points into the varlena
+/// itself.
 ///
 /// # Safety
 /// `datum` must be a varlena. The varlena and the current memory context must outlive the result.
 #[inline]
 pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: `datum` is a varlena (see # Safety). A varlena with a header of one byte can be read
-    // in place too.
+    // SAFETY: `datum` is a varlena (see # Safety). The code also reads a varlena with a header of
+    // one byte in place.
     unsafe {
         let in_place = if varlena::varatt_is_1b(value) {
             !varlena::varatt_is_1b_e(value)
@@ -356,7 +360,8 @@ pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
 /// The output function of a type, such as `pg_sys::numeric_out`.
 pub type OutputFunction = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
 
-/// Calls an output function, and returns its text, which is in the current memory context.
+/// Calls the output function of a type, and returns the text of the value. The text is in the
+/// current memory context.
 ///
 /// # Safety
 /// `output` must be the output function of the type of `datum`.
@@ -370,16 +375,17 @@ pub unsafe fn output_text<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &
     }
 }
 
-/// Returns the content of a varlena as a string. Returns an error if it is not UTF-8.
+/// Returns the content of a varlena as a string. Returns an error if the content is not UTF-8.
 ///
 /// # Safety
 /// `datum` must be a varlena. The varlena and the current memory context must outlive the result.
 pub unsafe fn borrowed_text<'a>(datum: pg_sys::Datum) -> Result<&'a str, std::str::Utf8Error> {
-    // SAFETY: the requirements of `detoasted` are those of this function (see # Safety).
+    // SAFETY: `datum` meets the requirements of `detoasted`, which are those of this function (see
+    // # Safety).
     std::str::from_utf8(unsafe { detoasted(datum) })
 }
 
-/// Reads a UUID, with or without hyphens. `None` if the text is no UUID.
+/// Reads a UUID, with or without hyphens. Returns `None` if the text is not a UUID.
 pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let (mut uuid, mut digits) = ([0_u8; 16], 0);
     for character in text.chars().filter(|&c| c != '-') {

@@ -1,5 +1,5 @@
 //! Wrappers for transactions: subtransactions that catch errors, new snapshots, and a lock for a
-//! task.
+//! task that only one session may do at a time.
 
 use super::{ServerError, current_database};
 use pgrx::pg_sys;
@@ -11,22 +11,22 @@ use std::panic::AssertUnwindSafe;
 pub enum TransactionEnd {
     /// The transaction was committed.
     Committed,
-    /// The transaction was prepared for a two-phase commit. Another session can commit it or roll
-    /// it back.
+    /// The transaction was prepared for a two-phase commit. Another session can commit the prepared
+    /// transaction, or roll it back.
     Prepared,
     /// The transaction was rolled back, by ROLLBACK or by an error.
     RolledBack,
 }
 
 /// Returns the id of the innermost subtransaction. The transaction itself counts as a
-/// subtransaction. The id of a child is higher than the id of its parent.
+/// subtransaction. The id of a subtransaction is higher than the id of its parent.
 pub fn current_subtransaction() -> pg_sys::SubTransactionId {
     // SAFETY: the call only reads a variable. The library runs only within transactions.
     unsafe { pg_sys::GetCurrentSubTransactionId() }
 }
 
-/// Returns the nesting depth of triggers, which is the result of pg_trigger_depth(). It is 0
-/// outside of triggers.
+/// Returns the nesting depth of triggers, which is the result of pg_trigger_depth(). The nesting
+/// depth is 0 outside of triggers.
 pub fn trigger_depth() -> i32 {
     // SAFETY: the function has no arguments and reads a variable of the session.
     unsafe { pgrx::direct_function_call(pg_sys::pg_trigger_depth, &[]).unwrap_or(0) }
@@ -35,13 +35,13 @@ pub fn trigger_depth() -> i32 {
 /// Runs `work` in a subtransaction. If `work` raises an error, rolls back the subtransaction and
 /// returns the error.
 ///
-/// A session can continue safely after an error only if a subtransaction is aborted, because the
-/// abort releases the locks, pins and memory of the failed code. Cancels, shutdowns and
-/// serialization failures are raised again after the rollback.
+/// A session can continue safely after an error only if it aborts a subtransaction around the
+/// failed code. The abort releases the locks, pins and memory of the failed code. Cancels,
+/// shutdowns and serialization failures are raised again after the rollback.
 pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     // SAFETY: the code does what PL/pgSQL does for a block with EXCEPTION. When the function
-    // returns, the memory context and the resource owner are those of the caller again, with or
-    // without an error.
+    // returns, even after an error, the memory context and the resource owner are again those of
+    // the caller.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
@@ -74,7 +74,8 @@ pub struct NewestSnapshot(pg_sys::Snapshot);
 impl NewestSnapshot {
     /// Takes the snapshot and makes it active.
     pub fn take() -> Self {
-        // SAFETY: the active snapshot is a copy that lives until it is popped. Only `drop` pops it.
+        // SAFETY: the active snapshot is a copy that lives until the copy is popped. Only `drop`
+        // pops the active snapshot.
         unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
             NewestSnapshot(pg_sys::GetActiveSnapshot())
@@ -88,18 +89,19 @@ impl NewestSnapshot {
 
     /// Returns the ids of the transactions that are in progress in the snapshot, in ascending
     /// order. The list includes prepared transactions, and the session's own transaction if it has
-    /// an id. `None` if the list would be too long.
+    /// an id. Returns `None` if the list would have too many ids.
     ///
     /// A snapshot contains the ids of running transactions below its xmax (`named`), and treats all
     /// ids from xmax on as running (`unnamed`). An id from xmax on can belong to a transaction or
-    /// to a subtransaction. These cannot be distinguished, so the list includes all such ids.
+    /// to a subtransaction. Ids of transactions and ids of subtransactions cannot be distinguished,
+    /// so the list includes all ids from xmax on.
     pub fn in_progress(&self) -> Option<Vec<u64>> {
         const UNNAMED: u64 = 1 << 20;
-        // SAFETY: `xip` has `xcnt` ids.
+        // SAFETY: the array `xip` of the snapshot has `xcnt` ids.
         unsafe {
             let next = pg_sys::ReadNextFullTransactionId().value;
-            // An id of the snapshot differs from the next id by less than 2³¹, so its epoch is
-            // known.
+            // An id of the snapshot differs from the next id by less than 2³¹, so `widen` can
+            // compute the epoch of the id.
             let widen = |xid: pg_sys::TransactionId| {
                 let (xid, epoch) = (xid.into_inner(), next >> 32);
                 let epoch = if xid > next as u32 { epoch.saturating_sub(1) } else { epoch };
@@ -125,7 +127,7 @@ impl NewestSnapshot {
 
 impl Drop for NewestSnapshot {
     fn drop(&mut self) {
-        // After an error the abort of the (sub)transaction pops the snapshot.
+        // After an error, the abort of the (sub)transaction pops the snapshot.
         if !std::thread::panicking() {
             // SAFETY: `take` pushed the snapshot, and all later snapshots have been popped.
             unsafe { pg_sys::PopActiveSnapshot() }
@@ -133,11 +135,11 @@ impl Drop for NewestSnapshot {
     }
 }
 
-/// Locks the relation *as an object*, exclusively, until the transaction ends. The lock stands for
-/// a task that only one session may do at a time. Readers, writers, VACUUM and pg_dump take
-/// relation locks, which do not conflict with object locks, and no SQL command takes this object
-/// lock. Returns whether this session now holds the lock. Without `wait`, returns false if another
-/// session holds the lock.
+/// Takes an exclusive lock on the relation *as an object*, until the transaction ends. The lock
+/// stands for a task that only one session may do at a time. Readers, writers, VACUUM and pg_dump
+/// take relation locks, which do not conflict with object locks. No SQL command takes this object
+/// lock. Returns whether this session holds the lock after the call. Without `wait`, returns false
+/// if another session holds the lock.
 pub fn lock_task(relation: pg_sys::Oid, wait: bool) -> bool {
     const DEFAULT_LOCKMETHOD: u8 = 1;
     // SAFETY: the tag has the form that LockDatabaseObject() uses. The end of the transaction

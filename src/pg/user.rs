@@ -14,8 +14,8 @@ pub fn current_database() -> pg_sys::Oid {
 
 /// Returns the role's name, or `None` if the role does not exist.
 pub fn role_name(role: pg_sys::Oid) -> Option<Text> {
-    // SAFETY: the second argument (`noerr`) makes the function return null for an unknown oid.
-    // Otherwise it returns a C string in the current memory context.
+    // SAFETY: the second argument (`noerr`) makes the function return null for an unknown oid. For
+    // a known oid, GetUserNameFromId() returns a C string in the current memory context.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
         (!name.is_null()).then(|| Text::from_server(CStr::from_ptr(name).to_bytes()))
@@ -27,7 +27,7 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
     // SAFETY: the catalog look-ups run within a transaction. The caller has found the database in
     // the catalog.
     unsafe {
-        // Since PostgreSQL 16, one function checks all kinds of objects.
+        // Since PostgreSQL 16, object_ownercheck() checks the owner of objects of all kinds.
         #[cfg(feature = "pg15")]
         return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
         #[cfg(not(feature = "pg15"))]
@@ -40,8 +40,8 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
 }
 
 /// Returns whether the current role may create databases. PostgreSQL's own function for this check
-/// was added in a minor version, so servers of earlier minor versions could not load a library that
-/// calls the function.
+/// was added in a minor version. A server of an earlier minor version could not load a library that
+/// calls PostgreSQL's function.
 pub fn may_create_databases() -> bool {
     let column = pg_sys::Anum_pg_authid_rolcreatedb;
     // SAFETY: the key is the oid of a role, and the column is a boolean.
@@ -67,7 +67,7 @@ pub fn is_template(database: pg_sys::Oid) -> bool {
 pub fn owns_relation(relation: pg_sys::Oid) -> bool {
     // SAFETY: the catalog look-ups run within a transaction.
     unsafe {
-        // Since PostgreSQL 16, one function checks all kinds of objects.
+        // Since PostgreSQL 16, object_ownercheck() checks the owner of objects of all kinds.
         #[cfg(feature = "pg15")]
         return pg_sys::pg_class_ownercheck(relation, pg_sys::GetUserId());
         #[cfg(not(feature = "pg15"))]
@@ -95,8 +95,9 @@ pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `work` with the rights of the relation's owner, in a security-restricted operation. `work`
-/// may run code that the owner wrote (the check of a domain, a cast), and such code then gains no
-/// rights. PostgreSQL's maintenance commands protect themselves in the same way.
+/// may run code that the owner wrote, for example a cast or the check of a domain. In a
+/// security-restricted operation, the owner's code gains no rights. PostgreSQL's maintenance
+/// commands protect themselves in the same way.
 ///
 /// # Safety
 /// `relation` must be an open relation.
@@ -105,8 +106,8 @@ pub unsafe fn as_owner_restricted<R>(relation: pg_sys::Relation, work: impl FnOn
     as_user_restricted(unsafe { (*(*relation).rd_rel).relowner }, work)
 }
 
-/// Runs `work` with the rights of `role`, in a security-restricted operation.
-/// [`as_owner_restricted`] gives the reason.
+/// Runs `work` with the rights of `role`, in a security-restricted operation. The comment of
+/// [`as_owner_restricted`] gives the reason for the restriction.
 pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: the functions only access variables of the session. If `work` raises an error, the

@@ -3,16 +3,18 @@
 use pgrx::pg_sys;
 use std::ffi::c_char;
 
-/// The arguments that PostgreSQL passed to the hook on ProcessUtility. The type has no destructor.
+/// The arguments that PostgreSQL passed to the hook on ProcessUtility. The type has no destructor,
+/// so an error can jump over a value of this type.
 #[derive(Clone, Copy)]
 pub struct UtilityCall {
-    /// The statement. Its field `utilityStmt` is the command.
+    /// The statement. The field `utilityStmt` of the statement is the command.
     pub statement: *mut pg_sys::PlannedStmt,
     /// The query string that contains the command.
     pub text: *const c_char,
     /// Whether the tree of the statement must not be modified.
     pub read_only_tree: bool,
-    /// The context of the command: for example, the client sent it, or a function runs it.
+    /// The context of the command, for example that the client sent the command, or that a function
+    /// runs the command.
     pub context: pg_sys::ProcessUtilityContext::Type,
     /// The values of $1, $2, …, or null.
     pub params: pg_sys::ParamListInfo,
@@ -25,7 +27,8 @@ pub struct UtilityCall {
 }
 
 unsafe extern "C-unwind" {
-    // pgrx binds this function too, but with a guard, which would remove the position of an error.
+    // pgrx also binds this function, but its binding has a guard, which would remove the position
+    // of an error.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,
@@ -39,10 +42,12 @@ unsafe extern "C-unwind" {
 }
 
 impl UtilityCall {
-    /// Calls the previous hook or, if there is none, PostgreSQL's own function.
+    /// Calls the previous hook on ProcessUtility or, if there is no previous hook, PostgreSQL's own
+    /// function.
     ///
     /// # Safety
-    /// PostgreSQL must have made the call, and the call must still be in progress.
+    /// PostgreSQL must have made this call of ProcessUtility, and the call must still be in
+    /// progress.
     pub unsafe fn run(self, previous: pg_sys::ProcessUtility_hook_type) {
         // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
         unsafe {

@@ -1,5 +1,5 @@
 //! Keeps the list of databases that have, or may have, the extension. Sessions, workers and the
-//! launcher use the list.
+//! launcher use this list of databases.
 
 use super::region::{
     Counts, Database, NONE, Presence, Problem, Progress, Region, Stage, WorkerExit, locked,
@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 use std::sync::atomic::Ordering;
 
 impl Region {
-    /// Returns the database's index in `databases`.
+    /// Returns the index of a database in the list `databases`.
     pub fn place_of(&self, oid: pg_sys::Oid) -> Option<usize> {
         let wanted = oid.to_u32();
         self.databases.iter().position(|database| database.oid == wanted && wanted != 0)
@@ -26,20 +26,22 @@ impl Region {
     }
 }
 
-/// Adds a database that has, or may have, the extension. Returns false if the list is full.
+/// Adds a database that has, or may have, the extension to the list of databases. Returns false if
+/// the list of databases is full.
 pub fn note(oid: pg_sys::Oid) -> bool {
     locked(|region| region.place_for(oid).is_some()).unwrap_or(false)
 }
 
-/// Notes that the database has the extension. From now on sessions record failed statements there.
+/// Notes that the database has the extension. After this call, sessions of the database record
+/// failed statements.
 pub fn found(oid: pg_sys::Oid) {
     locked(|region| {
         if let Some(place) = region.place_for(oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
-            // An earlier worker may have looked for the extension before CREATE EXTENSION, and
-            // ended. With `Stopped` instead of `NoExtension`, the launcher starts the next worker
-            // at once.
+            // A worker that looked for the extension before CREATE EXTENSION has ended with
+            // `NoExtension`. If `last_exit` is `Stopped`, and not `NoExtension`, the launcher
+            // starts the next worker at once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;
             }
@@ -49,8 +51,9 @@ pub fn found(oid: pg_sys::Oid) {
 }
 
 /// Notes that the worker did not find the extension in the database. `generation` is the region's
-/// generation before the worker looked. Returns false if the generation has changed since. The
-/// worker must then look again, because the extension may have been created meanwhile.
+/// generation from before the worker looked for the extension. Returns false if the region's
+/// generation is no longer `generation`. After the result false, the worker must look for the
+/// extension again, because another session may have created the extension meanwhile.
 pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     locked(|region| {
         if region.generation.load(Ordering::Acquire) != generation {
@@ -65,7 +68,8 @@ pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     .unwrap_or(true)
 }
 
-/// Notes that the extension may have been dropped, and wakes the worker, which then checks.
+/// Notes that the extension may have been dropped, and wakes the database's worker. After this
+/// call, the worker looks for the extension.
 pub fn doubted(oid: pg_sys::Oid) {
     let latch = locked(|region| {
         let place = region.place_of(oid)?;
@@ -73,11 +77,12 @@ pub fn doubted(oid: pg_sys::Oid) {
         region.generation.fetch_add(1, Ordering::AcqRel);
         Some(region.databases[place].latch)
     });
-    // SAFETY: the worker stored the address of its own latch.
+    // SAFETY: the worker stored the address of its own latch in the region.
     unsafe { set_latch(latch.flatten().unwrap_or(0)) };
 }
 
-/// Returns the database's index in the region, if the database is known to have the extension.
+/// Returns the index of a database in the region's list, if the database is known to have the
+/// extension.
 pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     locked(|region| {
         region.place_of(oid).filter(|&place| region.databases[place].presence == Presence::Present)
@@ -85,12 +90,13 @@ pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     .flatten()
 }
 
-/// Removes a database without records from the list, if the database has been dropped (`is_gone`)
-/// or its worker did not find the extension.
+/// Removes a database without records from the region's list. Removes the database only if it was
+/// dropped (`is_gone`), or if its last worker did not find the extension.
 pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
-            // The number of slots includes unconfirmed records, which are in no list.
+            // `slots_used` also counts the slots of unconfirmed records, which are not in the
+            // database's list of records.
             && region.databases[place].slots_used == 0
             && (is_gone || region.databases[place].last_exit == WorkerExit::NoExtension)
         {
@@ -100,13 +106,14 @@ pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     });
 }
 
-/// Runs `work` on the database, if the list contains the database.
+/// Runs `work` on the database, if the region's list contains the database.
 pub fn update<R>(oid: pg_sys::Oid, work: impl FnOnce(&mut Database) -> R) -> Option<R> {
     locked(|region| region.place_of(oid).map(|place| work(&mut region.databases[place]))).flatten()
 }
 
-/// Returns whether no record waits in the database. Only the database's worker calls this function.
-/// After `true` the worker sleeps, and the next record wakes it.
+/// Returns whether no record waits for the database's worker. Only the worker itself calls this
+/// function. After the result `true` the worker sleeps, until the next record of the database wakes
+/// the worker.
 pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     update(database, |place| {
         let is_empty = place.first == NONE;
@@ -116,20 +123,20 @@ pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     .unwrap_or(true)
 }
 
-/// Runs `work` on every database of the list.
+/// Runs `work` on every database of the region's list.
 pub fn each_database(mut work: impl FnMut(&mut Database)) {
     locked(|region| {
         region.databases.iter_mut().filter(|database| database.oid != 0).for_each(&mut work)
     });
 }
 
-/// Runs `look` on the database, if the list contains the database.
+/// Runs `look` on the database, if the region's list contains the database.
 pub fn find<R>(oid: pg_sys::Oid, look: impl FnOnce(&Database) -> R) -> Option<R> {
     update(oid, |database| look(database))
 }
 
-/// Notes that this process is the database's worker. Returns false if the list is full, or if the
-/// database has another worker.
+/// Notes that this process is the database's worker. Returns false if the region's list of
+/// databases is full, or if the database has another worker.
 pub fn adopt(oid: pg_sys::Oid) -> bool {
     // SAFETY: the code only reads variables of this process.
     let (pid, latch) = unsafe { (pg_sys::MyProcPid, pg_sys::MyLatch as usize) };
@@ -147,20 +154,21 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
     .unwrap_or(false)
 }
 
-/// Counts a record that gets no entry and that the queue has not counted. Either memory is
-/// exhausted, or the record goes only to the server's log.
+/// Counts as dropped a record that was never passed to the queue. The function is called if memory
+/// for the record is exhausted, or if the record goes only to the server's log.
 pub fn count_dropped(oid: pg_sys::Oid) {
     update(oid, |database| database.counts.dropped += 1);
 }
 
-/// Returns the progress of the database's worker. If the last worker died, returns its progress at
-/// that time.
+/// Returns the sequence numbers of the records that the database's worker is processing. If the
+/// worker died, returns the sequence numbers of the records that the worker was processing when it
+/// died.
 pub fn progress_of(oid: pg_sys::Oid) -> Option<&'static Progress> {
     locked(|region| {
         let place = region.place_of(oid)?;
         let progress = &raw const region.databases[place].progress;
-        // SAFETY: the region is mapped as long as the process lives, and the field consists of
-        // atomics. The place belongs to this database as long as the database has a worker.
+        // SAFETY: the region is mapped as long as the process lives, and `progress` consists of
+        // atomics. The index `place` belongs to this database as long as the database has a worker.
         Some(unsafe { &*progress })
     })
     .flatten()
@@ -176,24 +184,24 @@ pub fn counts(oid: pg_sys::Oid) -> Option<Counts> {
     find(oid, |database| database.counts)
 }
 
-/// Asks the database's worker to end, because another database waits for a background process.
+/// Asks the database's worker to end, because another database waits for its turn to have a worker.
 pub fn ask_to_give_way(oid: pg_sys::Oid) {
     let latch = update(oid, |database| {
         database.gives_way = true;
         database.latch
     });
-    // SAFETY: the worker stored the address of its own latch.
+    // SAFETY: the worker stored the address of its own latch in the region.
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
 
-/// Makes the database's worker fail if it is still connecting, for example because it waits for a
-/// lock on the database. Does nothing to a connected worker.
+/// Makes the database's worker fail if the worker is still connecting to the database, for example
+/// while the worker waits for a lock on the database. Does nothing to a connected worker.
 pub fn stop_connecting(oid: pg_sys::Oid) {
     update(oid, |database| {
         if database.worker != 0 && database.stage == Stage::Connecting {
-            // SAFETY: the code sends a signal, which cancels a wait. The worker clears `worker`
-            // under the region's lock, which this process holds, so the worker's process still
-            // exists.
+            // SAFETY: the code only sends a signal, which cancels a wait of the worker. The worker
+            // clears `worker` under the region's lock before the worker ends. This process holds
+            // the region's lock, so the worker's process still exists.
             unsafe { libc::kill(database.worker, libc::SIGINT) };
         }
     });
@@ -202,16 +210,16 @@ pub fn stop_connecting(oid: pg_sys::Oid) {
 /// The result of [`hold`].
 pub enum Hold {
     /// The session holds the database. Contains the process id of the worker that must still end,
-    /// or 0.
+    /// or 0 if the database has no worker.
     Held(i32),
-    /// Another session holds the database, or no worker has run since the last hold. A worker must
-    /// do its work between two holds.
+    /// Another session holds the database, or no worker has run in the database since the last
+    /// hold. Between two holds of a database, a worker must run in the database.
     NotYet,
 }
 
-/// Holds the database for this session: asks the worker to end, and keeps the launcher from
-/// starting another worker. A command needs a hold if no other process may be connected to the
-/// database while the command runs.
+/// Holds the database for this session: asks the database's worker to end, and keeps the launcher
+/// from starting another worker. The session needs the hold for a command during which no other
+/// process may be connected to the database, for example DROP DATABASE.
 pub fn hold(oid: pg_sys::Oid) -> Hold {
     // SAFETY: the code only reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
@@ -229,7 +237,7 @@ pub fn hold(oid: pg_sys::Oid) -> Hold {
         None => Hold::Held(0),
         Some(None) => Hold::NotYet,
         Some(Some((worker, latch))) => {
-            // SAFETY: the worker stored the address of its own latch.
+            // SAFETY: the worker stored the address of its own latch in the region.
             unsafe { set_latch(latch) };
             Hold::Held(worker)
         }
@@ -243,9 +251,9 @@ pub fn release(oid: pg_sys::Oid) {
     update(oid, |database| {
         if database.held_by == pid {
             database.held_by = 0;
-            // The worker ended because of the hold and did not fail. With `Stopped` the launcher
-            // starts the next worker as soon as it can, and the database cannot be held before
-            // that.
+            // The worker ended because of the hold, and did not fail. With `Stopped` in
+            // `last_exit`, the launcher starts the next worker as soon as possible. Until the next
+            // worker has started, no session can hold the database again.
             let has_left = [WorkerExit::Unknown, WorkerExit::GaveWay].contains(&database.last_exit);
             if database.worker == 0 && has_left {
                 database.last_exit = WorkerExit::Stopped;

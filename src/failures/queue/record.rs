@@ -1,6 +1,7 @@
-//! A record: the description of one failed statement, rolled-back transaction or unwritten entry.
-//! The session makes the record, and the worker turns it into an entry. A record is JSON, so that
-//! it can be written to the server's log if the queue is full.
+//! Defines the record, which describes one failed statement, one rolled-back transaction or one
+//! unwritten entry. A session makes the record, and the worker of the session's database turns the
+//! record into an entry. A record is JSON, so that the session can write the record to the server's
+//! log if the queue is full.
 
 use super::count_dropped;
 use super::server_log::{Fallible, LogLine};
@@ -22,8 +23,8 @@ pub struct Table {
     pub name: String,
 }
 
-/// The JSON form of a UUID: text, which is readable in the server's log and shorter than an array
-/// of sixteen numbers.
+/// Converts a UUID to a JSON string and back. A string is readable in the server's log, and is
+/// shorter than an array of sixteen numbers.
 mod uuid_text {
     use crate::pg::parse_uuid;
     use ledger::write_uuid;
@@ -63,36 +64,38 @@ pub struct Count {
 /// The bytes of the rejected row's tuple.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RawRow {
-    /// The relation that has the row's type.
+    /// The oid of the relation whose row type the tuple has.
     pub relation: u32,
-    /// The fingerprint of the row type.
+    /// The fingerprint of the tuple's row type.
     pub row_type: u64,
-    /// The tuple in hexadecimal. For an UPDATE, the old row version.
+    /// The tuple in hexadecimal digits. For an UPDATE, this field contains the old row version.
     pub row: String,
-    /// For an UPDATE, the new row version in hexadecimal.
+    /// The tuple of the new row version in hexadecimal digits, if the statement is an UPDATE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_row: Option<String>,
 }
 
-/// A statement that failed before PostgreSQL knew its table. The worker has to find the table.
+/// A statement that failed before PostgreSQL knew the statement's table. The worker finds the table
+/// from the text of the statement.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
-    /// The statement's text without literals, numbers and comments. The worker needs no more than
-    /// that to find the table.
+    /// The redacted text of the statement. The worker needs only the redacted text to find the
+    /// statement's table.
     #[serde(rename = "masked")]
     pub redacted: String,
-    /// The part of the original text that the entry contains, as `lead_audit.log_statement_length`
-    /// allows.
+    /// The part of the statement's original text that the entry will contain. The setting
+    /// `lead_audit.log_statement_length` limits the length of this part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// The byte offset of the error in the text, if known.
+    /// The byte offset of the error in the statement's text, if PostgreSQL has reported a position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
     pub search_path: String,
-    /// The session's schema for temporary tables, or 0.
+    /// The oid of the session's schema for temporary tables, or 0 if the session has no such
+    /// schema.
     pub temporary_schema: u32,
-    /// The session's temporary tables that occur in the text. They may be gone when the worker
-    /// reads the record.
+    /// The names of the session's temporary tables that occur in the statement's text. The
+    /// temporary tables may no longer exist when the worker reads the record.
     #[serde(default)]
     pub temporary_tables: Vec<String>,
 }
@@ -108,7 +111,7 @@ pub struct Record {
     pub unresolved: Option<Unresolved>,
     pub operation: String,
     pub txid: u64,
-    /// Microseconds since 2000-01-01 UTC.
+    /// The time of the event, in microseconds since 2000-01-01 UTC.
     pub occurred_at: i64,
     pub backend_pid: i32,
     pub session_user: u32,
@@ -139,14 +142,14 @@ pub struct Record {
     pub statement: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<String>,
-    /// The row key in the form that entries have, if the session knows the key.
+    /// The row key in the form in which entries store it, if the session knows the row key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<RawRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Count>,
-    /// The number of counts that `written` does not list.
+    /// The number of write counts of the transaction that `written` does not list.
     #[serde(skip_serializing_if = "is_zero")]
     pub written_omitted: usize,
 }
@@ -157,7 +160,7 @@ fn is_zero(count: &usize) -> bool {
 }
 
 impl Table {
-    /// Returns the table of a write count.
+    /// Returns the description of the table that a write count concerns.
     pub fn of(written: &WriteCount) -> Self {
         Table {
             relation: written.relation.to_u32(),
@@ -205,11 +208,12 @@ impl Record {
 }
 
 /// The maximum length of one text in a record, in bytes of JSON. PostgreSQL does not limit the
-/// texts of an error, but a record has to fit into the queue, into a line of the server's log, and
-/// into scarce memory.
+/// length of the texts of an error. A record must fit into the queue and into a line of the
+/// server's log. The session must be able to make a record even if memory is scarce.
 pub const TEXT_LIMIT: usize = 16 * 1024;
 
-/// Returns a C string, cut to `limit` bytes of JSON. `None` for null.
+/// Copies a C string, and cuts the copy so that its JSON takes at most `limit` bytes. Returns
+/// `None` if `text` is null.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -217,17 +221,17 @@ pub unsafe fn capped_c(text: *const c_char, limit: usize) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: `text` is a C string (see # Safety). The slice ends at most one byte after the limit.
-    // That byte shows whether the text is longer.
+    // SAFETY: `text` is a C string (see # Safety). The slice contains at most one byte beyond the
+    // limit. A byte beyond the limit shows that the text is longer than the limit.
     let bytes =
         unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, limit + 1)) };
     Some(capped(bytes, limit))
 }
 
-/// Returns the JSON bytes of the record, as the queue stores them. If memory does not suffice,
-/// removes the row from the record and tries again.
+/// Returns the JSON of the record, which is the form in which the queue stores records. If memory
+/// does not suffice for the JSON, removes the rejected row from the record and tries again.
 pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
-    const USUAL: usize = 1024; // Most records fit, so the buffer does not grow during the writing.
+    const USUAL: usize = 1024; // Most records are shorter, so their buffer does not grow.
     let write = |record: &Record| {
         let mut out = Fallible::default();
         out.0.try_reserve(USUAL).ok()?;
@@ -240,10 +244,10 @@ pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
     })
 }
 
-/// Stores an unconfirmed record in the queue, and returns its first slot. `None` if the queue does
-/// not accept the record. The worker gets the record after [`confirm`], or after a crash of the
-/// server. The session stores the record before the transaction is rolled back, because the client
-/// can receive the error even before the rollback.
+/// Stores an unconfirmed record in the queue, and returns the record's first slot. Returns `None`
+/// if the queue does not accept the record. The worker gets the record after [`confirm`] was
+/// called, or after the server has crashed. The session stores the record before the session rolls
+/// back the transaction, because the client can receive the error even before the rollback.
 pub fn reserve(record: &[u8]) -> Option<u32> {
     slots::reserve(current_database(), record)
 }
@@ -259,7 +263,7 @@ pub fn cancel(reserved: u32) {
 }
 
 /// Stores a confirmed record for this database's worker. If the queue does not accept the record,
-/// returns the line for the server's log.
+/// returns a line for the server's log that contains the record.
 pub fn push(record: &[u8]) -> Option<LogLine> {
     match slots::push(current_database(), record) {
         Queued::Yes => None,
@@ -269,7 +273,7 @@ pub fn push(record: &[u8]) -> Option<LogLine> {
 }
 
 /// Stores a confirmed record for this database's worker. If the queue does not accept the record,
-/// writes it to the server's log.
+/// writes the record to the server's log.
 pub fn send(record: &mut Record) {
     match to_bytes(record) {
         Some(bytes) => push(&bytes).iter().for_each(LogLine::write),

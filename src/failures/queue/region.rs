@@ -1,23 +1,25 @@
-//! The region, which is the memory that all processes of the server share: its layout and its lock.
-//! `startup` maps the region.
+//! Defines the layout and the lock of the region. The region is the memory of the queue, which all
+//! processes of the server share. The module `startup` maps the region.
 //!
-//! One lock protects the whole region. A process holds the lock no longer than it takes to copy
-//! some records. Fields that are read without the lock are atomic.
+//! One lock protects the whole region. A process holds the region's lock only as long as the
+//! process needs to copy some records. Fields of the region that processes read without the lock
+//! are atomic.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The largest number of databases that have workers.
+/// The maximum number of databases in the region's list. Only a database of this list can have a
+/// worker.
 pub const MAX_DATABASES: usize = 256;
 
 /// Whether a database has the extension.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Presence {
-    /// No worker has looked yet, or the extension may have been dropped.
+    /// No worker has looked for the extension yet, or the extension may have been dropped.
     Unknown = 0,
-    /// A process found the extension.
+    /// A process found the extension in the database.
     Present = 1,
 }
 
@@ -30,7 +32,7 @@ pub enum Problem {
     /// All background processes that max_worker_processes allows are in use. The database waits for
     /// its turn.
     NoProcess = 1,
-    /// The worker ended with an error. The launcher restarts it a little later.
+    /// The last worker ended with an error. The launcher starts a new worker a little later.
     Failed = 2,
 }
 
@@ -60,60 +62,64 @@ pub enum Stage {
     HasWorked = 2,
 }
 
-/// One database of the list. In a free place, `oid` is 0.
+/// One element of the region's list of databases. In a free element, `oid` is 0.
 #[repr(C)]
 pub struct Database {
     pub oid: u32,
     pub presence: Presence,
     pub problem: Problem,
     pub last_exit: WorkerExit,
-    /// The worker's process id, or 0.
+    /// The process id of the database's worker, or 0 if the database has no worker.
     pub worker: i32,
-    /// Whether the worker will soon look for records without being woken. This field and the next
-    /// three use bytes that were padding in earlier versions, so this version can read their
-    /// queues.
+    /// Whether the worker will soon look for records without being woken. The fields `looks_again`,
+    /// `stage`, `gives_way` and `reported` use bytes that were padding in earlier versions of the
+    /// library. `Database` has the same layout as in earlier versions, so this version can read the
+    /// queues of earlier versions.
     pub looks_again: bool,
     pub stage: Stage,
     /// Whether the launcher has asked the worker to end, because another database waits for its
     /// turn.
     pub gives_way: bool,
-    /// One bit for each task: whether the server's log already contained the task's error when the
-    /// worker gave way.
+    /// One bit for each task of the worker. A set bit means that the last worker had already logged
+    /// an error of this task when it gave way.
     pub reported: u8,
     pub latch: usize,
-    /// The process id of the session that holds the database, or 0. Such a session runs a command
-    /// during which the database must have no worker, for example DROP DATABASE.
+    /// The process id of the session that holds the database, or 0 if no session holds the
+    /// database. A session that holds a database runs a command during which the database must have
+    /// no worker, for example DROP DATABASE.
     pub held_by: i32,
-    /// The first slot of the database's oldest record.
+    /// The index of the first slot of the database's oldest record.
     pub first: u32,
     pub last: u32,
     pub slots_used: u32,
     pub counts: Counts,
-    /// The records that the worker is processing.
+    /// The sequence numbers of the records that the worker is processing.
     pub progress: Progress,
-    /// A Bloom filter of the names of watched tables, in lower case.
+    /// The name filter, which is a Bloom filter of the names of watched tables in lower case.
     pub names: [AtomicU64; NAME_WORDS],
 }
 
-/// The records that a worker is processing. The values stay when the worker dies, so that the next
-/// worker knows which record may have ended this worker.
+/// The sequence numbers of the records that a worker is processing. When the worker dies, these
+/// numbers stay in the region. From the numbers, the next worker learns which record may have ended
+/// the previous worker.
 #[repr(C)]
 pub struct Progress {
-    /// The number of the record that the worker is turning into an entry, or 0.
+    /// The sequence number of the record that the worker is turning into an entry, or 0.
     processing: AtomicU64,
-    /// The number of the last record of the transaction that the worker is writing, or 0.
+    /// The sequence number of the last record whose entry the worker writes in the present
+    /// transaction, or 0.
     writing: AtomicU64,
 }
 
 impl Progress {
-    /// Sets both numbers. Takes no lock, so a signal handler can call the function.
+    /// Sets `processing` and `writing`. Takes no lock, so a signal handler can call the function.
     pub fn set(&self, processing: u64, writing: u64) {
         self.writing.store(writing, Ordering::Release);
         self.processing.store(processing, Ordering::Release);
     }
 
-    /// Returns the numbers of the record being processed and of the last record of the transaction
-    /// being written. 0 means none.
+    /// Returns the sequence numbers `processing` and `writing`. The value 0 means that there is no
+    /// such record.
     pub fn get(&self) -> (u64, u64) {
         (self.processing.load(Ordering::Acquire), self.writing.load(Ordering::Acquire))
     }
@@ -122,7 +128,7 @@ impl Progress {
 /// The size of the name filter, in words of 64 bits.
 pub const NAME_WORDS: usize = 32;
 
-/// Counts of a database's records since the server was started.
+/// Counts of the records of one database since the server was started.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
 pub struct Counts {
@@ -130,9 +136,9 @@ pub struct Counts {
     pub queued: u64,
     /// Records that were written as entries.
     pub written: u64,
-    /// Records that got no entry. Nearly all of them are in the server's log.
+    /// Records that got no entry. Nearly all records that got no entry are in the server's log.
     pub dropped: u64,
-    /// Those of the dropped records that ended a worker.
+    /// Dropped records that were quarantined because they ended a worker.
     pub quarantined: u64,
 }
 
@@ -147,13 +153,13 @@ impl Database {
         self.first != NONE
     }
 
-    /// Returns the size of the slots that the database's records occupy, in bytes.
+    /// Returns the total size in bytes of the slots that the database's records occupy.
     pub fn waiting_bytes(&self) -> u64 {
         u64::from(self.slots_used) * SLOT_BYTES as u64
     }
 
-    /// Clears the fields that describe processes. The function is called when these processes no
-    /// longer exist.
+    /// Clears the fields that describe processes. The function is called when the database's worker
+    /// no longer exists, and no session holds the database.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
         (self.looks_again, self.gives_way, self.reported) = (false, false, 0);
@@ -172,13 +178,13 @@ impl Database {
     }
 }
 
-/// The number of bytes of a record that a slot holds.
+/// The maximum number of bytes of a record that one slot holds.
 pub const DATA: usize = 1024 - 32;
 
 /// The size of a slot, in bytes.
 pub const SLOT_BYTES: usize = size_of::<Slot>();
 
-/// The index that means no slot.
+/// The value that an index of a slot has if there is no slot.
 pub const NONE: u32 = u32::MAX;
 
 /// One slot of the region. A record occupies one or more slots.
@@ -189,34 +195,36 @@ pub struct Slot {
     pub sequence: u64,
     /// The length of the whole record, in bytes.
     pub length: u32,
-    /// The next slot of the same record, or of the free list.
+    /// The index of the next slot of the same record. In a free slot, this field is the index of
+    /// the next free slot.
     pub more: u32,
-    /// The first slot of the database's next record.
+    /// The index of the first slot of the database's next record.
     pub next: u32,
-    /// The record's first slot.
+    /// The index of the first slot of the record that occupies this slot.
     pub first: u32,
     pub data: [u8; DATA],
 }
 
-/// The head of the region. The slots follow the head in memory.
+/// The head of the region. In memory, the slots of the region follow this head.
 #[repr(C)]
 pub struct Region {
-    /// The number that identifies the layout: MAGIC in `startup`.
+    /// The number that identifies the layout of the region, which is MAGIC in `startup`.
     pub magic: u64,
     /// The system identifier of the cluster that the region belongs to.
     pub system: u64,
     pub slots: u32,
-    /// The first slot of the free list.
+    /// The index of the first slot in the list of free slots.
     pub free: u32,
     pub slots_used: u32,
-    /// 1 while the queue accepts records, which is only while the launcher runs. Otherwise 0.
+    /// 1 if the queue accepts records, and otherwise 0. The queue accepts records only while the
+    /// launcher runs.
     pub open: u32,
-    /// The number of this queue, which differs from that of earlier queues of the same cluster. It
-    /// is the time at which the queue was made.
+    /// The time at which the queue was made. This time distinguishes the queue from earlier queues
+    /// of the same cluster.
     pub queue: i64,
     pub next_sequence: u64,
-    /// A number that is incremented when the set of databases with the extension may have changed.
-    /// Sessions then check again whether their database has the extension.
+    /// A counter that is incremented when the set of databases with the extension may have changed.
+    /// After an increment, sessions check again whether their database has the extension.
     pub generation: AtomicU32,
     pub rescan: AtomicU32,
     pub launcher_latch: usize,
@@ -226,7 +234,7 @@ pub struct Region {
 thread_local! {
     static REGION: Cell<*mut Region> = const { Cell::new(std::ptr::null_mut()) };
     static LOCK: Cell<*mut pg_sys::LWLock> = const { Cell::new(std::ptr::null_mut()) };
-    /// Whether this process holds the lock.
+    /// Whether this process holds the region's lock.
     static HELD: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -235,7 +243,7 @@ pub fn set_region(region: *mut Region) {
     REGION.set(region);
 }
 
-/// The region's address, or null.
+/// Returns the address of the region, or null if no region is mapped.
 pub fn address() -> *mut Region {
     REGION.get()
 }
@@ -250,19 +258,21 @@ pub fn is_there() -> bool {
     !REGION.get().is_null() && !LOCK.get().is_null()
 }
 
-/// A guard that holds the region's lock. Dropping the guard releases the lock, also during a panic.
+/// A guard that holds the region's lock. Dropping the guard releases the region's lock, also during
+/// a panic.
 struct Locked;
 
 impl Locked {
-    /// Acquires the lock, and waits if another process holds it. `None` if there is no region, or
-    /// if this process already holds the lock and would wait for itself.
+    /// Acquires the region's lock, and waits while another process holds the lock. Returns `None`
+    /// if no region is mapped. Also returns `None` if this process already holds the lock, because
+    /// the process would wait for itself.
     fn acquire() -> Option<Self> {
         if !is_there() || HELD.replace(true) {
             return None;
         }
         let held = Locked;
-        // SAFETY: the lock is in PostgreSQL's shared memory. This process does not hold it, so
-        // acquiring it raises no error.
+        // SAFETY: the lock is in PostgreSQL's shared memory. This process does not hold the lock,
+        // so acquiring the lock raises no error.
         unsafe { pg_sys::LWLockAcquire(LOCK.get(), pg_sys::LWLockMode::LW_EXCLUSIVE) };
         Some(held)
     }
@@ -271,8 +281,8 @@ impl Locked {
 impl Drop for Locked {
     fn drop(&mut self) {
         HELD.set(false);
-        // SAFETY: this process has held the lock since `acquire`, unless an error has released all
-        // of its locks.
+        // SAFETY: `acquire` acquired the lock for this process. An error releases all LWLocks of a
+        // process, so the code checks that the process still holds the lock.
         unsafe {
             if pg_sys::LWLockHeldByMe(LOCK.get()) {
                 pg_sys::LWLockRelease(LOCK.get());
@@ -281,23 +291,25 @@ impl Drop for Locked {
     }
 }
 
-/// Runs `work` with exclusive access to the region. `None` if there is no region, or if the call is
-/// made within another call's `work`. `work` must be quick.
+/// Runs `work` with exclusive access to the region. Returns `None` if no region is mapped, or if
+/// the `work` of another call calls this function. `work` must be quick, because other processes
+/// may wait for the region's lock.
 pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
     let _held = Locked::acquire()?;
-    // SAFETY: the region lives as long as the process. While this process holds the lock, other
-    // processes access only atomic fields, and this process cannot acquire the lock a second time.
+    // SAFETY: the region lives as long as the process. While this process holds the region's lock,
+    // other processes access only atomic fields of the region. This process cannot acquire the
+    // region's lock a second time.
     Some(work(unsafe { &mut *REGION.get() }))
 }
 
-/// Returns the region's generation: the number that changes when the set of databases with the
-/// extension may have changed. Takes no lock.
+/// Returns the region's generation, which changes when the set of databases with the extension may
+/// have changed. Takes no lock.
 pub fn generation() -> u32 {
     let region = REGION.get();
     if region.is_null() {
         return 0;
     }
-    // SAFETY: the region lives as long as the process, and the field is atomic.
+    // SAFETY: the region lives as long as the process, and the field `generation` is atomic.
     unsafe { (*region).generation.load(Ordering::Acquire) }
 }
 
@@ -313,8 +325,8 @@ pub unsafe fn set_latch(latch: usize) {
     }
 }
 
-/// Wakes the launcher. With `rescan` the launcher also looks for databases that were created or
-/// dropped.
+/// Wakes the launcher. If `rescan` is true, the launcher also looks for databases that were created
+/// or dropped.
 pub fn wake_launcher(rescan: bool) {
     let latch = locked(|region| {
         if rescan {
@@ -322,23 +334,24 @@ pub fn wake_launcher(rescan: bool) {
         }
         region.launcher_latch
     });
-    // SAFETY: the launcher stored the address of its own latch.
+    // SAFETY: the launcher stored the address of its own latch in the region.
     unsafe { set_latch(latch.unwrap_or(0)) }
 }
 
-/// Returns whether a process has asked the launcher to look for databases since the last call.
+/// Returns whether, since the last call, a process has asked the launcher to look for databases
+/// that were created or dropped.
 pub fn rescan_asked() -> bool {
     locked(|region| region.rescan.swap(0, Ordering::AcqRel) != 0).unwrap_or(false)
 }
 
-/// Stores the latch of this process, which is the launcher.
+/// Stores the latch of this process in the region. The process is the launcher.
 pub fn launcher_starts() {
     // SAFETY: the code only reads a variable of this process.
     let latch = unsafe { pg_sys::MyLatch } as usize;
     locked(|region| region.launcher_latch = latch);
 }
 
-/// Removes the launcher's latch when it ends.
+/// Removes the launcher's latch from the region. The function is called when the launcher ends.
 pub fn launcher_stops() {
     locked(|region| region.launcher_latch = 0);
 }

@@ -9,29 +9,30 @@ use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 
 thread_local! {
-    /// Whether this process is making a record or writing one to the server's log. Errors and
-    /// messages of that work are not failures of the statement. After an error in that work the
-    /// flag stays set until the next statement or the end of the transaction.
+    /// Whether this process is making a record, or is writing a record to the server's log. An
+    /// error that is raised while the flag is set is not an error of the statement, and gets no
+    /// record. After an error in the making or writing of a record, the flag stays set until the
+    /// next statement begins or the transaction ends.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Notes that this process begins to make a record, or to write a record to the server's log.
-/// Returns false if the process was already doing that work.
+/// Returns false if this process was already making or writing a record.
 pub fn begin_recording() -> bool {
     !IS_RECORDING.replace(true)
 }
 
-/// Notes that the record has been made or written.
+/// Notes that this process has made the record, or has written the record to the server's log.
 pub fn end_recording() {
     IS_RECORDING.set(false);
 }
 
-/// Returns whether this process is making or writing a record.
+/// Returns whether this process is making a record or writing a record to the server's log.
 pub fn is_recording() -> bool {
     IS_RECORDING.get()
 }
 
-/// A buffer that returns an error if it cannot grow.
+/// A buffer whose writes return an error if memory is exhausted.
 #[derive(Default)]
 pub struct Fallible(pub Vec<u8>);
 
@@ -47,19 +48,19 @@ impl io::Write for Fallible {
     }
 }
 
-/// A line for the server's log that contains a record. The record is in the message itself, because
-/// PostgreSQL omits DETAIL with `log_error_verbosity = terse`.
+/// A line for the server's log that contains a record. The record is part of the primary message,
+/// because PostgreSQL omits DETAIL if `log_error_verbosity` is `terse`.
 pub struct LogLine(Vec<u8>);
 
 impl LogLine {
-    /// Makes the line for a record. `why` is the reason why the record has no entry. `None` if
-    /// memory is exhausted.
+    /// Makes the line for a record. `why` is the reason why the record has no entry. Returns `None`
+    /// if memory is exhausted.
     pub fn new(record: &[u8], why: &str) -> Option<Self> {
         let mut line = Fallible::default();
         write!(line, "lead_audit: an operation that failed has no audit entry: {why}: ").ok()?;
         line.write_all(record).ok()?;
-        // JSON contains no zero byte, but another process may have damaged the record in shared
-        // memory.
+        // A zero byte would end the C string. JSON contains no zero byte, but another process may
+        // have damaged the record in shared memory.
         line.0.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'?');
         line.write_all(&[0]).ok()?;
         Some(LogLine(line.0))
@@ -70,11 +71,11 @@ impl LogLine {
         self.0.as_ptr().cast()
     }
 
-    /// Writes the line. Ignores an error that the writing raises.
+    /// Writes the line to the server's log. Ignores an error that the writing raises.
     pub fn write(&self) {
         let is_outermost = begin_recording();
-        // SAFETY: the line is a C string. The guard turns an error's longjmp into a panic, and the
-        // builder catches the panic.
+        // SAFETY: the line is a C string. The guard turns an error's longjmp into a panic, and
+        // PgTryBuilder catches the panic.
         pgrx::PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| write_to_server_log(self.as_ptr()));
         }))
@@ -90,7 +91,8 @@ impl LogLine {
 mod raw {
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
-        // These functions are declared in utils/elog.h. pgrx has no bindings for them.
+        // The functions that ereport() calls are declared in utils/elog.h. There are no bindings
+        // for these functions in pgrx.
         pub fn errstart(level: c_int, domain: *const c_char) -> bool;
         pub fn errmsg_internal(format: *const c_char, ...) -> c_int;
         pub fn errhidestmt(hide: bool) -> c_int;
@@ -98,15 +100,16 @@ mod raw {
     }
 }
 
-/// Writes a message to the server's log only. May raise an out-of-memory error.
+/// Writes a message to the server's log, and does not send the message to the client. Can raise an
+/// out-of-memory error.
 ///
 /// # Safety
-/// `message` must be a C string. The frames between this function and the code that catches its
-/// error must have nothing to drop.
+/// `message` must be a C string. An error jumps over the stack frames up to the code that catches
+/// the error, so these frames must have nothing to drop.
 pub unsafe fn write_to_server_log(message: *const c_char) {
-    // SAFETY: the calls are those of the macro ereport(). The list of error callbacks is empty
-    // meanwhile, so that no callback adds to this message. If a call raises an error, the code that
-    // catches the error restores the list.
+    // SAFETY: the calls are those of the macro ereport(). During these calls the list of error
+    // callbacks is empty, so that no callback adds CONTEXT to the message. If a call raises an
+    // error, the code that catches the error restores the list of error callbacks.
     unsafe {
         let callbacks = pg_sys::error_context_stack;
         pg_sys::error_context_stack = std::ptr::null_mut();
@@ -127,7 +130,8 @@ pub fn log_rest(database: pg_sys::Oid) {
         if records.is_empty() {
             return;
         }
-        // A record leaves the queue only after it is in the log.
+        // Each record is removed from the queue only after the record was written to the server's
+        // log.
         for (number, record) in records {
             LogLine::new(&record, "there is no worker in its database any more")
                 .iter()

@@ -1,5 +1,5 @@
-//! Maps memory that processes share. The memory is either anonymous, or a POSIX shared memory
-//! object with a name that is derived from the data directory.
+//! Maps memory that the processes of a server share. The memory is either anonymous, or a POSIX
+//! shared memory object. The name of the shared memory object is derived from the data directory.
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Returns the name, which contains the device and the inode of the data directory. The name is
-/// unique, because only one server can use a data directory at a time.
+/// Returns the name of the shared memory object. The name contains the device and the inode of the
+/// data directory. The name is unique, because only one server can use a data directory at a time.
 fn name() -> Result<CString> {
     // SAFETY: the data directory is set before any library is loaded.
     let directory = unsafe { CStr::from_ptr(pg_sys::DataDir) };
@@ -19,10 +19,11 @@ fn name() -> Result<CString> {
     Ok(CString::new(format!("/lead_audit.{}.{}", directory.dev(), directory.ino()))?)
 }
 
-/// Copies the memory that an earlier server left, if the size of that memory differs from `bytes`.
+/// Copies the named memory that an earlier server left, if the size of this memory differs from
+/// `bytes`.
 pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     let name = name().ok()?;
-    // SAFETY: the name is a C string, and this function owns the descriptor.
+    // SAFETY: the name is a C string, and this function owns the file descriptor.
     let mut file = unsafe {
         let file = libc::shm_open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC, 0);
         if file < 0 {
@@ -34,7 +35,7 @@ pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     if length == bytes {
         return None;
     }
-    // The copy consists of words of 64 bits, so that its alignment is that of a Region.
+    // The copy consists of words of 64 bits, so that the copy has the alignment of a Region.
     let mut content = Vec::with_capacity(length);
     file.read_to_end(&mut content).ok()?;
     Some(
@@ -45,11 +46,12 @@ pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     )
 }
 
-/// Maps named memory, which outlives all processes of the server. If an earlier server left memory
-/// of this size, the memory has its content. Otherwise the memory is zero.
+/// Maps named memory, which outlives all processes of the server. If an earlier server left named
+/// memory of this size, the mapped memory has the content that the earlier server left. If no
+/// earlier server left such memory, the mapped memory consists of zeroes.
 pub fn named(bytes: usize) -> Result<*mut u8> {
     let name = name()?;
-    // SAFETY: the name is a C string, and this function owns the descriptor.
+    // SAFETY: the name is a C string, and this function owns the file descriptor.
     let file = unsafe {
         let file =
             libc::shm_open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600);
@@ -62,8 +64,8 @@ pub fn named(bytes: usize) -> Result<*mut u8> {
     if file.metadata()?.len() != bytes as u64 {
         file.set_len(0)?;
     }
-    // Allocates the whole memory now. Without that, a signal would end a process that touches
-    // memory that the system cannot supply.
+    // Allocates all pages of the memory at once. If a page were allocated at its first use and the
+    // system had no memory left, SIGBUS would end the process that uses the page.
     // SAFETY: the file is open.
     let refused = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
     if refused != 0 {
@@ -73,7 +75,8 @@ pub fn named(bytes: usize) -> Result<*mut u8> {
     map(bytes, libc::MAP_SHARED, file.as_raw_fd())
 }
 
-/// Maps anonymous memory. The system frees the memory when the last process that uses it ends.
+/// Maps anonymous memory. The system frees the memory when the last process that uses the memory
+/// ends.
 pub fn anonymous(bytes: usize) -> Result<*mut u8> {
     map(bytes, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)
 }
@@ -87,7 +90,7 @@ fn map(bytes: usize, flags: i32, file: i32) -> Result<*mut u8> {
 }
 
 /// Removes the name of the named memory. The system frees the memory when the last process that
-/// uses it ends.
+/// uses the memory ends.
 pub fn forget_name() {
     if let Ok(name) = name() {
         // SAFETY: the name is a C string.

@@ -1,8 +1,9 @@
 //! Stores the records that wait for workers. A record occupies one or more slots of the region.
 //! Each database has its own list of records, so that a database without a worker does not delay
-//! the others.
+//! the records of other databases.
 //!
-//! The `state` of each slot is authoritative. After a crash, the lists are rebuilt from the states.
+//! The `state` of a slot is authoritative. After a crash of the server, the lists of records are
+//! rebuilt from the states of all slots.
 
 use super::region::{DATA, NONE, Region, Slot, locked, set_latch};
 use pgrx::pg_sys;
@@ -11,28 +12,29 @@ use pgrx::pg_sys;
 const FREE: u32 = 0;
 /// The state of the first slot of a confirmed record.
 const RECORD: u32 = 1;
-/// The state of a record's other slots, and of its first slot until the record is complete.
+/// The state of all slots of a record except the first slot. The first slot also has this state
+/// until the record is complete.
 const MORE: u32 = 2;
-/// The state of the first slot of an unconfirmed record: its session has neither confirmed nor
-/// cancelled the record.
+/// The state of the first slot of an unconfirmed record, which its session has not confirmed or
+/// cancelled yet.
 const RESERVED: u32 = 3;
 
 /// Whether the queue accepted a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Queued {
-    /// The queue accepted the record. The worker will write its entry.
+    /// The queue accepted the record. The worker will write an entry for the record.
     Yes,
     /// Too few slots are free.
     Full,
-    /// The launcher does not run, or the database is unknown.
+    /// The launcher does not run, or the region's list does not contain the database.
     Closed,
 }
 
 impl Region {
     fn slot(&mut self, index: u32) -> &mut Slot {
         debug_assert!(index < self.slots);
-        // SAFETY: `slots` slots follow the head in memory, and every index comes from a list of
-        // slots.
+        // SAFETY: `self.slots` slots follow the head of the region in memory. Every index comes
+        // from a list of slots.
         unsafe { &mut *std::ptr::from_mut(self).add(1).cast::<Slot>().add(index as usize) }
     }
 
@@ -62,11 +64,12 @@ impl Region {
         count
     }
 
-    /// Copies a record into free slots, and returns the first of them. `None` if too few slots are
-    /// free.
+    /// Copies a record into free slots, and returns the index of the record's first slot. Returns
+    /// `None` if too few slots are free.
     fn store(&mut self, database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
         let mut first = NONE;
-        // The last piece is stored first, because each slot refers to the next.
+        // The last piece of the record is stored first, because each slot refers to the slot of the
+        // next piece.
         for piece in record.chunks(DATA).rev() {
             let Some(index) = self.take_slot() else {
                 self.give_back(first);
@@ -90,19 +93,20 @@ impl Region {
         (first != NONE).then_some(first)
     }
 
-    /// Sets the state of a record's first slot. The caller has written all other fields of the
-    /// record.
+    /// Sets the state of a record's first slot. The caller must have written all other fields of
+    /// the record's slots before.
     fn set_state(&mut self, first: u32, state: u32) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-        // SAFETY: the pointer is that of a slot of the region. The fence keeps the write after all
-        // earlier writes.
+        // SAFETY: the pointer refers to a slot of the region. The first fence makes all earlier
+        // writes visible before the write of the state.
         unsafe { std::ptr::addr_of_mut!(self.slot(first).state).write_volatile(state) };
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
     }
 
     /// Appends a stored record to its database's list, and gives the record the next sequence
-    /// number. Returns the latch of the process that must be woken, or 0. This process is the
-    /// worker, or the launcher if there is no worker.
+    /// number. Returns the latch of the process that the caller must wake, or 0 if no process must
+    /// be woken. The process to wake is the database's worker or, if the database has no worker,
+    /// the launcher.
     fn enqueue(&mut self, place: usize, first: u32) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -114,8 +118,9 @@ impl Region {
         let launcher_latch = self.launcher_latch;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // A worker with `looks_again` is running a task or pauses before the next one. It is woken
-        // only if the database's share of the queue is more than half full, and then only once.
+        // A worker with `looks_again` is running a task, or pauses before its next task. A worker
+        // with `looks_again` is woken only once, and only if the database's share of the queue is
+        // more than half full.
         let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;
@@ -124,8 +129,8 @@ impl Region {
         if database.worker == 0 { launcher_latch } else { database.latch }
     }
 
-    /// Returns the number of slots that one database may use. The rest, an eighth of all slots,
-    /// stays free for the other databases.
+    /// Returns the maximum number of slots that one database may use. An eighth of all slots is
+    /// left to the other databases.
     fn slots_of_each(&self) -> u32 {
         self.slots - self.slots / 8
     }
@@ -144,9 +149,10 @@ impl Region {
     }
 }
 
-/// Rebuilds the lists from the states of the slots. Drops a record if its session died before the
-/// record was complete. Confirms an unconfirmed record, because the crash has rolled back the
-/// transaction of its session. Returns the records of databases that are not in the region's list.
+/// Rebuilds the lists of records from the states of the slots. Drops a record if its session died
+/// before the record was complete. Confirms each unconfirmed record, because the crash has rolled
+/// back the transaction of the record's session. Returns the records of databases that are not in
+/// the region's list.
 pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     let slots = region.slots;
     let mut records: Vec<(u64, u32)> = Vec::new();
@@ -202,7 +208,8 @@ pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     homeless
 }
 
-/// Returns the slots of a record. `None` if one of them belongs to another record.
+/// Returns the indexes of a record's slots. Returns `None` if one of these slots belongs to another
+/// record.
 fn slots_of(region: &mut Region, first: u32) -> Option<Vec<u32>> {
     let count = (region.slot(first).length as usize).div_ceil(DATA);
     let mut own = Vec::new();
@@ -229,8 +236,8 @@ fn append(region: &mut Region, place: usize, first: u32) {
     region.databases[place].last = first;
 }
 
-/// Copies a record into slots, if the queue accepts records and the database may use enough free
-/// slots.
+/// Copies a record into free slots. Returns the error `Closed` if the queue accepts no records, and
+/// the error `Full` if too few slots are left for the database.
 fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Queued> {
     if region.open == 0 {
         return Err(Queued::Closed);
@@ -244,8 +251,8 @@ fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Qu
     Ok(first)
 }
 
-/// Stores an unconfirmed record, and returns its first slot. `None` if the queue does not accept
-/// the record.
+/// Stores an unconfirmed record, and returns the index of the record's first slot. Returns `None`
+/// if the queue does not accept the record.
 pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
     locked(|region| {
         let place = region.place_of(database)?;
@@ -256,7 +263,7 @@ pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
     .flatten()
 }
 
-/// Confirms a record, so that the worker writes its entry.
+/// Confirms a record, so that the database's worker writes an entry for the record.
 pub fn confirm(database: pg_sys::Oid, first: u32) {
     let latch =
         locked(|region| region.place_of(database).map(|place| region.enqueue(place, first)))
@@ -276,7 +283,7 @@ pub fn cancel(database: pg_sys::Oid, first: u32) {
 }
 
 /// Stores a confirmed record for the worker of a database. If the queue does not accept the record,
-/// counts it as dropped.
+/// counts the record as dropped.
 pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
     let done = locked(|region| {
         let Some(place) = region.place_of(database) else { return (Queued::Closed, 0) };
@@ -294,8 +301,8 @@ pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
     queued
 }
 
-/// Copies the database's oldest records, and returns them with their sequence numbers. Stops after
-/// `most` records, or when the copies have at least `bytes` bytes.
+/// Returns copies of the database's oldest records, with the sequence numbers of the records.
+/// Copies at most `most` records, and stops when the copies have at least `bytes` bytes.
 pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u8>)> {
     let mut copies = Vec::new();
     let mut total = 0;
@@ -313,9 +320,11 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
     copies
 }
 
-/// Removes the records up to the sequence number `through`, and counts them as written, with two
-/// exceptions. `dropped` of them are only in the server's log, and are counted as dropped. `none`
-/// of them concern no watched table, and are no longer counted as queued.
+/// Removes the database's records up to the sequence number `through`, and counts the removed
+/// records. `dropped` is the number of removed records that are only in the server's log, and count
+/// as dropped. `none` is the number of removed records that concern no watched table, and are
+/// subtracted from `queued`. Removed records that `dropped` and `none` do not include count as
+/// written.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -327,8 +336,9 @@ pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     });
 }
 
-/// Removes the records up to the sequence number `through`. An earlier worker wrote their entries,
-/// but died before it removed the records. Returns the number of removed records.
+/// Removes the database's records up to the sequence number `through`. An earlier worker wrote the
+/// entries of these records, but died before it removed the records from the queue. Returns the
+/// number of removed records.
 pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return 0 };
@@ -339,7 +349,7 @@ pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     .unwrap_or(0)
 }
 
-/// Removes the record that ended a worker.
+/// Removes the record with this sequence number from the queue, because the record ended a worker.
 pub fn quarantine(database: pg_sys::Oid, sequence: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -385,7 +395,7 @@ fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
     }
 }
 
-/// Copies all records of a queue that is no longer used.
+/// Returns copies of all records of a queue that is no longer used.
 pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for place in 0..region.databases.len() {

@@ -1,14 +1,15 @@
-//! Maps the region when the server starts. The postmaster does this, and its child processes
+//! Maps the region when the server starts. The postmaster maps the region, and its child processes
 //! inherit the mapping.
 //!
 //! The region is deliberately not in PostgreSQL's own shared memory. PostgreSQL recreates its
-//! shared memory after a crash of a server process, but queued records must survive. Only the lock
-//! is in PostgreSQL's shared memory, so that no process holds it after a crash. The state of a
-//! record is written last, so an incomplete record is recognized and dropped. The lists are rebuilt
-//! after a crash.
+//! shared memory after a crash of a server process, but queued records must survive such a crash.
+//! Only the region's lock is in PostgreSQL's shared memory, so that no process holds the lock after
+//! a crash. A session writes the state of a record after all other parts of the record. After a
+//! crash, an incomplete record is recognized by its state, and is dropped. The region's lists of
+//! records are rebuilt after a crash.
 //!
-//! If the operating system allows it, the memory has a name. Queued records then survive even if
-//! the postmaster is killed.
+//! If the operating system supports named shared memory, the region has a name. In a region with a
+//! name, queued records survive even if the postmaster is killed.
 
 use super::region::{Region, Slot, address, set_lock, set_region};
 use super::{shared_memory, slots};
@@ -16,26 +17,27 @@ use crate::settings;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// A number that identifies the layout: "leadaud", the version of the layout, and the size of
-/// Region.
+/// A number that identifies the layout of the region. The number combines the bytes "leadaud", the
+/// version of the layout, and the size of Region.
 const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x03") ^ (size_of::<Region>() as u64) << 8;
 
 const TRANCHE: &CStr = c"lead_audit";
 
-/// Requests the lock. The function is called by the shmem_request hook, because PostgreSQL allows
-/// the request only there.
+/// Requests the region's lock. The shmem_request hook calls the function, because PostgreSQL allows
+/// such a request only in this hook.
 pub fn request_lock() {
     // SAFETY: the shmem_request hook calls this function, and the name is static.
     unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1) }
 }
 
-/// Maps the region when the server starts, and repairs it after a crash of a server process.
+/// Maps the region when the server starts, and repairs the region after a crash of a server
+/// process.
 pub fn start_up() {
     // SAFETY: `request_lock` requested the tranche.
     unsafe { set_lock(&raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock) };
     let known = address();
     if !known.is_null() {
-        // SAFETY: the address is that of the region that an earlier call has mapped. No other
+        // SAFETY: `known` is the address of the region that an earlier call has mapped. No other
         // process that could use the region is alive.
         return after_crash(unsafe { &mut *known });
     }
@@ -62,8 +64,8 @@ pub fn start_up() {
         }
     };
     let region = memory.cast::<Region>();
-    // SAFETY: the memory is large enough and aligned to a page. Only integers are read: an earlier
-    // server may have left another layout.
+    // SAFETY: the memory is large enough and aligned to a page. The code reads only integers,
+    // because an earlier server may have left a region of another layout.
     let (magic, left_by, left_slots) = unsafe {
         (
             (&raw const (*region).magic).read(),
@@ -85,7 +87,8 @@ pub fn start_up() {
         // SAFETY: the memory has `bytes` bytes.
         unsafe { memory.write_bytes(0, bytes) };
     }
-    // SAFETY: the memory is all zeroes, which is a valid Region, or a region of this layout.
+    // SAFETY: the memory is a region of this layout, or consists of zeroes, which are also a valid
+    // Region.
     let head = unsafe { &mut *region };
     if !is_left {
         (head.magic, head.system) = (MAGIC, system);
@@ -100,21 +103,22 @@ pub fn start_up() {
         );
     }
     if is_named {
-        // SAFETY: PostgreSQL calls the function when the postmaster exits normally. Child processes
-        // do not inherit the callback.
+        // SAFETY: PostgreSQL calls `at_postmaster_exit` when the postmaster exits normally. Child
+        // processes do not inherit the callback.
         unsafe { pg_sys::on_proc_exit(Some(at_postmaster_exit), pg_sys::Datum::from(0)) };
     }
 }
 
-/// Writes the records of an earlier queue to the server's log, because its size differs from that
-/// of the new queue.
+/// Writes the records of an earlier queue to the server's log. The function is called if the new
+/// queue has another size than the earlier queue, because a queue of another size cannot take over
+/// the records.
 fn log_left(left: &mut [u64]) {
     let bytes = size_of_val(left);
     if bytes < size_of::<Region>() {
         return;
     }
-    // SAFETY: the memory is long enough and aligned for a Region. With the right magic number, its
-    // bytes are a valid Region.
+    // SAFETY: the memory is long enough and aligned for a Region. If the memory begins with the
+    // right magic number, the bytes of the memory are a valid Region.
     let region = unsafe {
         let region = left.as_mut_ptr().cast::<Region>();
         if (&raw const (*region).magic).read() != MAGIC
@@ -139,7 +143,8 @@ fn log_lost(records: &[Vec<u8>], why: &str) {
     }
 }
 
-/// Removes the memory's name when the server shuts down, unless records are left.
+/// Removes the name of the region's memory when the server shuts down. Keeps the name if records
+/// are left in the region.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Datum) {
     let region = address();
@@ -150,7 +155,8 @@ unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Da
 }
 
 /// Clears the fields that describe processes, because none of these processes is alive. Keeps the
-/// records, except that records of unknown databases go to the server's log.
+/// records of all databases in the region's list. Writes the records of other databases to the
+/// server's log.
 fn after_crash(region: &mut Region) {
     region.open = 0;
     region.launcher_latch = 0;

@@ -7,20 +7,24 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// The last result of `is_active`, with the region's generation at that time plus 1. The list
-    /// of databases is read again only after the generation has changed.
+    /// The region's generation plus 1 at the last call of `is_active`, and the result of this call.
+    /// `is_active` reads the list of databases again only after the region's generation has
+    /// changed.
     static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    /// The generation plus 1 at which `is_active_or_found` last read the catalog.
+    /// The region's generation plus 1 at the last call in which `is_active_or_found` read the
+    /// catalog.
     static LOOKED: Cell<u32> = const { Cell::new(0) };
     static OFF: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Turns recording off in this process, which is one of the library's own processes.
+/// Turns the recording of failed statements off in this process. The launcher and the workers call
+/// the function.
 pub fn switch_off() {
     OFF.set(true);
 }
 
-/// Returns whether recording is on and this database is known to have the extension.
+/// Returns whether this session records failed statements. A session records failed statements if
+/// recording is on, and if the session's database is known to have the extension.
 pub fn is_active() -> bool {
     if OFF.get() || !settings::enabled() || !queue::is_there() {
         return false;
@@ -30,7 +34,7 @@ pub fn is_active() -> bool {
     if known == generation {
         return present;
     }
-    // Parallel workers write nothing, so they need not record.
+    // A parallel worker writes to no table, so it records no failed statements.
     // SAFETY: the code only reads a variable of this process.
     let is_parallel_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
     let database = current_database();
@@ -40,8 +44,9 @@ pub fn is_active() -> bool {
     present
 }
 
-/// Returns what [`is_active`] returns, but looks for the extension in the catalog if necessary.
-/// After the start of the server, a session may begin before a worker has looked into its database.
+/// Returns the result of [`is_active`]. If the session's database is not known to have the
+/// extension, first looks for the extension in the catalog. After the start of the server, a
+/// session can begin before a worker has looked for the extension in the session's database.
 pub fn is_active_or_found() -> bool {
     if is_active() {
         return true;
@@ -59,8 +64,9 @@ pub fn is_active_or_found() -> bool {
         {
             return false;
         }
-        // The code does not wait for a lock on pg_extension, because another session may hold such
-        // a lock for a long time. A worker of the launcher will find the extension anyway.
+        // The code does not wait for the lock on pg_extension, because another session may hold a
+        // conflicting lock for a long time. If this session does not get the lock at once, a worker
+        // finds the extension later.
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         if !pg_sys::ConditionalLockRelationOid(pg_sys::ExtensionRelationId, lock) {
             LOOKED.set(looked);

@@ -1,8 +1,10 @@
-//! Makes the record of an error at the time when the error is raised, because the state of the
-//! session is still unchanged at that time. `xact_end` decides whether the record becomes an entry.
+//! Makes the record of an error while the error is being raised. While an error is being raised,
+//! the session still has the state in which its statement failed. `xact_end` decides whether the
+//! record becomes an entry.
 //!
-//! The code of this file must not read a catalog, wait, run users' code, call a function that can
-//! raise an error (`hooks/error.rs` explains why), or allocate memory without a limit.
+//! The code of this file must not read a catalog, wait, run users' code, or allocate memory without
+//! a limit. The code of this file must also not call a function that can raise an error
+//! (`hooks/error.rs` explains the reason).
 
 use super::name_filter;
 use super::raised_error::RaisedError;
@@ -19,13 +21,13 @@ use crate::failures::queue::record::{Record, TEXT_LIMIT, Table, Unresolved, capp
 use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
 
-/// Makes the record of an error for `scope`, the innermost statement on a watched table. Without
-/// such a statement, makes the record for the tables that the failed commit concerns, or for the
-/// table that the statement's text names.
+/// Makes the record of an error. `scope` is the innermost open statement scope. If no scope is
+/// open, the record is about the tables that a failed commit concerns, or about the table that the
+/// statement's text names.
 ///
 /// # Safety
-/// `scope` must be the innermost one. `row` must have been located and copied for this scope and
-/// this error.
+/// `scope` must be the innermost open scope. `row` must have been located and copied for this scope
+/// and this error.
 pub unsafe fn error_raised(
     scope: Option<&StatementScope>,
     data: &pg_sys::ErrorData,
@@ -38,16 +40,16 @@ pub unsafe fn error_raised(
     // SAFETY: `data` is PostgreSQL's own copy of the error, so its texts are C strings or null.
     let error = unsafe { RaisedError::of(data) };
     match scope {
-        // SAFETY: the scope is the innermost one (see # Safety).
+        // SAFETY: `scope` is the innermost open scope (see # Safety).
         Some(scope) => unsafe { in_statement(scope, data, &error, row) },
         None => outside_of_statements(&error),
     }
 }
 
-/// Handles an error within a statement on a watched table.
+/// Makes the record of an error that was raised within a statement on a watched table.
 ///
 /// # Safety
-/// The scope must be the innermost one.
+/// `scope` must be the innermost open scope.
 unsafe fn in_statement(
     scope: &StatementScope,
     data: &pg_sys::ErrorData,
@@ -70,7 +72,7 @@ unsafe fn in_statement(
     xact_end::error_raised(record, scope.subtransaction);
 }
 
-/// Handles an error outside of all statements on watched tables.
+/// Makes the record of an error that was raised outside of all statements on watched tables.
 fn outside_of_statements(error: &RaisedError) {
     let written = entries::write_counts();
     if let Some(record) = at_commit(error, &written).or_else(|| in_text(error)) {
@@ -80,8 +82,8 @@ fn outside_of_statements(error: &RaisedError) {
     }
 }
 
-/// Handles an error of the commit, for example the violation of a deferred constraint, or a
-/// serialization failure. `None` if the error is not one of the commit.
+/// Makes the record of an error that the commit has raised, for example the violation of a deferred
+/// constraint, or a serialization failure. Returns `None` if the commit has not raised the error.
 fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     // SAFETY: the code only reads variables of the session.
     let (in_portal, text) =
@@ -113,7 +115,8 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
         _ => named,
     };
     let mut record = record_of(error, Outcome::Failed);
-    // If the transaction had several operations, the error does not tell which operation failed.
+    // If the transaction had several operations, the error does not tell which operation failed, so
+    // the record names the operation COMMIT.
     let operations: Vec<&str> =
         about.iter().map(|one| one.operation).filter(|name| fits(&error.code, name)).collect();
     record.operation =
@@ -133,13 +136,15 @@ fn fits(code: &str, operation: &str) -> bool {
         && (operation != "DELETE" || !matches!(code, "23505" | "23514" | "23P01" | "23502"))
 }
 
-/// The maximum number of bytes of a statement's text that are searched.
+/// The maximum number of bytes of a statement's text in which the session searches for the name of
+/// a watched table.
 const LONGEST: usize = 64 * 1024;
 
-/// Handles an error that was raised before PostgreSQL knew the statement's table. `None` if the
-/// text cannot concern a watched table.
+/// Makes the record of an error that was raised before PostgreSQL knew the statement's table.
+/// Returns `None` if the statement's text cannot name a watched table.
 fn in_text(error: &RaisedError) -> Option<Record> {
-    // SAFETY: the texts are null or C strings, which are valid while the error is raised.
+    // SAFETY: the query strings are null or C strings, which are valid while the error is being
+    // raised.
     let text = unsafe {
         match error.internal_query.is_null() {
             false => statement_text(error.internal_query, 0, 0, LONGEST)?,
@@ -154,12 +159,14 @@ fn in_text(error: &RaisedError) -> Option<Record> {
     }
     let mut record = record_of(error, Outcome::Failed);
     let (mut temporary, mut toast) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
-    // SAFETY: both calls only read variables of the session, and the setting is a C string or null.
+    // SAFETY: both calls only read variables of the session. `namespace_search_path` is a C string
+    // or null.
     let search_path = unsafe {
         pg_sys::GetTempNamespaceState(&mut temporary, &mut toast);
         capped_c(pg_sys::namespace_search_path, TEXT_LIMIT).unwrap_or_default()
     };
-    // PostgreSQL counts characters from 1. A position of 0 means that there is none.
+    // PostgreSQL gives the position of an error as the number of a character, counted from 1. A
+    // position of 0 means that the error has no position.
     let character =
         if error.internal_query.is_null() { error.position } else { error.internal_position };
     let position = usize::try_from(character - 1)

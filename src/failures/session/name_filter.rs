@@ -1,13 +1,13 @@
-//! The name filter: a Bloom filter of the names of watched tables, in shared memory. If a statement
-//! fails before PostgreSQL knows its table, the filter tells the session whether the statement's
-//! text can name a watched table.
+//! The name filter is a Bloom filter of the names of watched tables, in shared memory. If a
+//! statement fails before PostgreSQL knows the statement's table, the name filter tells whether the
+//! statement's text can name a watched table.
 
 use crate::failures::queue::{self, NAME_WORDS};
 use crate::pg::current_database;
 use std::sync::atomic::Ordering;
 
-/// Returns the positions of a name's two bits. Ignores case, because a statement can spell a name
-/// in any case.
+/// Returns the positions of the two bits of a name in the name filter. Ignores the case of letters,
+/// because a statement can spell a name in any case.
 fn bits(name: &[u8]) -> [usize; 2] {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in name {
@@ -17,7 +17,7 @@ fn bits(name: &[u8]) -> [usize; 2] {
     [(hash % count) as usize, ((hash >> 32) % count) as usize]
 }
 
-/// Adds the name of a table that is watched, or may be.
+/// Adds a name to the name filter. A table with this name is watched, or may be watched.
 pub fn note_name(name: &str) {
     queue::find(current_database(), |place| {
         for bit in bits(name.as_bytes()) {
@@ -26,8 +26,8 @@ pub fn note_name(name: &str) {
     });
 }
 
-/// Returns whether a statement's text can be a write to a watched table: whether the text contains
-/// a keyword that writes, and a name that is in the filter.
+/// Returns whether a statement's text can be that of a write to a watched table. The text of a
+/// write contains a keyword of a writing command, and a name that is in the name filter.
 pub fn may_concern(text: &str) -> bool {
     const WRITES: [&str; 8] =
         ["insert", "update", "delete", "merge", "copy", "truncate", "execute", "call"];
@@ -50,8 +50,8 @@ pub fn may_concern(text: &str) -> bool {
     .unwrap_or(false)
 }
 
-/// An iterator over the possible names in a statement, which are its words and its texts between
-/// double quotes.
+/// An iterator over the possible names in a statement's text. Each word, and each text between
+/// double quotes, can be a name.
 struct Words<'a>(&'a str);
 
 impl<'a> Iterator for Words<'a> {

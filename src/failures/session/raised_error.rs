@@ -1,11 +1,12 @@
-//! Copies the fields of an error. Each text is cut to the limit of a record.
+//! Copies the fields of an error. Each text of the copy is cut to `TEXT_LIMIT`, the maximum length
+//! of a text in a record.
 
 use crate::failures::queue::record::{TEXT_LIMIT, capped_c};
 use crate::pg::{capped, packed_sqlstate_text};
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
-/// The fields of an error that are needed to make its record.
+/// The fields of an error from which the error's record is made.
 pub struct RaisedError {
     pub code: String,
     pub message: String,
@@ -16,7 +17,8 @@ pub struct RaisedError {
     pub table: Option<String>,
     pub position: i32,
     pub internal_position: i32,
-    /// Null, or a C string that lives as long as PostgreSQL's copy of the error.
+    /// The internal query of the error. The value is null, or a C string that lives as long as
+    /// PostgreSQL's copy of the error.
     pub internal_query: *const c_char,
 }
 
@@ -42,14 +44,14 @@ impl RaisedError {
         }
     }
 
-    /// Returns whether the error names this table.
+    /// Returns whether the error names the table with this schema and this name.
     pub fn names(&self, schema: &str, table: &str) -> bool {
         self.schema.as_deref() == Some(schema) && self.table.as_deref() == Some(table)
     }
 }
 
-/// Returns the SQLSTATE and the message of an error that is being reported, in the form that its
-/// record contains.
+/// Returns the SQLSTATE and the message of an error that is being reported. The SQLSTATE and the
+/// message have the form in which the error's record contains them.
 pub fn code_and_message(data: &pg_sys::ErrorData) -> (String, String) {
     // SAFETY: `data` is PostgreSQL's own copy of the error, so its message is a C string or null.
     let message = unsafe { capped_c(data.message, TEXT_LIMIT) };
@@ -70,7 +72,7 @@ pub unsafe fn error_names(data: &pg_sys::ErrorData, schema: &str, table: &CStr) 
     }
 }
 
-/// Returns the beginning of a text, cut to the limit of a record.
+/// Cuts a text to `TEXT_LIMIT`, the maximum length of a text in a record.
 pub fn limited(text: &str) -> String {
     capped(text.as_bytes(), TEXT_LIMIT)
 }

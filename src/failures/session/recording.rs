@@ -11,26 +11,29 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// The callback for errors outside of statements on watched tables. Null until the first use.
+    /// The callback for errors outside of statements on watched tables, or null before the first
+    /// call of `make_base`.
     static BASE: Cell<*mut pg_sys::ErrorContextCallback> =
         const { Cell::new(std::ptr::null_mut()) };
-    /// The memory context for the copy of an error and of the rejected row.
+    /// The memory context for the copies of an error and of its rejected row.
     static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Puts the callback for errors outside of statements into the list of error callbacks, if the list
-/// is empty. PostgreSQL empties the list after an error.
+/// Puts the callback for errors outside of statements on watched tables into PostgreSQL's list of
+/// error callbacks, if the list is empty. PostgreSQL empties the list of error callbacks after an
+/// error.
 #[inline]
 pub fn keep_base() {
-    // SAFETY: the code changes the list only if it is empty, and the callback lives as long as the
-    // process.
+    // SAFETY: the code changes the list of error callbacks only if the list is empty, and the
+    // callback lives as long as the process.
     unsafe {
         if pg_sys::error_context_stack.is_null() {
             queue::end_recording();
             if BASE.get().is_null() {
                 make_base();
             }
-            // If the library is not preloaded, BASE stays null, and the list stays empty.
+            // If the library is not preloaded, BASE stays null, and the list of error callbacks
+            // stays empty.
             pg_sys::error_context_stack = BASE.get();
         }
     }
@@ -50,8 +53,9 @@ fn make_base() {
     capture::set_outermost_callback(BASE.get());
 }
 
-/// Begins a record. Returns the memory context into which the caller copies the error, or null if
-/// the error may not be recorded. If the result is not null, the caller must call [`end_record`].
+/// Begins to make the record of an error. Returns the memory context into which the caller copies
+/// the error, or null if the error cannot be recorded. If the result is not null, the caller must
+/// later call [`end_record`].
 pub fn begin_record() -> pg_sys::MemoryContext {
     // SAFETY: the code only reads variables of the session.
     let is_possible = unsafe {
@@ -69,17 +73,18 @@ pub fn begin_record() -> pg_sys::MemoryContext {
     MEMORY.get()
 }
 
-/// Ends a record: frees the copies of the error and of the rejected row.
+/// Ends the making of a record. Frees the copies of the error and of the rejected row.
 pub fn end_record() {
     queue::end_recording();
     if !MEMORY.get().is_null() {
-        // SAFETY: the context belongs to this module, and nothing points into it any more.
+        // SAFETY: the memory context belongs to this module, and nothing points into the context
+        // any more.
         unsafe { pg_sys::MemoryContextReset(MEMORY.get()) };
     }
 }
 
-/// Resets the state of this module. Called when a transaction has ended or a subtransaction was
-/// rolled back.
+/// Resets the state of this module. The function is called when a transaction has ended, or when a
+/// subtransaction has been rolled back.
 pub fn abort() {
     queue::end_recording();
     keep_base();

@@ -1,8 +1,9 @@
-//! Redacts a statement's text, and keeps only the parts that are needed to find the table. Literals
-//! and comments become blanks, and the digits of numbers become zeroes. The length does not change,
-//! so positions in the text stay valid.
+//! Redacts a statement's text, and keeps only the parts that the worker needs to find the
+//! statement's table. Literals and comments become blanks, and the digits of numbers become zeroes.
+//! The redacted text has the length of the original text, so a position in the original text is
+//! also valid in the redacted text.
 
-/// Returns the redacted text.
+/// Returns a redacted copy of a statement's text.
 pub fn redact(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
@@ -70,8 +71,9 @@ fn blank(out: &mut [u8], from: usize, to: usize) {
     }
 }
 
-/// Returns the position after the closing quote of a literal. Two quotes within the literal ('') do
-/// not close it. If `escapes` is true, neither does a quote after a backslash.
+/// Returns the position after the closing quote of a literal. Two consecutive quotes ('') do not
+/// close the literal. If `escapes` is true, a quote after a backslash also does not close the
+/// literal.
 fn end_of_literal(bytes: &[u8], from: usize, escapes: bool) -> usize {
     let mut at = from;
     while at < bytes.len() {
@@ -85,7 +87,7 @@ fn end_of_literal(bytes: &[u8], from: usize, escapes: bool) -> usize {
     bytes.len()
 }
 
-/// Returns the position after a comment. Comments can be nested.
+/// Returns the position after the comment that begins at `from`. Comments can be nested.
 fn end_of_comment(bytes: &[u8], from: usize) -> usize {
     let (mut at, mut depth) = (from, 0);
     while at < bytes.len() {
@@ -105,8 +107,8 @@ fn end_of_comment(bytes: &[u8], from: usize) -> usize {
     bytes.len()
 }
 
-/// Returns the start and the end of the body of $tag$…$tag$, and the position after the closing
-/// tag.
+/// Returns the start and the end of the body of a dollar-quoted literal ($tag$…$tag$), and the
+/// position after the closing tag. Returns `None` if no such literal begins at `from`.
 fn dollar_quote(bytes: &[u8], from: usize) -> Option<(usize, usize, usize)> {
     let tag_length = bytes[from + 1..].iter().take_while(|&&byte| is_word(byte)).count();
     let body = from + tag_length + 2;

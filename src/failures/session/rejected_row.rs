@@ -1,10 +1,10 @@
-//! Finds the row at which a statement failed, if the executor still holds the row. Copies the row
-//! as the bytes of a tuple. The worker turns these bytes into JSON.
+//! Finds the rejected row of a failed statement, if the executor still holds the row. The session
+//! copies the rejected row as the bytes of a tuple, and the worker turns these bytes into JSON.
 //!
 //! The executor does not expose the row that it is processing. This module infers the row from the
-//! error and from the way in which plan nodes pass rows on. It does not interpret the row's values.
-//! The record contains the fingerprint of the row type, so that the worker can tell whether the
-//! relation still has that type.
+//! error and from the way in which plan nodes pass rows on. This module does not interpret the
+//! values of the rejected row. The record contains the fingerprint of the row's type, so that the
+//! worker can tell whether the relation still has this row type.
 
 use super::raised_error::error_names;
 use super::statement_scope::{Phase, StatementScope, Target};
@@ -13,20 +13,20 @@ use crate::pg::{attribute, packed_sqlstate_text, trigger_depth};
 use pgrx::{PgList, pg_sys, varlena};
 use std::ffi::CStr;
 
-/// The maximum length of a row in a record, in bytes.
+/// The maximum length of a tuple in a record, in bytes.
 const LONGEST: usize = 64 * 1024;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // pgrx binds this function too, but with a guard that must not run while an error is raised
-        // (`hooks/error.rs`).
+        // pgrx also binds this function, but its binding has a guard. The guard must not run while
+        // an error is being raised (`hooks/error.rs` explains the reason).
         pub fn EOH_get_flat_size(eohptr: *mut pgrx::pg_sys::ExpandedObjectHeader) -> usize;
     }
 }
 
-/// The rejected row and, for an UPDATE, also the new row version. `locate` sets the slots, and
-/// `copy` sets the tuples. The type has no destructor, because an out-of-memory error during the
-/// copying would jump over the destructor.
+/// The rejected row. For an UPDATE, the value contains the old and the new row version. `locate`
+/// sets the slots, and `copy` sets the tuples. The type has no destructor, because an out-of-memory
+/// error during the copying would jump over the destructor.
 pub struct RejectedRow {
     relation: pg_sys::Oid,
     row_type: u64,
@@ -46,8 +46,8 @@ impl RejectedRow {
         }
     }
 
-    /// Finds the slots of the rejected row. Finds nothing if another row may be the rejected one.
-    /// Calls no function that can raise an error.
+    /// Finds the slots that hold the rejected row. Finds no slot if it is uncertain which row is
+    /// the rejected row. Calls no function that can raise an error.
     ///
     /// # Safety
     /// `scope` must be null or the scope of the present statement. `error` must be a copy of the
@@ -66,14 +66,16 @@ impl RejectedRow {
     }
 
     /// Copies the rows that `locate` found into the current memory context. Does not copy a row
-    /// that is too long for a record. May raise an error.
+    /// that is too long for a record. Can raise an error.
     ///
     /// # Safety
-    /// The scope and the error that [`locate`](Self::locate) received must still be valid. The frames between
-    /// this function and the code that catches its error must have nothing to drop.
+    /// The scope and the error that [`locate`](Self::locate) received must still be valid. An error
+    /// jumps over the stack frames up to the code that catches the error, so these frames must have
+    /// nothing to drop.
     pub unsafe fn copy(&mut self) {
         for (&slot, tuple) in self.slots.iter().zip(&mut self.tuples) {
-            // SAFETY: the slots hold rows or are null, and each slot's operations can copy its row.
+            // SAFETY: the slots hold rows or are null, and the operations of each slot can copy the
+            // slot's row.
             unsafe {
                 if !slot.is_null()
                     && row_length(slot) <= LONGEST
@@ -85,11 +87,11 @@ impl RejectedRow {
         }
     }
 
-    /// Returns the copies in the form that a record contains. `None` if a row was not copied, or if
-    /// memory is exhausted.
+    /// Returns the copied rows in the form that a record contains. Returns `None` if a row was not
+    /// copied, or if memory is exhausted.
     ///
     /// # Safety
-    /// The copies must be live.
+    /// The copies that `copy` has made must be live.
     pub unsafe fn to_raw(&self) -> Option<RawRow> {
         // SAFETY: the data of a tuple is `t_len` bytes long.
         let bytes = |tuple: pg_sys::HeapTuple| unsafe {
@@ -110,7 +112,7 @@ impl RejectedRow {
     }
 }
 
-/// Returns the approximate length of the tuple that a copy of the slot's row has.
+/// Returns the approximate length of the tuple into which the slot's row would be copied.
 ///
 /// # Safety
 /// `slot` must hold a row.
@@ -132,8 +134,8 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 return (*tuple).t_len as usize;
             }
         }
-        // The error may have been raised while PostgreSQL was filling the slot. The slot then holds
-        // neither a tuple nor all values.
+        // If the error was raised while PostgreSQL was filling the slot, the slot holds neither a
+        // tuple nor all values.
         if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
             return usize::MAX;
         }
@@ -190,8 +192,9 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
                 return None;
             }
             if scope.phase == Phase::Finish {
-                // The slots contain the row for which an AFTER trigger is firing, and for an UPDATE
-                // both versions of this row. For a statement trigger the slots are empty.
+                // The trigger slots contain the row for which an AFTER trigger is firing. For an
+                // UPDATE, the trigger slots contain both versions of this row. For a
+                // statement-level trigger, the trigger slots are empty.
                 let new = if target.operation == "UPDATE" {
                     result.ri_TrigNewSlot
                 } else {
@@ -206,8 +209,8 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
             if target.operation == "INSERT" {
                 return rows(result, inserted(node, result), std::ptr::null_mut());
             }
-            // If the row is moving to another partition, the error can come from that partition.
-            // The row is then in the slots of the table that the row leaves.
+            // If the row is moving to another partition, the new partition can raise the error. The
+            // slots that hold a moving row are those of the table that the row leaves.
             let source = source(node)?;
             match target.operation {
                 "UPDATE" => rows(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
@@ -234,8 +237,8 @@ unsafe fn rows(
         if !holds_row(slot) {
             return false;
         }
-        // A virtual slot owns its values only after it is materialized, which is the first step of
-        // writing a row.
+        // A virtual slot owns its values only after it is materialized. Materializing the slot is
+        // the first step of writing the slot's row.
         let is_virtual = std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual);
         !is_virtual || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0
     };
@@ -265,7 +268,7 @@ pub unsafe fn fingerprint(descriptor: pg_sys::TupleDesc) -> u64 {
     hash
 }
 
-/// Converts bytes to hexadecimal digits. `None` if memory is exhausted.
+/// Converts bytes to hexadecimal digits. Returns `None` if memory is exhausted.
 fn to_hex(bytes: &[u8]) -> Option<String> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::new();
@@ -278,7 +281,7 @@ fn to_hex(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// Converts hexadecimal digits to bytes. `None` if the text is not hexadecimal.
+/// Converts hexadecimal digits to bytes. Returns `None` if the text is not hexadecimal.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     text.as_bytes()
@@ -287,18 +290,21 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// The SQLSTATEs of constraint violations. The error names the table, and the executor is writing
-/// the rejected row.
+/// The SQLSTATEs of constraint violations. An error with one of these SQLSTATEs names the table,
+/// and is raised while the executor writes the rejected row.
 const VIOLATIONS: [&str; 4] = ["23502", "23505", "23514", "23P01"];
-/// The SQLSTATE of an error that names no table: a row-level security policy refuses the row.
+/// The SQLSTATE of the error with which a row-level security policy refuses a row. The error names
+/// no table.
 const POLICY_REFUSES: &str = "42501";
-/// The SQLSTATE of an error that names no table: a view's WITH CHECK OPTION refuses the row.
+/// The SQLSTATE of the error with which a view's WITH CHECK OPTION refuses a row. The error names
+/// no table.
 const VIEW_REFUSES: &str = "44000";
 
-/// Returns the plan node that writes to this table. The node can belong to a WITH query.
+/// Returns the plan node that writes to the table of `result`. The plan node can belong to a WITH
+/// query.
 ///
 /// # Safety
-/// `query` must be in progress, and `result` must be one of its result relations.
+/// `query` must be in progress, and `result` must be one of the query's result relations.
 unsafe fn writing_node<'a>(
     query: *mut pg_sys::QueryDesc,
     result: *const pg_sys::ResultRelInfo,
@@ -319,8 +325,8 @@ unsafe fn writing_node<'a>(
     }
 }
 
-/// Returns the tables that a node writes to, without the partitions that the node opens for single
-/// rows.
+/// Returns the tables that a plan node writes to, without the partitions that the node opens for
+/// single rows.
 fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
     // SAFETY: `resultRelInfo` is an array of `mt_nrels` tables.
     unsafe { std::slice::from_raw_parts(node.resultRelInfo, node.mt_nrels.max(0) as usize) }
@@ -328,15 +334,16 @@ fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
 
 /// Returns the table from which an UPDATE or DELETE took its present row.
 fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
-    // With a single table, mt_lastResultIndex stays 0.
+    // If the node writes to a single table, mt_lastResultIndex stays 0.
     own_tables(node).get(usize::try_from(node.mt_lastResultIndex).ok()?)
 }
 
-/// Returns whether the error certainly concerns the row in the node's slot. A slot keeps a row
-/// until the next row replaces it, and the error may come from computing the next row.
+/// Returns whether the error certainly concerns the row in the slot of `node`. A slot keeps its row
+/// until the next row replaces the row. An error in the computation of the next row does not
+/// concern the row that the slot keeps.
 ///
 /// # Safety
-/// `scope` must be the scope of the present statement, and `node` the plan node that writes to
+/// `scope` must be the scope of the present statement. `node` must be the plan node that writes to
 /// `result`.
 unsafe fn is_certain(
     scope: &StatementScope,
@@ -345,31 +352,33 @@ unsafe fn is_certain(
     node: &pg_sys::ModifyTableState,
     result: &pg_sys::ResultRelInfo,
 ) -> bool {
-    // SAFETY: `scope` and `node` are valid (see # Safety). A relation has a name, and a node has a
-    // plan.
+    // SAFETY: `scope` and `node` are valid (see # Safety). Each relation has a name, and each plan
+    // node has a plan.
     unsafe {
         let code = &*packed_sqlstate_text(error.sqlerrcode);
         let name = CStr::from_ptr((*(*result.ri_RelationDesc).rd_rel).relname.data.as_ptr());
         if VIOLATIONS.contains(&code) && error_names(error, &(*target.watched).table.schema, name) {
             return true;
         }
-        // Only a constraint violation tells which partition the row goes to.
+        // For an INSERT into a partitioned table, only a constraint violation tells which partition
+        // the row goes to.
         if target.operation == "INSERT" && !result.ri_RootResultRelInfo.is_null() {
             return false;
         }
         if code == VIEW_REFUSES {
             return true;
         }
-        // PostgreSQL counts written rows only for the main part of the statement, not for WITH
-        // queries. After the first written row, the slot may hold a row that was written without an
-        // error.
+        // PostgreSQL counts the written rows (`es_processed`) only for the main part of the
+        // statement, not for WITH queries. After the first written row, the slot may hold a row
+        // that was written without an error.
         if !node.canSetTag || (*(*scope.query).estate).es_processed > 0 {
             return false;
         }
         let is_partitioned =
             (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
         let may_skip = match target.operation {
-            // The triggers of the partitions are not examined, and they can skip rows too.
+            // A BEFORE trigger of a partition can skip rows. The triggers of partitions are not
+            // examined, so every INSERT into a partitioned table may skip rows.
             "INSERT" => {
                 is_partitioned
                     || (*node.ps.plan.cast::<pg_sys::ModifyTable>()).onConflictAction
@@ -383,7 +392,7 @@ unsafe fn is_certain(
     }
 }
 
-/// Returns whether a table of the node has a trigger of this kind.
+/// Returns whether one of the tables that the plan node writes to has a trigger of this kind.
 fn any_trigger(
     node: &pg_sys::ModifyTableState,
     kind: impl Fn(&pg_sys::TriggerDesc) -> bool,
@@ -392,13 +401,14 @@ fn any_trigger(
     own_tables(node).iter().filter_map(|table| unsafe { table.ri_TrigDesc.as_ref() }).any(kind)
 }
 
-/// Returns the slot with the row of an INSERT, or null. The node uses the slot of its subplan if
-/// the slot has the kind that the table requires (ExecGetInsertNewTuple). Otherwise the node copies
-/// the row into its own slot. If a partition has another layout than its parent, the node copies
-/// the row once more.
+/// Returns the slot that holds the row of an INSERT, or null if the slot is unknown. `node` uses
+/// the slot of its subplan if this slot is of the kind that the table requires
+/// (ExecGetInsertNewTuple). If the slot is of another kind, `node` copies the row into a slot of
+/// its own. If a partition has another layout than its parent, `node` copies the row into a slot of
+/// the partition.
 ///
 /// # Safety
-/// `node` must be live and write to `result`.
+/// `node` must be live, and must write to `result`.
 unsafe fn inserted(
     node: &pg_sys::ModifyTableState,
     result: &pg_sys::ResultRelInfo,
@@ -438,8 +448,8 @@ unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
         .is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
 }
 
-/// Returns the slot in which a node passed its present row to its parent node. `None` if the slot
-/// is unknown.
+/// Returns the slot in which a plan node has passed its present row to its parent node. Returns
+/// `None` if the slot is unknown.
 ///
 /// # Safety
 /// `node` must be the live state of a plan node.
@@ -482,8 +492,8 @@ unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTa
             | Tag::T_MaterialState
             | Tag::T_UniqueState
             | Tag::T_SetOpState => (*node).ps_ResultTupleSlot,
-            // These are joins, aggregates, and scans that return other columns than those of their
-            // table.
+            // This arm is for joins, for aggregates, and for scans that do not return all columns
+            // of their table unchanged.
             _ if is_projected => (*node).ps_ResultTupleSlot,
             _ => return None,
         };

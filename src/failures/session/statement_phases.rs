@@ -1,8 +1,9 @@
-//! Opens a scope for each statement that writes to a watched table. Each phase of the statement
-//! (planning, execution, utility command) has its own scope. The hooks call these functions.
+//! Opens a statement scope for each statement that writes to a watched table. Each phase of such a
+//! statement (planning, execution, utility command) has its own scope. The hooks call the functions
+//! of this file.
 //!
-//! A statement on other tables has no scope. If such a statement fails within a statement on a
-//! watched table, the error counts for the statement on the watched table.
+//! A statement that writes to no watched table has no scope. If a statement without a scope fails
+//! within a statement on a watched table, the error counts as an error of the outer statement.
 
 use super::statement_scope::{Phase, StatementScope};
 use super::{activation, recording, statement_text};
@@ -11,7 +12,8 @@ use crate::pg::{UtilityCall, relation_named, trigger_depth};
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;
 
-/// Prepares the session for recording. The function is called when the session begins.
+/// Prepares the session for the recording of failed statements. The function is called when the
+/// session begins.
 pub fn session_begins() {
     recording::keep_base();
 }
@@ -30,8 +32,8 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
 /// before the query is planned.
 ///
 /// # Safety
-/// The scope must not move until it is closed. The other arguments must be those that PostgreSQL
-/// passed to the planner hook.
+/// `scope` must not move until the scope is closed. `parse`, `text` and `parameters` must be the
+/// arguments that PostgreSQL passed to the planner hook.
 pub unsafe fn planning_begins(
     scope: &mut StatementScope,
     parse: *mut pg_sys::Query,
@@ -39,7 +41,8 @@ pub unsafe fn planning_begins(
     parameters: pg_sys::ParamListInfo,
 ) {
     recording::keep_base();
-    // SAFETY: the query tree is live, because PostgreSQL passed it (see # Safety).
+    // SAFETY: the query tree is live, because PostgreSQL passed the query tree to the planner hook
+    // (see # Safety).
     unsafe {
         let writes =
             (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
@@ -58,8 +61,8 @@ pub unsafe fn planning_begins(
 /// # Safety
 /// `query` must be a query tree.
 unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Query) {
-    // SAFETY: the query tree is live (see # Safety). A result relation is an index into the range
-    // table, and counts from 1.
+    // SAFETY: the query tree is live (see # Safety). `resultRelation` is an index into the range
+    // table, and is counted from 1.
     unsafe {
         pg_sys::check_stack_depth();
         if let Some(operation) = operation((*query).commandType)
@@ -86,8 +89,8 @@ unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Q
 /// before the executor starts the query.
 ///
 /// # Safety
-/// The scope must not move until it is closed. The query must be the one that PostgreSQL passed to
-/// the hook.
+/// `scope` must not move until the scope is closed. `query` must be the query that PostgreSQL
+/// passed to the executor's hook.
 pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc) {
     recording::keep_base();
     // SAFETY: `scope` and `query` are valid (see # Safety).
@@ -122,7 +125,8 @@ pub unsafe fn phase_begins(
 }
 
 /// Sets the fields of the scope, and adds the watched tables that the query writes to. Returns
-/// whether there are any. Cheap for a query that writes nothing.
+/// whether the query writes to a watched table. The function is cheap for a query that writes to no
+/// table.
 ///
 /// # Safety
 /// `query` must be a query that PostgreSQL passed to the executor.
@@ -132,7 +136,7 @@ unsafe fn describe(
     query: *mut pg_sys::QueryDesc,
     phase: Phase,
 ) -> bool {
-    // SAFETY: PostgreSQL passed the query (see # Safety), so it is live.
+    // SAFETY: PostgreSQL passed the query to the executor (see # Safety), so the query is live.
     unsafe {
         let planned = (*query).plannedstmt;
         if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE)
@@ -153,8 +157,8 @@ unsafe fn describe(
 /// # Safety
 /// `planned` must be a plan.
 unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::PlannedStmt) {
-    // SAFETY: `planned` is a plan (see # Safety). A node's tag identifies its type. Relations are
-    // indexes into the range table, and count from 1.
+    // SAFETY: `planned` is a plan (see # Safety). A node's tag identifies its type. The plan
+    // identifies a relation by an index into the range table, which is counted from 1.
     unsafe {
         let table = PgList::<pg_sys::RangeTblEntry>::from_pg((*planned).rtable);
         let add = |plan: *mut pg_sys::Plan| {
@@ -186,8 +190,8 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
 /// before the command runs.
 ///
 /// # Safety
-/// The scope must not move until it is closed. `call` must be the one that PostgreSQL passed to the
-/// hook.
+/// `scope` must not move until the scope is closed. `call` must have the arguments that PostgreSQL
+/// passed to the hook on ProcessUtility.
 pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
     recording::keep_base();
     // SAFETY: `scope` and `call` are valid (see # Safety). The node's tag identifies its type.
@@ -224,8 +228,8 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     // SAFETY: `node` is a statement (see # Safety), and its tag identifies its type. The look-ups
     // by name run within a transaction.
     unsafe {
-        // If the session may not use the schema of a name, the look-up raises an error. The command
-        // itself would raise the same error.
+        // If the current role may not use the schema of a table, the look-up of the table's name
+        // raises an error. The utility command itself would raise the same error.
         match (*node).type_ {
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();
@@ -261,18 +265,19 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     }
 }
 
-/// Closes the scope, and counts the statement if the scope is the outermost one. The function is
+/// Closes the scope, and counts the statement if the scope is the outermost scope. The function is
 /// called when the statement has succeeded.
 ///
 /// # Safety
-/// If a scope was opened for the statement, `scope` must be that one. If `scope` is the outermost
+/// If a scope was opened for the statement, `scope` must be this scope. If `scope` is the outermost
 /// scope, the statement's text must still be live.
 pub unsafe fn statement_ends(scope: &mut StatementScope) {
     let succeeded = scope.has_target() && scope.is_outermost();
-    // SAFETY: calls within the scope have removed their own callbacks from the list.
+    // SAFETY: code that ran within the scope has removed its own callbacks from the list of error
+    // callbacks.
     unsafe { scope.leave() };
     if succeeded {
-        // SAFETY: the text is still live (see # Safety).
+        // SAFETY: the statement's text is still live (see # Safety).
         unsafe { statement_text::statement_succeeded(scope) }
     }
 }

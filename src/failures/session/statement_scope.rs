@@ -1,6 +1,7 @@
-//! The scope of a statement on a watched table that is in progress. The scope is a local variable
-//! of a hook, and is linked into PostgreSQL's list of error callbacks. An error that jumps over the
-//! hook also removes the scope from the list, so no cleanup is necessary.
+//! Defines the statement scope, which describes a running statement on a watched table. A scope is
+//! a local variable of a hook, and is linked into PostgreSQL's list of error callbacks. An error
+//! that jumps over the hook also removes the scope from the list of error callbacks, so the hook
+//! needs no cleanup.
 
 use super::raised_error::error_names;
 use super::watched_relations::{Watched, watched};
@@ -12,33 +13,35 @@ use std::sync::OnceLock;
 /// A function for PostgreSQL's list of error callbacks.
 type ErrorCallback = unsafe extern "C-unwind" fn(*mut c_void);
 
-/// The functions that PostgreSQL calls when an error is raised. They are entry points, so `hooks`
-/// defines them.
+/// The functions that PostgreSQL calls when an error is raised. PostgreSQL enters the library
+/// through these functions, so the module `hooks` defines them.
 pub struct ErrorCallbacks {
-    /// The callback of a scope. Its argument is the scope. This function distinguishes scopes from
-    /// the other callbacks in the list.
+    /// The callback of a statement scope. The argument of this callback is the scope. A callback in
+    /// PostgreSQL's list belongs to a scope if its function is `in_statement`.
     pub in_statement: ErrorCallback,
-    /// The callback at the bottom of the list. Its argument is null.
+    /// The callback at the bottom of PostgreSQL's list of error callbacks. The argument of this
+    /// callback is null.
     pub outside_of_statements: ErrorCallback,
 }
 
 static CALLBACKS: OnceLock<ErrorCallbacks> = OnceLock::new();
 
-/// Sets the callbacks. The function is called while the library is being preloaded. Without
-/// callbacks no scope is opened.
+/// Sets the error callbacks. The function is called while the library is being preloaded. Without
+/// error callbacks, no scope is opened.
 pub fn set_error_callbacks(callbacks: ErrorCallbacks) {
     CALLBACKS.get_or_init(|| callbacks);
 }
 
-/// Returns the callbacks, if the library is preloaded.
+/// Returns the error callbacks, if the library is preloaded.
 pub fn error_callbacks() -> Option<&'static ErrorCallbacks> {
     CALLBACKS.get()
 }
 
-/// The phase in which a statement is.
+/// The phase of a running statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// No row is processed: the statement is being planned or started, or is COPY or TRUNCATE.
+    /// The executor processes no row. The statement is being planned or started, or is COPY or
+    /// TRUNCATE.
     Outside,
     /// The executor is producing and writing rows.
     Run,
@@ -71,7 +74,7 @@ pub struct StatementScope {
     pub location: c_int,
     pub length: c_int,
     pub parameters: pg_sys::ParamListInfo,
-    /// The trigger depth when the executor began to process rows.
+    /// The nesting depth of triggers when the executor began to process rows.
     pub trigger_depth: i32,
     /// The subtransaction that is rolled back if the statement fails.
     pub subtransaction: pg_sys::SubTransactionId,
@@ -102,17 +105,20 @@ impl StatementScope {
         }
     }
 
-    /// Returns whether the statement writes to a watched table. If not, the scope is not opened.
+    /// Returns whether the statement writes to a watched table. The scope is opened only if the
+    /// statement writes to a watched table.
     pub fn has_target(&self) -> bool {
         self.count > 0
     }
 
-    /// Returns the watched tables. An open scope has at least one.
+    /// Returns the watched tables that the statement writes to. An open scope has at least one
+    /// watched table.
     pub fn targets(&self) -> &[Target] {
         &self.targets[..self.count]
     }
 
-    /// Returns the watched table that the error names, or else the first watched table.
+    /// Returns the watched table of this scope that the error names. If the error names no watched
+    /// table of this scope, returns the first watched table of the scope.
     ///
     /// # Safety
     /// The error's names must be C strings or null.
@@ -132,7 +138,8 @@ impl StatementScope {
         self.is_outermost
     }
 
-    /// Adds a table, if the table is watched and the scope has fewer than TARGETS tables.
+    /// Adds a table to the scope, if the table is watched and the scope has fewer than TARGETS
+    /// tables.
     pub fn add(&mut self, relation: pg_sys::Oid, operation: &'static str) {
         let watched = watched(relation);
         if !watched.is_null() && self.count < TARGETS {
@@ -141,7 +148,7 @@ impl StatementScope {
         }
     }
 
-    /// Opens the scope: links it into the list of error callbacks.
+    /// Opens the scope. Links the scope into PostgreSQL's list of error callbacks.
     ///
     /// # Safety
     /// The scope must not move until `leave` is called or an error jumps over the scope's hook.
@@ -151,7 +158,7 @@ impl StatementScope {
         self.subtransaction = current_subtransaction();
         self.callback.callback = Some(callbacks.in_statement);
         self.callback.arg = std::ptr::from_mut(self).cast();
-        // SAFETY: the scope, and with it the callback, does not move while the callback is in the
+        // SAFETY: the scope contains the callback, and does not move while the callback is in the
         // list (see # Safety).
         unsafe {
             self.callback.previous = pg_sys::error_context_stack;
@@ -159,24 +166,25 @@ impl StatementScope {
         }
     }
 
-    /// Closes the scope, if it was opened.
+    /// Closes the scope, if the scope was opened.
     ///
     /// # Safety
-    /// Callbacks that were added to the list after this scope must have been removed.
+    /// All callbacks that were added to the list of error callbacks after this scope must have been
+    /// removed from the list.
     pub unsafe fn leave(&mut self) {
         if self.callback.callback.take().is_some() {
-            // SAFETY: the previous callback belongs to a caller of this scope's hook, so it is
-            // still live.
+            // SAFETY: the previous callback belongs to a caller of this scope's hook, so the
+            // previous callback is still live.
             unsafe { pg_sys::error_context_stack = self.callback.previous }
         }
     }
 }
 
-/// Returns the innermost scope, or null.
+/// Returns the innermost open scope, or null if no scope is open.
 pub fn innermost_scope() -> *mut StatementScope {
     let Some(callbacks) = error_callbacks() else { return std::ptr::null_mut() };
-    // SAFETY: all callbacks in the list are live. A callback with the function `in_statement`
-    // belongs to a scope, and its `arg` points to the scope.
+    // SAFETY: all callbacks in the list of error callbacks are live. A callback with the function
+    // `in_statement` belongs to a scope, and its `arg` points to the scope.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null() {

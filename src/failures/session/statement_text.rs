@@ -9,13 +9,13 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 
 thread_local! {
-    /// The number of successful statements on watched tables in this transaction and, if there was
-    /// only one, its text.
+    /// The number of successful statements on watched tables in this transaction. If the number is
+    /// 1, the value also contains the text of the only statement.
     static LAST_STATEMENT: RefCell<(Option<String>, u32)> = const { RefCell::new((None, 0)) };
 }
 
-/// Returns the statement's part of a query string, which can contain several statements. Cuts it to
-/// at most `limit` bytes.
+/// Returns the statement's part of a query string, cut to at most `limit` bytes. A query string can
+/// contain several statements.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -30,8 +30,8 @@ pub unsafe fn statement_text(
     }
     let from = usize::try_from(location).unwrap_or(0);
     let length = usize::try_from(length).ok().filter(|&length| length > 0).unwrap_or(usize::MAX);
-    // Reads a little more than the limit, because leading white space does not count, but does not
-    // copy a long text in full.
+    // Reads slightly more than `limit` bytes, because leading white space does not count towards
+    // the limit. The code does not copy a long text as a whole.
     const WHITE_SPACE: usize = 256;
     let wanted = length.min(limit.saturating_add(WHITE_SPACE));
     // SAFETY: `text` is a C string (see # Safety), and strnlen finds its end.
@@ -45,8 +45,8 @@ pub unsafe fn statement_text(
     Some(part[..part.floor_char_boundary(limit)].to_owned())
 }
 
-/// Returns the text, cut to the length that `lead_audit.log_statement_length` allows. `None` if the
-/// setting is 0.
+/// Returns the text, cut to the length that `lead_audit.log_statement_length` allows. Returns
+/// `None` if the setting is 0.
 pub fn bounded(text: &str) -> Option<String> {
     match settings::failures::log_statement_length() {
         0 => None,
@@ -55,7 +55,7 @@ pub fn bounded(text: &str) -> Option<String> {
 }
 
 /// Returns the statement's part of a query string, cut to the length that
-/// `lead_audit.log_statement_length` allows. `None` if the setting is 0.
+/// `lead_audit.log_statement_length` allows. Returns `None` if the setting is 0.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -68,13 +68,13 @@ pub unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Op
 }
 
 /// Converts the parameters of a statement to text before the statement starts, because the
-/// conversion is impossible while an error is raised.
+/// conversion is impossible while an error is being raised.
 ///
 /// # Safety
 /// `parameters` must be null or the parameters of a statement that is about to start.
 pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
-    // SAFETY: the parameters are live (see # Safety). The text goes into the field where PostgreSQL
-    // itself stores such a text, and lives as long as the parameters.
+    // SAFETY: the parameters are live (see # Safety). The code stores the text of the parameters in
+    // `paramValuesStr`, as PostgreSQL itself does. The text lives as long as the parameters.
     unsafe {
         if !settings::failures::log_parameters()
             || parameters.is_null()
@@ -109,8 +109,9 @@ pub unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<Strin
     }
 }
 
-/// Counts the rows that a statement has written, and keeps the statement's text for an error at the
-/// commit. The function is called when an outermost statement on a watched table has succeeded.
+/// Counts the rows that a statement has written, and keeps the statement's text in case the commit
+/// raises an error. The function is called when the outermost statement on a watched table has
+/// succeeded.
 ///
 /// # Safety
 /// `scope` must be the scope of the statement that has just ended. The statement's text must still
@@ -119,8 +120,9 @@ pub unsafe fn statement_succeeded(scope: &StatementScope) {
     entries::statement_succeeded();
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
-        // With several statements, an error at the commit does not tell which statement caused the
-        // error.
+        // If the transaction has several statements, an error at the commit does not tell which
+        // statement caused the error. The session keeps the text of a statement only if the
+        // transaction has no other statement on watched tables.
         *last = if *count == 1 {
             // SAFETY: `scope` is the scope of the statement that has just ended, and the
             // statement's text is still live.
@@ -131,8 +133,8 @@ pub unsafe fn statement_succeeded(scope: &StatementScope) {
     });
 }
 
-/// Returns the number of successful statements on watched tables in this transaction and, if there
-/// was only one, its text.
+/// Returns the number of successful statements on watched tables in this transaction. If the number
+/// is 1, also returns the text of the only statement.
 pub fn last_statement() -> (Option<String>, u32) {
     LAST_STATEMENT.with_borrow(Clone::clone)
 }

@@ -1,17 +1,19 @@
 //! Keeps the names of this session's temporary tables. A temporary table hides a watched table of
-//! the same name, so a failed statement that names it concerns no watched table. The worker cannot
-//! always look for temporary tables itself, because the session may have ended by then.
+//! the same name, so a failed statement that uses this name concerns no watched table. The worker
+//! cannot always look for the temporary tables, because the session may have ended before the
+//! worker reads the record.
 
 use std::cell::RefCell;
 
 #[derive(Default)]
 struct Names {
-    /// The tables that this transaction has made. The flag is true if the table survives the
-    /// transaction.
+    /// The temporary tables that this transaction has made. The flag of a table is true if the
+    /// table survives the transaction.
     of_transaction: Vec<(String, bool)>,
-    /// The tables that earlier transactions have made and that certainly still exist. The name of a
-    /// dropped table would suppress the entry of a failed statement. A missing name does little
-    /// harm, because the worker also looks into the session's schema for temporary tables.
+    /// The temporary tables that earlier transactions have made and that certainly still exist. The
+    /// name of a dropped temporary table would suppress the entry of a failed statement. A name
+    /// that is missing in `of_session` does little harm, because the worker also looks into the
+    /// session's schema for temporary tables.
     of_session: Vec<String>,
 }
 
@@ -24,22 +26,23 @@ pub fn note_temporary_table(name: &str, stays: bool) {
     NAMES.with_borrow_mut(|names| names.of_transaction.push((name.to_owned(), stays)));
 }
 
-/// Forgets which temporary tables survive the transaction. The function is called before DROP,
-/// ALTER … RENAME and other commands that may remove or rename a temporary table.
+/// Forgets the temporary tables of earlier transactions. Notes that no temporary table of this
+/// transaction is certain to survive the transaction. The function is called before DROP, ALTER …
+/// RENAME and other commands that may remove or rename a temporary table.
 pub fn doubt_temporary_tables() {
     NAMES.with_borrow_mut(|names| names.of_session.clear());
     subtransaction_fails();
 }
 
-/// Notes that no temporary table of this transaction is certain to survive it. The function is
-/// called when a subtransaction was rolled back.
+/// Notes that no temporary table of this transaction is certain to survive the transaction. The
+/// function is called when a subtransaction has been rolled back.
 pub fn subtransaction_fails() {
     NAMES.with_borrow_mut(|names| {
         names.of_transaction.iter_mut().for_each(|(_, stays)| *stays = false)
     });
 }
 
-/// Returns the names of temporary tables that occur in a statement's text.
+/// Returns the names of the session's temporary tables that occur in a statement's text.
 pub fn in_text(text: &str) -> Vec<String> {
     NAMES.with_borrow(|names| {
         if names.of_transaction.is_empty() && names.of_session.is_empty() {
@@ -51,8 +54,8 @@ pub fn in_text(text: &str) -> Vec<String> {
     })
 }
 
-/// Moves the tables that survive a committed transaction from `of_transaction` to `of_session`. The
-/// function is called when the transaction has ended.
+/// Moves the temporary tables that survive a committed transaction from `of_transaction` to
+/// `of_session`. The function is called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     NAMES.with_borrow_mut(|names| {
         let made = std::mem::take(&mut names.of_transaction);

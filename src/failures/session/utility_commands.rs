@@ -1,6 +1,7 @@
 //! Handles utility commands that concern the launcher, the worker or the name filter. After some
-//! commands the launcher has to look for databases again. During others, for example DROP DATABASE,
-//! no other process may be connected to the database, so the worker has to leave it.
+//! commands, for example CREATE DATABASE, the launcher has to look for databases again. During
+//! other commands, for example DROP DATABASE, no other process may be connected to the database, so
+//! the database's worker has to end.
 
 use super::{name_filter, temporary_tables};
 use crate::failures::queue::{self, Hold};
@@ -12,21 +13,22 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::time::{Duration, Instant};
 
-/// The maximum time that a command waits until the worker has left. If a worker must first do its
-/// work, the command waits for that too, at most for the same time. PostgreSQL itself waits five
-/// seconds for other connections.
+/// The maximum time that a command waits until the worker of the command's database has ended. If a
+/// worker must first run in this database (`Hold::NotYet`), the command also waits for this worker,
+/// at most for the same time. PostgreSQL itself waits five seconds until other connections have
+/// ended.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// The time after which a worker that has not left is told to cancel its work.
+/// The time after which a worker that has not ended gets a signal that cancels its work.
 const CANCEL_AFTER: Duration = Duration::from_secs(4);
 
 thread_local! {
     /// The database that this session holds, or InvalidOid.
     static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    /// The subtransaction that runs the command that needs the database.
+    /// The subtransaction that runs the command for which the session holds the database.
     static HELD_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(0) };
-    /// Whether the transaction has run CREATE EXTENSION lead_audit. Like the next two flags, it is
-    /// read after the commit.
+    /// Whether the transaction has run CREATE EXTENSION lead_audit. The flags EXTENSION_CAME,
+    /// EXTENSION_MAY_GO and DATABASES_CHANGED are read after the commit.
     static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
     /// Whether the transaction has run DROP EXTENSION, perhaps for lead_audit.
     static EXTENSION_MAY_GO: Cell<bool> = const { Cell::new(false) };
@@ -37,7 +39,7 @@ thread_local! {
 /// Handles a utility command that is about to run.
 ///
 /// # Safety
-/// `statement` must be one that PostgreSQL passed to the hook on utility commands.
+/// `statement` must be the statement that PostgreSQL passed to the hook on ProcessUtility.
 pub unsafe fn command_begins(
     statement: *mut pg_sys::PlannedStmt,
     context: pg_sys::ProcessUtilityContext::Type,
@@ -46,8 +48,8 @@ pub unsafe fn command_begins(
     // SAFETY: PostgreSQL passed the statement, and the node's tag identifies its type. Names in the
     // statement are C strings or null.
     unsafe {
-        // If `is_alone` is false, PostgreSQL refuses the commands during which no other process may
-        // be connected to the database.
+        // If `is_alone` is false, PostgreSQL refuses CREATE DATABASE, DROP DATABASE and ALTER
+        // DATABASE … SET TABLESPACE, so the session need not hold a database.
         let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
             && !pg_sys::IsTransactionBlock()
             && !pg_sys::IsSubTransaction();
@@ -145,7 +147,8 @@ unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
 /// # Safety
 /// `relation` must be null or a RangeVar.
 unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
-    // SAFETY: `relation` is null or a RangeVar (see # Safety). Its `relname` is a C string or null.
+    // SAFETY: `relation` is null or a RangeVar (see # Safety). The `relname` of a RangeVar is a C
+    // string or null.
     unsafe {
         if relation.is_null() || (*relation).relname.is_null() {
             return String::new();
@@ -177,15 +180,16 @@ unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys:
     }
 }
 
-/// Makes the worker leave a database until the command fails or its transaction ends. Does nothing
-/// if the role may not run the command: the role must own the database, or `may_anyway` must return
-/// true.
+/// Holds the database with this name, until the command fails or the command's transaction ends.
+/// Waits until the worker of the database has ended. Does nothing if the current role may not run
+/// the utility command that needs the hold. The role may run the command if the role owns the
+/// database, or if `may_anyway` returns true.
 ///
 /// # Safety
 /// `name` must be a C string or null.
 unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid) -> bool) {
     // SAFETY: the catalog look-ups run within a transaction. If no database has the name, the
-    // command itself raises the error.
+    // utility command itself raises the error.
     unsafe {
         if name.is_null() || !queue::is_there() {
             return;
@@ -204,8 +208,9 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
         let worker = loop {
             match queue::hold(database) {
                 Hold::Held(worker) => break worker,
-                // The command runs without a hold. If a worker is connected to the database then,
-                // the command fails because the database is in use.
+                // After LONGEST_WAIT, the command runs without a hold. If a worker is connected to
+                // the database while the command runs, the command fails, because the database is
+                // in use.
                 Hold::NotYet if begin.elapsed() >= LONGEST_WAIT => return,
                 Hold::NotYet => wait_a_moment(),
             }
@@ -236,8 +241,8 @@ fn wait_a_moment() {
     pgrx::check_for_interrupts!();
 }
 
-/// Releases the database that a command in the subtransaction held. The function is called when the
-/// subtransaction was rolled back.
+/// Releases the database that the session holds for a command of this subtransaction. The function
+/// is called when the subtransaction has been rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if HELD.get() != pg_sys::InvalidOid && HELD_IN.get() >= own {
         queue::release(HELD.replace(pg_sys::InvalidOid));
@@ -245,8 +250,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     }
 }
 
-/// Passes a held database from a subtransaction to its parent. The function is called when the
-/// subtransaction was committed.
+/// Passes the hold on a database from a subtransaction to its parent. The function is called when
+/// the subtransaction has been committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if HELD_IN.get() >= own {
         HELD_IN.set(parent);

@@ -1,6 +1,6 @@
-//! Keeps descriptions of the watched tables that this session has used. No catalog can be read
-//! while an error is raised. So the description of a table for a record is made before the first
-//! statement on the table runs.
+//! Keeps descriptions of the watched tables that this session has used. While an error is being
+//! raised, the session cannot read a catalog. The session makes the description of a watched table
+//! before the first statement on the table runs.
 
 use super::name_filter::note_name;
 use crate::failures::queue::record::Table;
@@ -11,9 +11,9 @@ use std::collections::HashMap;
 
 /// A watched table.
 pub struct Watched {
-    /// The description of the table for records.
+    /// The description of the table in the form that records contain.
     pub table: Table,
-    /// The name of the table's soft-delete column, or empty.
+    /// The name of the table's soft-delete column, or an empty string.
     pub soft_delete_column: String,
 }
 
@@ -35,8 +35,8 @@ thread_local! {
     static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
 }
 
-/// Marks the description of a relation as outdated. `None` means all relations. The function is
-/// called when a relation has changed or may have changed.
+/// Marks the description of a relation as outdated. `None` stands for all relations. The function
+/// is called when a relation has changed or may have changed.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAST.set((0, std::ptr::null()));
     KNOWN.with(|known| match (known.try_borrow_mut(), relation) {
@@ -67,7 +67,7 @@ impl Known {
 }
 
 /// Frees the outdated descriptions. The function is called when the transaction has ended, because
-/// no statement can use them any more.
+/// no statement can use outdated descriptions any more.
 pub fn transaction_ends() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {
@@ -79,8 +79,8 @@ pub fn transaction_ends() {
 /// Returns the description of a watched relation, or null if the relation is not watched. The
 /// pointer is valid until the transaction ends.
 ///
-/// The look-up can raise PostgreSQL's errors. Call the function only where the catalogs can be
-/// read.
+/// The look-up of the relation can raise PostgreSQL's errors. The function must be called only
+/// where the session can read the catalogs.
 pub fn watched(relation: pg_sys::Oid) -> *const Watched {
     let oid = relation.to_u32();
     let (last, answer) = LAST.get();

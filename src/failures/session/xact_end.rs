@@ -1,13 +1,14 @@
-//! Decides at the end of a transaction or subtransaction which records become entries. A record
-//! that was made when an error was raised is confirmed if the error is reported, or if the
-//! statement's own (sub)transaction is rolled back. If only a subtransaction within the statement
-//! is rolled back, the error was caught, and the record is dropped.
+//! Decides at the end of a transaction or subtransaction which records become entries. The record
+//! of an error is confirmed if the error is reported, or if the statement's own (sub)transaction is
+//! rolled back. If only a subtransaction within the statement is rolled back, the statement has
+//! caught the error. The record of an error that was caught is dropped.
 //!
-//! The records of unwritten entries are confirmed when the transaction commits. If the transaction
-//! does not commit, no entry is missing.
+//! The records of unwritten entries are confirmed when the transaction commits. If a transaction
+//! does not commit, none of its entries is missing.
 //!
-//! A record enters the queue before its fate is known. After COMMIT or ABORT the record is
-//! confirmed or cancelled in the queue, which allocates no memory and takes constant time.
+//! A record enters the queue before it is known whether the record becomes an entry. After the end
+//! of a transaction, the session only confirms or cancels the transaction's records in the queue.
+//! To confirm or cancel a record, the session needs only constant time, and no additional memory.
 
 use super::raised_error::{code_and_message, limited};
 use super::temporary_tables;
@@ -22,14 +23,15 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::c_char;
 
-/// The place where a record is.
+/// The place of a record that the session may still have to confirm or cancel.
 enum Place {
-    /// The record is in the queue, but unconfirmed. Contains its first slot.
+    /// The record is in the queue, but unconfirmed. Contains the record's first slot.
     Reserved(u32),
-    /// Only this process has the record, because the queue was full. Contains its JSON.
+    /// Only this process has the record, because the queue did not accept the record. Contains the
+    /// record's JSON.
     Unqueued(Vec<u8>),
-    /// Nothing remains to be done. The record is confirmed or cancelled, is in the server's log, or
-    /// was lost for lack of memory.
+    /// Nothing remains to be done for the record. The record is confirmed or cancelled, is in the
+    /// server's log, or was lost for lack of memory.
     Final,
 }
 
@@ -47,7 +49,8 @@ impl Place {
         }
     }
 
-    /// Confirms the record. Returns the line for the server's log if the queue is still full.
+    /// Confirms the record. If the queue still does not accept the record, returns a line for the
+    /// server's log that contains the record.
     fn finalize(&mut self) -> Option<LogLine> {
         match std::mem::replace(self, Place::Final) {
             Place::Reserved(reserved) => {
@@ -73,8 +76,8 @@ struct Candidate {
     place: Place,
     /// The subtransaction in which the statement runs.
     statement: pg_sys::SubTransactionId,
-    /// The subtransaction in which the error was raised. It may lie within the statement's
-    /// subtransaction.
+    /// The subtransaction in which the error was raised. This subtransaction may lie within the
+    /// statement's subtransaction.
     innermost: pg_sys::SubTransactionId,
 }
 
@@ -91,7 +94,7 @@ const MOST_UNWRITTEN: usize = 10_000;
 #[derive(Default)]
 struct State {
     candidate: Option<Candidate>,
-    /// Whether the transaction consists of the one statement that failed.
+    /// Whether the transaction consists only of the statement that failed.
     whole_transaction: bool,
     /// The SQLSTATE and the message of the last error outside of statements on watched tables.
     cause: Option<(String, String)>,
@@ -111,8 +114,8 @@ thread_local! {
 pub fn error_raised(mut record: Record, statement: pg_sys::SubTransactionId) {
     let innermost = current_subtransaction();
     STATE.with_borrow_mut(|state| {
-        // If an error passes through Rust code, it is raised again there, with fewer fields. The
-        // record with all fields is kept.
+        // Rust code that an error passes through raises the error again, with fewer fields. The
+        // session keeps the first record of the error, which has all fields.
         let same = state.candidate.as_ref().is_some_and(|known| {
             known.record.error_code == record.error_code
                 && known.record.error_message == record.error_message
@@ -137,8 +140,10 @@ pub fn cause(code: &str, message: &str) {
 }
 
 /// Confirms the record of an error that is being reported, because no code has caught the error. If
-/// the queue is full, returns the line for the server's log, a C string that lives until the next
-/// record. Otherwise returns null. If the result is not null, the caller must call `end_record`.
+/// the queue does not accept the record, returns a line for the server's log that contains the
+/// record. The line is a C string that lives until another error is reported, or the transaction
+/// ends. If no line must be written, returns null. If the result is not null, the caller must call
+/// `end_record` after it has written the line.
 pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
     let is_open = STATE.with_borrow(|state| {
         state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Final))
@@ -174,7 +179,8 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
         schema: entry.schema.to_owned(),
         name: entry.table.to_owned(),
     });
-    // A row key is JSON, and would be useless if it were cut.
+    // The record does not contain a row key that is too long, because a row key that was cut would
+    // not be valid JSON.
     record.key = entry.key.filter(|key| key.len() <= record::TEXT_LIMIT).map(str::to_owned);
     record.error_code = Some(crate::pg::sqlstate_text(cause.code));
     record.error_message = Some(limited(&cause.message));
@@ -196,14 +202,15 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
     }
 }
 
-/// Puts the records of the transaction's unwritten entries into the queue. They are confirmed after
-/// the commit. The function is called before the transaction commits or is prepared. May raise an
-/// error.
+/// Puts the records of the transaction's unwritten entries into the queue. `transaction_ends`
+/// confirms these records after the commit. The function is called before the transaction commits
+/// or is prepared. Can raise an error.
 pub fn before_commit() {
     let unwritten = STATE.with_borrow_mut(|state| std::mem::take(&mut state.unwritten));
     for (_, mut record) in unwritten {
         let mut place = Place::of(&mut record);
-        // If the queue is full, the record goes to the server's log before the commit.
+        // If the queue does not accept the record, the session writes the record to the server's
+        // log before the commit.
         if matches!(place, Place::Unqueued(_)) {
             place.finalize().iter().for_each(LogLine::write);
         }
@@ -211,8 +218,10 @@ pub fn before_commit() {
     }
 }
 
-/// Confirms or drops the record of an error. The function is called when a subtransaction was
-/// rolled back, which may have ended a statement on a watched table.
+/// Confirms or drops the record of an error that was raised in this subtransaction. The function is
+/// called when the subtransaction has been rolled back. Confirms the record if the failed statement
+/// also ran in this subtransaction. Drops the record if the failed statement ran in an outer
+/// subtransaction, because the statement has caught the error.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     recording::abort();
     let failed = STATE.with_borrow_mut(|state| {
@@ -226,7 +235,7 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
 }
 
 /// Passes the unwritten entries of a subtransaction to its parent. The function is called when the
-/// subtransaction was committed.
+/// subtransaction has been committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     STATE.with_borrow_mut(|state| {
         for (subtransaction, _) in &mut state.unwritten {
@@ -249,8 +258,9 @@ pub fn transaction_ends(end: TransactionEnd) {
             candidate.place.finalize().iter().for_each(LogLine::write);
         }
         if !written.is_empty() && !state.whole_transaction && settings::failures::log_rollbacks() {
-            // The record of the failed statement has the actor at the time of the error. The values
-            // of SET LOCAL are already gone now.
+            // The record of the rolled-back transaction takes the actor from the record of the
+            // failed statement. At the end of the transaction, PostgreSQL has already discarded the
+            // values of SET LOCAL.
             let failed =
                 state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
             record::send(&mut rolled_back(&written, failed, state.cause.take()));
@@ -260,8 +270,9 @@ pub fn transaction_ends(end: TransactionEnd) {
             .reserved_unwritten
             .iter_mut()
             .for_each(|place| place.finalize().iter().for_each(LogLine::write));
-        // Other callbacks wrote during the commit, after `before_commit` had run. Their unwritten
-        // entries are sent now.
+        // Other callbacks can write to watched tables during the commit, after `before_commit` has
+        // run. If entries for such writes could not be written, the records of these unwritten
+        // entries enter the queue only after the commit.
         state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
     temporary_tables::transaction_ends(end == TransactionEnd::Committed);
@@ -272,8 +283,9 @@ pub fn transaction_ends(end: TransactionEnd) {
 /// The maximum number of counts that the entry of a rolled-back transaction lists.
 const MOST_WRITTEN: usize = 100;
 
-/// Makes the record of a rolled-back transaction. `failed` is the record of the failed statement,
-/// and `cause` the error that caused the rollback.
+/// Makes the record of a rolled-back transaction. `failed` is the record of the failed statement.
+/// `cause` contains the SQLSTATE and the message of the last error outside of statements on watched
+/// tables, which may have caused the rollback.
 fn rolled_back(
     written: &[WriteCount],
     failed: Option<Record>,

@@ -1,6 +1,7 @@
-//! Takes records from the queue and writes the entries of many records in one transaction. The same
-//! transaction stores the number of the last record. If the worker dies before it removes the
-//! records from the queue, its successor does not write them again.
+//! Takes records from the queue and writes the entries of many records in one transaction. Each
+//! transaction also stores the sequence number of the last record whose entry the transaction
+//! writes. If the worker dies before it removes the records from the queue, the stored number keeps
+//! the next worker from writing their entries again.
 
 use super::failed_entry::{ErrorIsolation, Gathering, is_passing};
 use super::quarantine::{is_written_alone, quarantine};
@@ -15,27 +16,28 @@ use pgrx::{PgSqlErrorCode, Spi, pg_sys};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// The maximum number of records in one transaction.
+/// The maximum number of records whose entries the worker writes in one transaction.
 const BATCH: usize = 4000;
 /// The worker takes no further record into a transaction with at least this many bytes of records.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// The time by which each record beyond the first makes the pause after a transaction longer.
-/// Pauses make the worker commit less often, because each commit waits for the disk and delays
-/// commits of the application. After a single record there is no pause, so the next record is
-/// written at once.
+/// The worker pauses after a transaction for this time, multiplied by the number of the
+/// transaction's records minus 1. Because of the pauses, the worker commits less often. Each commit
+/// of the worker waits for the disk, and delays commits of the application. After a transaction
+/// with a single record there is no pause, so the worker writes the next record at once.
 const REST_FOR_EACH: Duration = Duration::from_millis(10);
 /// The longest pause after a transaction.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// The number of records after which the worker sleeps for YIELD_MICROSECONDS, so that sessions
-/// that wait for a processor get one. A worker with a backlog does not sleep.
+/// The number of records after which the worker sleeps for YIELD_MICROSECONDS. While the worker
+/// sleeps, sessions that wait for a processor can run. A worker that has to write at least BATCH /
+/// 2 records does not sleep.
 const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has already checked which records its predecessor wrote, and which
-    /// record ended the predecessor.
+    /// Whether this worker has already checked which records the previous worker wrote, and which
+    /// record ended the previous worker.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -45,8 +47,8 @@ struct Numbered {
     record: Record,
 }
 
-/// Writes the entries of queued records, in one transaction if possible. One of the worker's tasks.
-/// Returns when the task runs next.
+/// Writes the entries of queued records, if possible in one transaction. The function is one of the
+/// worker's tasks. Returns the time at which the task runs next.
 pub fn drain() -> Result<NextTurn, ServerError> {
     let database = current_database();
     if queue::is_empty_for(database) {
@@ -62,14 +64,15 @@ pub fn drain() -> Result<NextTurn, ServerError> {
         CAUGHT_UP.set(true);
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
-    // An earlier worker wrote all queued records. Sessions do not wake this worker, because
-    // `looks_again` is set, so the worker has to look again at once.
+    // If no record is queued any more, an earlier worker wrote the entries of all queued records.
+    // Sessions do not wake a worker whose `looks_again` is set, so this worker has to look for
+    // records again at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
     let result = write_batch(&read, progress);
-    // The worker is alive, even if `result` is an error. So no record of this transaction needs to
-    // be quarantined.
+    // No record of this transaction needs to be quarantined, because the worker has survived the
+    // transaction, even if `result` is an error.
     progress.set(0, 0);
     match result? {
         Batch::Dropped => return Ok(NextTurn::AtInterval),
@@ -107,9 +110,9 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
 }
 
-/// Parses the records, and returns them with the number of unreadable records. An unreadable record
-/// goes to the server's log. Only this library writes to the queue, but shared memory can be
-/// damaged.
+/// Parses the records, and returns the parsed records with the number of unreadable records. Writes
+/// each unreadable record to the server's log. Only this library writes to the queue, but another
+/// process can damage the shared memory.
 fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
     let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
     for (number, bytes) in queued {
@@ -127,14 +130,15 @@ fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
 enum Batch {
     /// The extension was dropped. The worker's main loop handles the queued records.
     Dropped,
-    /// The transaction has committed. Contains the number of entries.
+    /// The transaction has committed. Contains the number of entries that the transaction has
+    /// written.
     Written(u64),
     /// Each record must be written in its own transaction.
     OneByOne,
 }
 
-/// Writes the entries of all records in one transaction. If one record prevents that, the result is
-/// [`Batch::OneByOne`], so that the other records still get their entries.
+/// Writes the entries of all records in one transaction. If one record makes the transaction fail,
+/// returns [`Batch::OneByOne`], so that the other records still get their entries.
 fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch, ServerError> {
     if records.first().is_some_and(|first| is_written_alone(first.number)) {
         return Ok(Batch::OneByOne);
@@ -150,8 +154,8 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
 }
 
 /// Makes the entries of the records and returns the number of entries. A record that concerns no
-/// watched table gets no entry. Stores the number of the record being processed in `progress`, if
-/// given.
+/// watched table gets no entry. If `progress` is given, stores the sequence number of the present
+/// record in `progress`.
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();
@@ -171,8 +175,8 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
         }
         written
     };
-    // The first attempt handles all records in one subtransaction. A subtransaction for each record
-    // would cost time, and errors are rare.
+    // The first attempt makes the entries of all records in one subtransaction. A subtransaction
+    // for each record would cost time, and errors are rare.
     let written = in_subtransaction(|| gather_all(ErrorIsolation::Together))
         .unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
     if last > 0 {
@@ -184,11 +188,12 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
 // ---- the number of the last written record ------------------------------------------------------
 
 fn int8(value: i64) -> DatumWithOid<'static> {
-    // SAFETY: the value is a bigint, which is the type of the oid.
+    // SAFETY: INT8OID is the oid of the type bigint, and the value is a bigint.
     unsafe { DatumWithOid::new(value, pg_sys::INT8OID) }
 }
 
-/// Returns the number of the last record of this queue that was written in this database.
+/// Returns the sequence number of the last record of this queue whose entry was written in this
+/// database. Returns 0 if there is no such record.
 fn position() -> u64 {
     let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
     let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);

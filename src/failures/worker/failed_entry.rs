@@ -1,5 +1,5 @@
-//! Makes the entry of a record: finds the table, the row and the row key, and adds the details and
-//! the actor.
+//! Makes the entry of a record. Finds the table, the rejected row and the row key, and adds the
+//! details and the actor.
 
 use super::lock_budget::LockBudget;
 use super::resolve::resolve;
@@ -14,19 +14,20 @@ use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// Returns whether the same work may succeed later without this error. Examples of such errors are
-/// a full disk, a lock timeout and a cancel.
+/// Returns whether the error is temporary, so that the same work may succeed later. Examples of
+/// temporary errors are those of a full disk, a lock timeout and a cancel.
 pub fn is_passing(error: &ServerError) -> bool {
     let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// The work that is undone if making an entry raises an error.
+/// The work that is undone if an error is raised while the worker makes an entry.
 #[derive(Clone, Copy)]
 pub enum ErrorIsolation {
-    /// All entries of the transaction are undone, because the error is raised.
+    /// The error is not caught, so all entries of the transaction are undone.
     Together,
-    /// Only the failing step is undone. The entry is written without the result of this step.
+    /// Only the failed step is undone, for example the conversion of the rejected row to JSON. The
+    /// entry is written without the result of the failed step.
     Each,
 }
 
@@ -39,7 +40,7 @@ impl ErrorIsolation {
     }
 }
 
-/// The state that the records of one transaction share.
+/// The state that the worker keeps while it makes the entries of one transaction.
 pub struct Gathering {
     roles: HashMap<u32, Option<Text>>,
     lock_budget: LockBudget,
@@ -71,7 +72,7 @@ impl Gathering {
             resolved = match isolation.of(|| resolve(unresolved, role)) {
                 Ok(Some(resolved)) => resolved,
                 Err(error) if is_passing(&error) => error.raise(None),
-                // A text that cannot be parsed names no table.
+                // A statement's text that cannot be parsed names no table.
                 Ok(None) | Err(_) => return false,
             };
             (table, operation, statement) =
@@ -148,7 +149,8 @@ impl Gathering {
     }
 
     /// Reads the row key from the DETAIL of a constraint violation, which has the form "Key
-    /// (columns)=(values) …". `None` if these columns are not those of the primary key.
+    /// (columns)=(values) …". Returns `None` if the columns of the DETAIL are not those of the
+    /// primary key.
     fn key_in_detail(
         &mut self,
         record: &Record,
@@ -184,19 +186,19 @@ impl Gathering {
     }
 }
 
-/// Returns whether a transaction was rolled back, or ended in a crash of the server. In both cases
-/// no entry of the transaction is missing.
+/// Returns whether a transaction was rolled back, or ended in a crash of the server. If the result
+/// is true, no entry of the transaction is missing.
 fn was_rolled_back(txid: u64) -> bool {
     let xid = pg_sys::TransactionId::from_inner(txid as u32);
-    // SAFETY: the commit log still has the transaction of a record. A prepared transaction counts
-    // as in progress.
+    // SAFETY: PostgreSQL's commit log still contains the status of the transaction. For a prepared
+    // transaction, TransactionIdIsInProgress() returns true.
     txid != 0
         && unsafe {
             !pg_sys::TransactionIdIsInProgress(xid) && !pg_sys::TransactionIdDidCommit(xid)
         }
 }
 
-/// Returns the static string with the name of an operation.
+/// Returns the name of an operation as a static string.
 fn operation_name(name: &str) -> &'static str {
     const NAMES: [&str; 10] = [
         "INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "COMMIT", "ROLLBACK",
@@ -205,8 +207,8 @@ fn operation_name(name: &str) -> &'static str {
     NAMES.into_iter().find(|known| *known == name).unwrap_or("OTHER")
 }
 
-/// Converts the rejected row to JSON. `None` if the relation's row type has changed, or if the
-/// relation is locked for too long.
+/// Converts the rejected row to JSON. Returns `None` if the relation's row type has changed, or if
+/// another session keeps the relation locked for too long.
 fn texts_of(
     row: &RawRow,
     table: Option<&Table>,
@@ -262,14 +264,14 @@ impl Tuple {
     }
 }
 
-/// Splits a constraint's DETAIL, in any language, into columns and values. `None` if the values
-/// cannot be separated.
+/// Splits the DETAIL of a constraint violation into columns and values. The DETAIL can be in any
+/// language. Returns `None` if the values cannot be separated.
 fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (_, rest) = detail.split_once('(')?;
     let (columns, rest) = rest.split_once(")=(")?;
     let (values, _) = rest.rsplit_once(')')?;
-    // A name after the values can contain parentheses too: "… is not present in table "x (y)"". So
-    // the values end at the first closing parenthesis that a space follows.
+    // The name of a table after the values can also contain parentheses, as in `… is not present in
+    // table "x (y)"`. The values end at the first closing parenthesis that is followed by a space.
     let values = values.split_once(") ").map_or(values, |(values, _)| values);
     let columns: Vec<String> =
         columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect();
@@ -281,8 +283,8 @@ fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
     (columns.len() == values.len()).then_some((columns, values))
 }
 
-/// Returns the JSON object for the column `details`, with its members in the order of their names.
-/// `None` if there are no members.
+/// Returns the JSON object for the entry's column `details`. The members of the object are in the
+/// order of their names. Returns `None` if the object would have no members.
 fn details(record: &Record, omitted: &[Vec<u8>]) -> Option<Text> {
     let mut out = Vec::new();
     let mut separator = b'{';

@@ -1,14 +1,15 @@
-//! Limits how long the worker waits for locks on the tables of the records and on the indexes of
-//! these tables. Another session may hold such a lock for hours (ALTER TABLE). Meanwhile all other
-//! records, and sealing, would have to wait. If the worker cannot lock a table in time, it writes
-//! the entry without the row.
+//! Limits the time that the worker waits for locks on watched tables and on their indexes. Another
+//! session can hold a conflicting lock for hours, for example during ALTER TABLE. Without a limit,
+//! all other records, and sealing, would have to wait for the session that holds the lock. If the
+//! worker cannot lock a watched table in time, the worker writes the entry without the rejected
+//! row.
 
 use crate::pg::OpenRelation;
 use pgrx::{PgList, pg_sys};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// The maximum total time that the worker waits in one transaction.
+/// The maximum total time that the worker waits for locks in one transaction.
 const LONGEST: Duration = Duration::from_millis(500);
 
 /// The pause between two attempts to get a lock.
@@ -16,20 +17,22 @@ const STEP_MICROSECONDS: core::ffi::c_long = 5_000;
 
 /// The lock budget of one transaction.
 pub struct LockBudget {
-    /// The time at which the budget ends. `None` until the first wait.
+    /// The time at which the lock budget ends, or `None` before the first wait.
     until: Option<Instant>,
-    /// The tables for which the worker no longer waits.
+    /// The tables for whose locks the worker does not wait until the transaction ends.
     given_up: HashSet<u32>,
 }
 
 impl LockBudget {
-    /// Returns a full budget. The time starts at the first wait.
+    /// Returns a full lock budget. The time of the budget starts at the worker's first wait for a
+    /// lock.
     pub fn new() -> Self {
         LockBudget { until: None, given_up: HashSet::new() }
     }
 
     /// Opens a table and locks its indexes, so that later code opens the indexes without waiting.
-    /// `None` if the table does not exist, or if another session holds a lock for too long.
+    /// Returns `None` if the table does not exist, or if another session holds a conflicting lock
+    /// for too long.
     pub fn open(&mut self, relation: u32) -> Option<OpenRelation> {
         if self.given_up.contains(&relation) {
             return None;
@@ -40,9 +43,10 @@ impl LockBudget {
         } else {
             return self.refuse(relation);
         };
-        // The indexes are locked separately, because REINDEX locks an index exclusively, but
-        // permits reads of the table.
-        // SAFETY: the relation is open, and the list contains the oids of its indexes.
+        // The code locks the indexes separately, because REINDEX locks an index exclusively, but
+        // permits reads of the index's table.
+        // SAFETY: the relation is open, and RelationGetIndexList() returns the oids of the
+        // relation's indexes.
         let indexes =
             unsafe { PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(open.as_ptr())) };
         if indexes.iter_oid().all(|index| self.lock(index)) {
@@ -58,7 +62,7 @@ impl LockBudget {
     }
 
     fn lock(&mut self, oid: pg_sys::Oid) -> bool {
-        // SAFETY: the function takes any oid. The (sub)transaction holds the lock.
+        // SAFETY: ConditionalLockRelationOid() takes any oid. The (sub)transaction holds the lock.
         while !unsafe {
             pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE)
         } {
@@ -72,9 +76,9 @@ impl LockBudget {
         true
     }
 
-    /// Excludes a table for the rest of the transaction. The function is called when code of the
-    /// table's owner, such as a cast, has waited in vain for a lock, so that this code does not
-    /// wait again for each row.
+    /// Makes `open` return `None` for this table until the transaction ends. The function is called
+    /// when code of the table's owner, for example a cast, has waited in vain for a lock. Without
+    /// this call, the owner's code would wait again for each rejected row of the table.
     pub fn give_up(&mut self, relation: u32) {
         self.given_up.insert(relation);
     }

@@ -1,6 +1,6 @@
 //! Finds the watched table of a statement that failed before PostgreSQL knew the table. Parses the
 //! statement's text, and looks up the table's name with the search_path and the role of the
-//! session. Runs no part of the statement.
+//! session. The worker runs no part of the statement.
 
 use crate::failures::queue::record::{Table, Unresolved};
 use crate::failures::session::watched;
@@ -16,8 +16,8 @@ pub struct Resolved {
     pub statement: Option<String>,
 }
 
-/// Finds the watched table that a statement writes to. `None` if there is none. Raises the errors
-/// of the parser and of the look-ups.
+/// Finds the watched table that a statement writes to. Returns `None` if the statement writes to no
+/// watched table. Raises the errors of the parser and of the look-ups of names.
 pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
     let text = CString::new(unresolved.redacted.as_str()).ok()?;
     // SAFETY: the parser takes a C string and returns a list of raw statements in the current
@@ -44,7 +44,7 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                     .map_or(text.len(), |length| start + length);
                 let end = text.floor_char_boundary(end.min(text.len()));
                 // If the original text was cut before this statement, the result is `None`, and the
-                // redacted text is used.
+                // entry contains the redacted text.
                 text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
             };
             let statement = unresolved
@@ -53,7 +53,7 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                 .and_then(|text| own(text).or_else(|| own(&unresolved.redacted)));
             found = Some(Resolved { table, operation, statement });
         } else if unresolved.position.is_some() {
-            found = None; // The error is in this statement or in a later one.
+            found = None; // The error is in this statement or in a later statement.
         }
     }
     found
@@ -132,8 +132,8 @@ unsafe fn target_of(
     }
 }
 
-/// Looks up a name in the way that the session would have done. `None` if the name is not that of a
-/// watched table.
+/// Looks up the name of a table with the search_path and the role of the session whose statement
+/// failed. Returns `None` if the name is not that of a watched table.
 ///
 /// # Safety
 /// `name` must be a RangeVar that the parser has made.
