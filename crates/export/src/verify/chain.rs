@@ -4,8 +4,8 @@
 mod checkpoints;
 mod entries;
 
-use super::batch::Batch;
 use super::line::Line;
+use super::pending_checkpoint::PendingCheckpoint;
 use super::{Fault, FaultKind, Report, Trust};
 use crate::record::{Header, Kind, RecordError};
 use ledger::IdRanges;
@@ -67,7 +67,7 @@ pub(super) struct Chain<'t> {
     lines: u64,
     faults_before: u64,
     tree: Option<Tree>,
-    batch: Option<Batch>,
+    pending: Option<PendingCheckpoint>,
     late: Vec<Late>,
     /// `ahead` contains the sizes of the kept checkpoints that the tree has not reached yet.
     /// `matched` contains the sizes of the kept checkpoints whose root the tree had at the same
@@ -114,7 +114,7 @@ impl<'t> Chain<'t> {
             lines: 0,
             faults_before: 0,
             tree: None,
-            batch: None,
+            pending: None,
             late: Vec::new(),
             ahead: Vec::new(),
             matched: BTreeSet::new(),
@@ -178,7 +178,7 @@ impl<'t> Chain<'t> {
     /// unreadable file is not a fault of the export.
     pub fn end_file(&mut self, cut: bool) {
         if self.phase != Phase::Outside {
-            self.finish_batch(None, true);
+            self.finish_checkpoint(None, true);
             if !cut {
                 let detail = "the file ends before its \"end\" record".to_owned();
                 self.emit(FaultKind::Truncated, None, None, None, detail);
@@ -212,8 +212,8 @@ impl<'t> Chain<'t> {
     }
 
     fn malformed(&mut self, detail: String) {
-        if let Some(batch) = &mut self.batch
-            && batch.malformed(self.line, detail.clone())
+        if let Some(pending) = &mut self.pending
+            && pending.malformed(self.line, detail.clone())
         {
             return;
         }
@@ -222,7 +222,7 @@ impl<'t> Chain<'t> {
 
     fn export(&mut self, header: Header) {
         if self.phase != Phase::Outside {
-            self.finish_batch(None, true);
+            self.finish_checkpoint(None, true);
             self.emit(
                 FaultKind::Truncated,
                 Some(self.line),

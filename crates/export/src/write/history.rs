@@ -31,11 +31,11 @@ pub struct HistoryWriter<W: Write> {
     edge: Frontier,
     /// Number of leaves since the writer last added a right edge.
     since_edge: u64,
-    batch: Option<Batch>,
+    pending: Option<PendingCheckpoint>,
 }
 
 /// The checkpoint whose entries the writer is writing.
-struct Batch {
+struct PendingCheckpoint {
     leaves: Vec<Hash>,
     /// The ranges of the ids that the writer has not written yet. The last element is the range
     /// that contains the next id.
@@ -70,7 +70,7 @@ impl<W: Write> HistoryWriter<W> {
     /// Continues an interrupted export. The last line of the file must be the last entry of a
     /// checkpoint.
     pub fn resume(output: Output<W>, edge: Frontier) -> Self {
-        HistoryWriter { output, edge, since_edge: 0, batch: None }
+        HistoryWriter { output, edge, since_edge: 0, pending: None }
     }
 
     /// Returns the output to which the history is written.
@@ -123,7 +123,7 @@ impl<W: Write> HistoryWriter<W> {
         let places =
             (!fits).then(|| leaves.iter().enumerate().map(|(i, leaf)| (*leaf, i)).collect());
         let waiting = entry_ids.ranges().iter().rev().copied().collect();
-        self.batch = Some(Batch { leaves, waiting, last: None, placed: 0, places });
+        self.pending = Some(PendingCheckpoint { leaves, waiting, last: None, placed: 0, places });
         self.output.write(&Record::Checkpoint(CheckpointRecord {
             tree_size,
             root,
@@ -142,39 +142,39 @@ impl<W: Write> HistoryWriter<W> {
     /// Fails if writing fails, if the id does not belong to the checkpoint, or if the id is lower
     /// than the previous id.
     pub fn entry(&mut self, id: i64, stored: &StoredEntry) -> io::Result<()> {
-        if let Some(batch) = &mut self.batch {
-            if batch.last.replace(id) == Some(id) {
+        if let Some(pending) = &mut self.pending {
+            if pending.last.replace(id) == Some(id) {
                 return self.sealed(id, stored, None);
             }
-            if batch.places.is_some() {
+            if pending.places.is_some() {
                 // The ids do not correspond to the leaves, and can be very many. Therefore
                 // `skip_before` skips whole ranges.
-                batch.skip_before(id);
+                pending.skip_before(id);
             }
         }
         loop {
-            let Some(batch) = &mut self.batch else { return Err(out_of_order(id)) };
-            match batch.next_id().ok_or_else(|| out_of_order(id))? {
+            let Some(pending) = &mut self.pending else { return Err(out_of_order(id)) };
+            match pending.next_id().ok_or_else(|| out_of_order(id))? {
                 next if next < id => self.missing(Some(next))?,
                 next if next == id => break,
                 _ => return Err(out_of_order(id)),
             }
         }
-        let Some(batch) = &mut self.batch else { return Err(out_of_order(id)) };
+        let Some(pending) = &mut self.pending else { return Err(out_of_order(id)) };
         let mut sealed = None;
-        match &batch.places {
+        match &pending.places {
             None => {
-                sealed = batch.leaves.get(batch.placed).copied();
-                batch.placed += 1;
+                sealed = pending.leaves.get(pending.placed).copied();
+                pending.placed += 1;
             }
             // The ids do not correspond to the leaves, so only the entry's own leaf shows its
             // position.
             Some(places) => {
                 let own = stored.leaf().and_then(|leaf| places.get(&leaf).copied());
-                if let Some(place) = own.filter(|&place| place >= batch.placed) {
-                    let lost = batch.placed..place;
-                    batch.placed = place + 1;
-                    for leaf in &batch.leaves[lost] {
+                if let Some(place) = own.filter(|&place| place >= pending.placed) {
+                    let lost = pending.placed..place;
+                    pending.placed = place + 1;
+                    for leaf in &pending.leaves[lost] {
                         self.output.write(&Record::Missing { id: None, leaf: Some(*leaf) })?;
                     }
                 }
@@ -199,14 +199,14 @@ impl<W: Write> HistoryWriter<W> {
 
     /// Writes a record `missing` for the next entry of the checkpoint, whose id is `id`.
     fn missing(&mut self, id: Option<i64>) -> io::Result<()> {
-        let Some(batch) = &mut self.batch else { return Ok(()) };
-        if batch.places.is_some() {
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        if pending.places.is_some() {
             // If the ids do not correspond to the leaves, `entry` and `end_checkpoint` write the
             // missing leaves.
             return Ok(());
         }
-        let leaf = batch.leaves.get(batch.placed).copied();
-        batch.placed += 1;
+        let leaf = pending.leaves.get(pending.placed).copied();
+        pending.placed += 1;
         self.output.write(&Record::Missing { id, leaf })
     }
 
@@ -216,11 +216,12 @@ impl<W: Write> HistoryWriter<W> {
     /// # Errors
     /// Fails if writing fails.
     pub fn end_checkpoint(&mut self) -> io::Result<()> {
-        let Some(mut batch) = self.batch.take() else { return Ok(()) };
-        while batch.placed < batch.leaves.len() {
-            let id = if batch.places.is_none() { batch.next_id() } else { None };
-            self.output.write(&Record::Missing { id, leaf: Some(batch.leaves[batch.placed]) })?;
-            batch.placed += 1;
+        let Some(mut pending) = self.pending.take() else { return Ok(()) };
+        while pending.placed < pending.leaves.len() {
+            let id = if pending.places.is_none() { pending.next_id() } else { None };
+            self.output
+                .write(&Record::Missing { id, leaf: Some(pending.leaves[pending.placed]) })?;
+            pending.placed += 1;
         }
         self.output.border()
     }
@@ -243,7 +244,7 @@ impl<W: Write> HistoryWriter<W> {
     }
 }
 
-impl Batch {
+impl PendingCheckpoint {
     /// Skips all waiting ids below `id`.
     fn skip_before(&mut self, id: i64) {
         while let Some(IdRange { first, last }) = self.waiting.pop() {

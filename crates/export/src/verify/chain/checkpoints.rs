@@ -8,8 +8,8 @@
 
 use super::{Chain, Fault, MAX_ID_RANGES, Phase, Tree};
 use crate::record::{CheckpointRecord, Kind, Start};
-use crate::verify::batch::{Batch, Said};
 use crate::verify::line::{Opened, OpenedNote};
+use crate::verify::pending_checkpoint::{PendingCheckpoint, Said};
 use crate::verify::{FaultKind, Report};
 use ledger::merkle::{Frontier, Hash, hash_text, verify_consistency};
 use ledger::{IdRange, IdRanges, KeyChange};
@@ -181,7 +181,7 @@ impl Chain<'_> {
             );
             self.phase = Phase::Sealed;
         }
-        self.finish_batch(base, false);
+        self.finish_checkpoint(base, false);
         if !matches!(self.phase, Phase::Anchored | Phase::Sealed) {
             self.misplaced("a \"checkpoint\" record cannot stand here");
         }
@@ -209,11 +209,12 @@ impl Chain<'_> {
             origin: note.checkpoint.origin().to_owned(),
             signers: note.signers.ok(),
         });
-        let mut batch = Batch::new(tree_size, root, said, record.entry_ids, self.line);
-        batch.edge = record.edge;
+        let mut pending =
+            PendingCheckpoint::new(tree_size, root, said, record.entry_ids, self.line);
+        pending.edge = record.edge;
         if tree_size <= size {
-            batch.expect_nothing();
-            batch.leaves = 0;
+            pending.expect_nothing();
+            pending.leaves = 0;
             let kind = if tree_size == size { FaultKind::Duplicated } else { FaultKind::Reordered };
             self.checkpoint_fault(
                 kind,
@@ -221,11 +222,11 @@ impl Chain<'_> {
                 format!("it comes after the one of {size} leaves"),
             );
         } else {
-            batch.leaves = tree_size - size;
-            batch.plausible = batch.leaves == count;
-            self.remember_ids(&batch.ids, tree_size);
+            pending.leaves = tree_size - size;
+            pending.plausible = pending.leaves == count;
+            self.remember_ids(&pending.ids, tree_size);
         }
-        self.batch = Some(batch);
+        self.pending = Some(pending);
     }
 
     pub(super) fn remember_ids(&mut self, ids: &IdRanges, tree_size: u64) {
@@ -337,11 +338,11 @@ impl Chain<'_> {
 
     /// Judges whether a checkpoint is from this log, and whether a known key has signed it. The
     /// caller has read all entries of the checkpoint, or the file has ended early (`cut`).
-    pub(super) fn judge_note(&mut self, batch: &mut Batch, cut: bool) {
-        let Some(Said { origin, signers }) = batch.said.take() else { return };
-        let size = batch.tree_size;
+    pub(super) fn judge_note(&mut self, pending: &mut PendingCheckpoint, cut: bool) {
+        let Some(Said { origin, signers }) = pending.said.take() else { return };
+        let size = pending.tree_size;
         let before = self.report.origin.clone();
-        let change = batch.key_changes.iter().rev().find(|change| {
+        let change = pending.key_changes.iter().rev().find(|change| {
             change.new_origin == origin
                 && before.as_ref().is_none_or(|before| *before == change.old_origin)
         });
@@ -385,9 +386,9 @@ impl Chain<'_> {
             self.last_signed = None;
             return self.checkpoint_fault(FaultKind::SignatureBad, size, detail);
         }
-        batch.signed = signers.own || by_former;
-        self.report.signed += u64::from(batch.signed);
-        self.last_signed = Some(batch.signed || self.signed_before);
+        pending.signed = signers.own || by_former;
+        self.report.signed += u64::from(pending.signed);
+        self.last_signed = Some(pending.signed || self.signed_before);
         let was_known = self.signed_before && self.report.key_unknown_from.is_none();
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
@@ -395,13 +396,13 @@ impl Chain<'_> {
             Some(KeyChange { new_key, .. })
                 if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
             {
-                self.report.key_unknown_from = if was_known || batch.signed {
+                self.report.key_unknown_from = if was_known || pending.signed {
                     Some(size)
                 } else {
                     self.report.key_unknown_from
                 };
             }
-            _ if batch.signed => self.report.key_unknown_from = None,
+            _ if pending.signed => self.report.key_unknown_from = None,
             _ if was_known && may_have_changed => self.report.key_unknown_from = Some(size),
             _ if was_known => {
                 let detail = "it is not signed by the key, though one before it is";
@@ -409,7 +410,7 @@ impl Chain<'_> {
             }
             _ => {}
         }
-        self.signed_before |= batch.signed;
+        self.signed_before |= pending.signed;
         if signers.own {
             self.signed_to = Some(self.signed_to.unwrap_or(0).max(size));
         }

@@ -4,8 +4,8 @@
 use super::{Chain, Late, MAX_LATE, Phase, Tree};
 use crate::record::{End, Kind};
 use crate::verify::FaultKind;
-use crate::verify::batch::Batch;
 use crate::verify::line::{EntryLine, EntryProblem, Section};
+use crate::verify::pending_checkpoint::PendingCheckpoint;
 use ledger::IdRanges;
 use ledger::merkle::{Frontier, Hash, hash_text, verify_inclusion};
 
@@ -76,7 +76,7 @@ impl Chain<'_> {
             Section::Sealed
                 if self.kind == Kind::History
                     && matches!(problem.as_deref(), Some(EntryProblem::Unknown(_)))
-                    && self.batch.as_ref().is_none_or(|batch| !batch.waits()) =>
+                    && self.pending.as_ref().is_none_or(|pending| !pending.waits()) =>
             {
                 self.begin_tail();
             }
@@ -106,22 +106,23 @@ impl Chain<'_> {
         if self.phase == Phase::Tail {
             self.back_from_tail();
         }
-        if self.batch.is_none() && self.phase == Phase::Anchored {
+        if self.pending.is_none() && self.phase == Phase::Anchored {
             // The checkpoint of this entry is missing. The next checkpoint shows which leaves
             // belong to the missing checkpoint.
             let size = self.tree.as_ref().map_or(0, |tree| tree.size);
-            self.batch = Some(Batch::new(size, [0; 32], None, IdRanges::new(), self.line));
+            self.pending =
+                Some(PendingCheckpoint::new(size, [0; 32], None, IdRanges::new(), self.line));
             self.phase = Phase::Sealed;
         }
-        let Some(batch) = &mut self.batch else {
+        let Some(pending) = &mut self.pending else {
             if !self.was_late(entry.id, self.line) {
                 self.misplaced("an entry stands here that no checkpoint is before");
             }
             return;
         };
         let mut entry = entry;
-        batch.key_changes.extend(entry.key_change.take().map(|change| *change));
-        let Some(leaf) = batch.arrive(entry, self.line) else { return };
+        pending.key_changes.extend(entry.key_change.take().map(|change| *change));
+        let Some(leaf) = pending.arrive(entry, self.line) else { return };
         if let Some(tree) = &mut self.tree
             && let Some(edge) = &mut tree.edge
         {
@@ -190,7 +191,7 @@ impl Chain<'_> {
     /// Handles a sealed entry that follows an unsealed entry. If the checkpoint still lacks
     /// entries, the unsealed entry is out of place.
     pub(super) fn back_from_tail(&mut self) {
-        if self.batch.as_ref().is_none_or(Batch::waits) {
+        if self.pending.as_ref().is_none_or(PendingCheckpoint::waits) {
             let detail = "it stands among entries that checkpoints took".to_owned();
             let id = self.last_unsealed;
             self.emit(FaultKind::Reordered, Some(self.line), id.map(|id| (id, id)), None, detail);
@@ -227,35 +228,37 @@ impl Chain<'_> {
     /// Ends the current checkpoint, and reports the faults of its entries. `next_base` is the tree
     /// size at which the entries of the next checkpoint begin. `cut` means that the file ends among
     /// the entries of the current checkpoint.
-    pub(super) fn finish_batch(&mut self, next_base: Option<u64>, cut: bool) {
-        let Some(mut batch) = self.batch.take() else { return };
+    pub(super) fn finish_checkpoint(&mut self, next_base: Option<u64>, cut: bool) {
+        let Some(mut pending) = self.pending.take() else { return };
         let Some(mut tree) = self.tree.take() else { return };
-        let (line, dropped) = (self.line, batch.dropped);
-        self.line = batch.line;
-        self.judge_note(&mut batch, cut);
-        if batch.is_complete() {
-            self.compare_root(&mut tree, &batch, cut);
+        let (line, dropped) = (self.line, pending.dropped);
+        self.line = pending.line;
+        self.judge_note(&mut pending, cut);
+        if pending.is_complete() {
+            self.compare_root(&mut tree, &pending, cut);
             self.flush_late();
         } else {
-            let kept = batch.kept() as u64;
-            let result = batch.finish(tree.edge.as_ref());
-            if !batch.plausible {
-                if kept == batch.leaves {
-                    let detail = format!("it has {} ids for {kept} leaves", batch.ids.count());
-                    self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
-                } else if let Some(base) =
-                    batch.tree_size.checked_sub(batch.ids.count()).filter(|&base| base > tree.size)
+            let kept = pending.kept() as u64;
+            let result = pending.finish(tree.edge.as_ref());
+            if !pending.plausible {
+                if kept == pending.leaves {
+                    let detail = format!("it has {} ids for {kept} leaves", pending.ids.count());
+                    self.checkpoint_fault(FaultKind::CheckpointChanged, pending.tree_size, detail);
+                } else if let Some(base) = pending
+                    .tree_size
+                    .checked_sub(pending.ids.count())
+                    .filter(|&base| base > tree.size)
                 {
                     let detail = format!(
                         "leaves {} to {} of the tree, before this checkpoint, are not here",
                         tree.size,
                         base - 1
                     );
-                    self.checkpoint_fault(FaultKind::Missing, batch.tree_size, detail);
+                    self.checkpoint_fault(FaultKind::Missing, pending.tree_size, detail);
                 } else {
                     let detail =
-                        format!("it has {} ids for {} leaves", batch.ids.count(), batch.leaves);
-                    self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
+                        format!("it has {} ids for {} leaves", pending.ids.count(), pending.leaves);
+                    self.checkpoint_fault(FaultKind::CheckpointChanged, pending.tree_size, detail);
                 }
             }
             for &(id, line) in &result.duplicated {
@@ -272,19 +275,19 @@ impl Chain<'_> {
             let mut extra = result.extra;
             extra.retain(|&(id, line, _)| !self.was_late(id, line));
             self.flush_late();
-            let ids_of_missing = self.name_malformed(&mut batch, &result.missing);
+            let ids_of_missing = self.name_malformed(&mut pending, &result.missing);
             let missing = result.missing.count();
             if !cut && !ids_of_missing {
                 if missing <= MAX_LATE {
                     self.late.extend(
-                        result.missing.iter().map(|id| Late { id, tree_size: batch.tree_size }),
+                        result.missing.iter().map(|id| Late { id, tree_size: pending.tree_size }),
                     );
                 } else {
                     for ids in result.missing.ranges() {
                         let detail = "it is not where it was sealed".to_owned();
                         self.emit(
                             FaultKind::Missing,
-                            Some(batch.line),
+                            Some(pending.line),
                             Some((ids.first, ids.last)),
                             None,
                             detail,
@@ -303,9 +306,9 @@ impl Chain<'_> {
                 let detail = format!(
                     "{dropped} more entries than fit into memory are out of order after it"
                 );
-                self.checkpoint_fault(FaultKind::Malformed, batch.tree_size, detail);
+                self.checkpoint_fault(FaultKind::Malformed, pending.tree_size, detail);
             }
-            self.compare_root(&mut tree, &batch, cut);
+            self.compare_root(&mut tree, &pending, cut);
             self.place_extra(&mut tree, extra, next_base);
         }
         self.line = line;
@@ -326,8 +329,12 @@ impl Chain<'_> {
 
     /// Reports the malformed lines among the entries of a checkpoint. If there are as many missing
     /// ids as malformed lines, the report names the ids, and the function returns true.
-    pub(super) fn name_malformed(&mut self, batch: &mut Batch, missing: &IdRanges) -> bool {
-        let malformed = std::mem::take(&mut batch.malformed);
+    pub(super) fn name_malformed(
+        &mut self,
+        pending: &mut PendingCheckpoint,
+        missing: &IdRanges,
+    ) -> bool {
+        let malformed = std::mem::take(&mut pending.malformed);
         let named = !malformed.is_empty() && missing.count() == malformed.len() as u64;
         let mut ids = missing.iter();
         for (line, detail) in malformed {
@@ -393,36 +400,36 @@ impl Chain<'_> {
     }
 
     /// Compares the root of the computed tree with the root in the checkpoint.
-    pub(super) fn compare_root(&mut self, tree: &mut Tree, batch: &Batch, cut: bool) {
-        if cut && tree.edge.as_ref().is_none_or(|edge| edge.size() != batch.tree_size) {
-            // The caller of `finish_batch` reports that the export ends early.
+    pub(super) fn compare_root(&mut self, tree: &mut Tree, pending: &PendingCheckpoint, cut: bool) {
+        if cut && tree.edge.as_ref().is_none_or(|edge| edge.size() != pending.tree_size) {
+            // The caller of `finish_checkpoint` reports that the export ends early.
             tree.edge = None;
             return;
         }
-        if batch.leaves == 0 {
+        if pending.leaves == 0 {
             return;
         }
-        tree.size = batch.tree_size;
+        tree.size = pending.tree_size;
         self.report.tree_size = self.report.tree_size.max(tree.size);
-        let given = batch.edge.clone().map(|edge| Frontier::from_parts(batch.tree_size, edge));
+        let given = pending.edge.clone().map(|edge| Frontier::from_parts(pending.tree_size, edge));
         let given = match given {
-            Some(Ok(edge)) if edge.root() == batch.root => Some(edge),
+            Some(Ok(edge)) if edge.root() == pending.root => Some(edge),
             Some(_) => {
                 let detail = "the right edge of the tree does not give its root";
-                self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
+                self.checkpoint_fault(FaultKind::CheckpointChanged, pending.tree_size, detail);
                 None
             }
             None => None,
         };
         match &tree.edge {
-            Some(edge) if edge.size() == batch.tree_size && edge.root() == batch.root => {
+            Some(edge) if edge.size() == pending.tree_size && edge.root() == pending.root => {
                 tree.suspect = false
             }
             Some(edge) => {
                 if !tree.suspect {
-                    self.wrong_root(batch, edge.root());
+                    self.wrong_root(pending, edge.root());
                 }
-                tree.suspect = edge.size() == batch.tree_size;
+                tree.suspect = edge.size() == pending.tree_size;
                 if !tree.suspect {
                     tree.edge = None;
                 }
@@ -434,33 +441,33 @@ impl Chain<'_> {
                 // The right edge in the checkpoint's line yields the checkpoint's root, so the
                 // verifier continues with this right edge.
                 (tree.edge, tree.suspect) = (Some(given), false);
-                self.ahead.retain(|&known| known >= batch.tree_size);
+                self.ahead.retain(|&known| known >= pending.tree_size);
             } else {
                 return;
             }
         }
-        if batch.signed {
-            self.vouch(batch.tree_size);
+        if pending.signed {
+            self.vouch(pending.tree_size);
         }
     }
 
-    pub(super) fn wrong_root(&mut self, batch: &Batch, root: Hash) {
+    pub(super) fn wrong_root(&mut self, pending: &PendingCheckpoint, root: Hash) {
         let detail = format!(
             "they give the root {}, checkpoint {} has {}",
             hash_text(&root),
-            batch.tree_size,
-            hash_text(&batch.root)
+            pending.tree_size,
+            hash_text(&pending.root)
         );
-        let ids = batch
+        let ids = pending
             .ids
             .ranges()
             .first()
-            .zip(batch.ids.ranges().last())
+            .zip(pending.ids.ranges().last())
             .map(|(first, last)| (first.first, last.last));
         // If the log has signed the checkpoint, the checkpoint is unchanged and the entries were
         // changed.
-        let kind = if batch.signed { FaultKind::Changed } else { FaultKind::CheckpointChanged };
-        self.emit(kind, Some(batch.line), ids, Some(batch.tree_size), detail);
+        let kind = if pending.signed { FaultKind::Changed } else { FaultKind::CheckpointChanged };
+        self.emit(kind, Some(pending.line), ids, Some(pending.tree_size), detail);
     }
 
     pub(super) fn end(&mut self, end: End) {
@@ -469,7 +476,7 @@ impl Chain<'_> {
             self.misplaced("an \"end\" record cannot stand here");
         }
         let to = self.phase;
-        self.finish_batch(Some(end.tree_size), false);
+        self.finish_checkpoint(Some(end.tree_size), false);
         self.flush_late();
         self.judge_header();
         self.phase = Phase::Outside;

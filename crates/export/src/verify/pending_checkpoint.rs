@@ -1,9 +1,9 @@
 //! Collects the entries of one checkpoint while the verifier reads these entries.
 //!
-//! As long as the entries follow in the expected order, [`Batch::arrive`] returns their leaves at
-//! once. From the first unexpected entry on, [`Batch`] keeps all entries. Only after the last entry
-//! of the checkpoint can the verifier tell whether an entry is missing, is out of place, or does
-//! not belong to the checkpoint.
+//! As long as the entries follow in the expected order, [`PendingCheckpoint::arrive`] returns their
+//! leaves at once. From the first unexpected entry on, [`PendingCheckpoint`] keeps all entries.
+//! Only after the last entry of the checkpoint can the verifier tell whether an entry is missing,
+//! is out of place, or does not belong to the checkpoint.
 
 use super::line::{EntryLine, Signers};
 use ledger::IdRanges;
@@ -11,14 +11,14 @@ use ledger::KeyChange;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::{BTreeMap, HashMap};
 
-/// Maximum number of entries that a [`Batch`] keeps.
+/// Maximum number of entries that a [`PendingCheckpoint`] keeps.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Maximum number of malformed lines that a [`Batch`] keeps.
+/// Maximum number of malformed lines that a [`PendingCheckpoint`] keeps.
 const MAX_MALFORMED: usize = 64;
 
 /// A checkpoint of which the verifier has not read all entries yet, and the entries that were kept.
-pub(super) struct Batch {
+pub(super) struct PendingCheckpoint {
     pub tree_size: u64,
     pub root: Hash,
     /// The origin and signers of the checkpoint's note. The origin and signers are judged after all
@@ -53,8 +53,8 @@ pub(super) struct Said {
     pub signers: Option<Signers>,
 }
 
-/// The facts about one entry that [`Batch`] keeps. If another record stands in the place of the
-/// entry, the facts are those of this record.
+/// The facts about one entry that [`PendingCheckpoint`] keeps. If another record stands in the
+/// place of the entry, the facts are those of this record.
 struct Arrival {
     id: Option<i64>,
     line: u64,
@@ -83,13 +83,13 @@ pub(super) struct BatchResult {
     pub leaves: Option<Vec<Hash>>,
 }
 
-impl Batch {
-    /// Returns the `Batch` of a checkpoint of which no entry was read yet.
+impl PendingCheckpoint {
+    /// Returns the `PendingCheckpoint` of a checkpoint of which no entry was read yet.
     pub fn new(tree_size: u64, root: Hash, said: Option<Said>, ids: IdRanges, line: u64) -> Self {
         let next = ids.ranges().first().map(|range| (0, range.first));
         let (edge, leaves, kept, malformed) = (None, ids.count(), Vec::new(), Vec::new());
         let (signed, plausible, dropped, key_changes) = (false, true, 0, Vec::new());
-        Batch {
+        PendingCheckpoint {
             tree_size,
             root,
             said,
