@@ -1,5 +1,6 @@
 #!/bin/bash
-# demo.sh: runs the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
+# demo.sh: runs the demo. `make demo`, `make psql`, `make demo-url` and `make demo-stop` call this
+# script.
 #
 #   demo.sh run    builds and installs the extension, deletes the cluster of an earlier run, starts
 #                  a new cluster in target/demo, and runs demo/walkthrough.sql
@@ -23,8 +24,8 @@ run() {
   cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" \
     -c "CREATE DATABASE $database OWNER lead_app"
   step "What it records (demo/walkthrough.sql)"
-  # The walkthrough shows some errors. They go to standard output, so that they appear between the
-  # results.
+  # Some statements of the walkthrough raise errors on purpose. The errors go to standard output,
+  # so that they appear between the results of the other statements.
   (cd "$ROOT/demo" &&
     cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <walkthrough.sql 2>&1)
   step "Done. The demo is still running:"

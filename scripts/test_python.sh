@@ -20,15 +20,15 @@ export LEAD_AUDIT_PACKAGES=$PACKAGES
 "$ROOT/scripts/python.sh"
 "$ROOT/scripts/python.sh" sqlalchemy-1.4
 
-# Removes the clusters of runs that were killed.
+# Removes the clusters that killed runs have left.
 for dir in "$TARGET"/python/cluster-*; do
   if [ -e "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then
     "$ROOT/scripts/cluster.sh" remove "$dir"
   fi
 done
 
-# Runs the tests with each installed version of Python. Fails if the tests fail with a version, or
-# if no version is installed.
+# Runs the tests with each installed version of Python. Fails if the tests fail with one of the
+# versions, or if none of the versions is installed.
 versions() {
   local version status=0 made run=0
   for version in 3.9 3.10 3.13; do
