@@ -150,7 +150,7 @@ def difference(old, new, by_hand):
             continue
         if what not in had or what in dropped:
             anew.add(what)
-        if kind in REPLACEABLE and what in had:  # DROP can name one of several functions of the same name
+        if kind in REPLACEABLE and what in had:  # DROP can drop one of several overloads
             statement = re.sub(r"^CREATE (OR REPLACE )?", "CREATE OR REPLACE ", statement)
         elif what in anew:
             pass

@@ -156,7 +156,7 @@ class Storm:
                         session.execute(f"ALTER TABLE {name} SET LOGGED")
                     session.execute("CHECKPOINT")
                     return
-                except psycopg.errors.DatabaseError as error:  # another session has changed the table or transaction
+                except psycopg.errors.DatabaseError as error:  # another session was faster
                     if session.broken:
                         raise
                     self.shared.errors[f"end_unlogged {error.sqlstate}"] += 1
