@@ -1,6 +1,6 @@
 //! Tests the library with SQL objects of a later version: the library's functions raise an error
 //! and do not use the objects. With SQL objects of an earlier version the library works.
-//! crates/acceptance/tests/upgrade.rs tests this with released objects.
+//! crates/acceptance/tests/upgrade.rs tests the library with SQL objects of earlier versions.
 
 #[pgrx::pg_schema]
 mod tests {

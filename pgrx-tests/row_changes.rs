@@ -168,7 +168,8 @@ mod tests {
                UPDATE t SET n = 1.10; UPDATE t SET j = '{ "a" : 1 }'; UPDATE t SET f = '-0'"#,
         );
         // The JSON of a numeric shows its scale. White space in a json value and the sign of a zero
-        // do not appear in a row image, but an UPDATE that changes only these has an entry too.
+        // do not appear in a row image. An UPDATE that changes only the white space or the sign
+        // still has an entry.
         assert_eq!(
             log("operation, diff"),
             [

@@ -1,6 +1,6 @@
 //! Tests the settings enabled, log_soft_deletes, log_unchanged, on_error and batch_memory. A change
-//! of these settings takes effect with the next event. Only a superuser can change them: other
-//! roles can do so neither directly nor through functions.
+//! of these settings takes effect with the next event. Only a superuser can change these settings.
+//! Other roles can change them neither with SET nor through functions.
 
 #[pgrx::pg_schema]
 mod tests {
