@@ -5,9 +5,10 @@
 # With this setting PostgreSQL discards its caches at every opportunity, so a test that uses a
 # stale cache entry fails.
 #
-#   assertions.sh          runs all tests, then the selected tests with debug_discard_caches = 1
-#   assertions.sh all      runs only all tests, once
-#   assertions.sh discard  runs only the selected tests with debug_discard_caches = 1
+#   assertions.sh           runs all in-database tests, then the selected tests with
+#                           debug_discard_caches = 1
+#   assertions.sh all       runs all in-database tests once, without debug_discard_caches
+#   assertions.sh discard   runs only the selected tests with debug_discard_caches = 1
 #
 # The script puts the server, and the extension for this server, in target/assertions15 (15 is the
 # major version). It does not change other builds.

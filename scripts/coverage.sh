@@ -3,11 +3,14 @@
 # calls this script. It writes the percentages of the folders to target/coverage/summary.txt. It
 # writes the covered lines to target/coverage/html/index.html and target/coverage/lcov.info.
 #
-#   coverage.sh          runs the unit tests, the in-database tests, and the acceptance tests that
-#                        are listed below
-#   coverage.sh crates | in_database | acceptance   runs only the unit tests, only the in-database
-#                        tests or only the acceptance tests. Keeps the counters of earlier runs
-#   coverage.sh report   only makes the report of earlier runs
+#   coverage.sh               measures the unit tests, the in-database tests, and the acceptance
+#                             tests that ACCEPTANCE lists
+#   coverage.sh crates        measures only the unit tests. Keeps the counters of earlier runs
+#   coverage.sh in_database   measures only the in-database tests. Keeps the counters of earlier
+#                             runs
+#   coverage.sh acceptance    measures only the acceptance tests. Keeps the counters of earlier
+#                             runs
+#   coverage.sh report        makes only the report, from the counters of earlier runs
 #
 # The script compiles the measured code with -C instrument-coverage. It does not measure
 # dependencies. Most of the measured code runs in server processes. A process writes its counters

@@ -4,9 +4,10 @@
 #
 #   demo.sh run    builds and installs the extension, deletes the cluster of an earlier run, starts
 #                  a new cluster in target/demo, and runs demo/walkthrough.sql
-#   demo.sh psql   runs psql on the cluster, interactively or with standard input
-#   demo.sh url    prints the cluster's connection URL
-#   demo.sh stop   stops the cluster
+#   demo.sh psql   runs psql on the demo's cluster, interactively or with the script's standard
+#                  input
+#   demo.sh url    prints the connection URL of the demo's cluster
+#   demo.sh stop   stops the demo's cluster
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 database=leads_demo

@@ -2,12 +2,12 @@
 # example.sh: runs the example application examples/leads-api, behind `make example`.
 #
 #   example.sh run    builds and installs the extension, and starts a cluster in target/example.
-#                     Then starts the application on 127.0.0.1, on the port $PORT or on a free
-#                     port, and prints its URL. The first run adds the data of
-#                     leads_api/walkthrough.py. The data stays until `make clean`. With SIGNED=1 in
-#                     the first run, checkpoints are signed with a key that the lead-audit command
-#                     makes
-#   example.sh stop   stops the application and the cluster
+#                     Then starts the application on 127.0.0.1, and prints the application's URL.
+#                     The application uses the port $PORT, or a free port. The first run adds the
+#                     data of leads_api/walkthrough.py. The cluster keeps its data until `make
+#                     clean`. If SIGNED=1 is set in the first run, lead_audit signs checkpoints
+#                     with a key that the lead-audit command makes
+#   example.sh stop   stops the application and its cluster
 #   example.sh test [ARGUMENT...]   runs the tests of the application in a separate cluster. The
 #                     ARGUMENTs go to pytest
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

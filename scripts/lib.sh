@@ -2,17 +2,17 @@
 # server, and the environment of cargo and pgrx. It does not start or install anything, because
 # setup.sh is for that.
 #
-#   ROOT       the checkout
-#   TARGET     the directory for all output of the scripts: ROOT/target, or $LEAD_AUDIT_TARGET,
-#              which assertions.sh sets
-#   STATE      the directory for files that the server's user must be able to read (server,
-#              clusters): TARGET, or a directory outside of the checkout, see below
-#   PG_MAJOR   the major version of PostgreSQL: $PG, by default 15, the version of Debian 12
-#   PREFIX     the private copy of the server for the demo and the acceptance tests, with a release
-#              build of the extension
-#   TEST_PREFIX   the private copy of the server for the in-database tests, with a debug build that
-#              contains the tests
-#   BIN        the server's programs in PREFIX
+#   ROOT          the checkout
+#   TARGET        the directory for all output of the scripts: ROOT/target, or $LEAD_AUDIT_TARGET.
+#                 assertions.sh sets LEAD_AUDIT_TARGET
+#   STATE         the directory for files that the server's user must be able to read (the server,
+#                 clusters): TARGET, or a directory below /var/tmp
+#   PG_MAJOR      the major version of PostgreSQL: $PG, by default 15. Debian 12 has version 15
+#   PREFIX        the private copy of the server for the demo and the acceptance tests. It contains
+#                 a release build of the extension
+#   TEST_PREFIX   the private copy of the server for the in-database tests. It contains a debug
+#                 build of the extension with the tests
+#   BIN           the directory in PREFIX with the server's programs
 # shellcheck shell=bash disable=SC2034 # other scripts use these variables
 
 set -euo pipefail

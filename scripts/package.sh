@@ -10,9 +10,9 @@
 # the C library with which it was built. So run the script on the oldest Debian release that the
 # packages have to support.
 #
-#   package.sh              builds both packages. If lintian is installed, it checks them, and the
-#                           script fails if lintian reports an error
-#   package.sh extension    builds only the package of the extension
+#   package.sh             builds both packages. If lintian is installed, the script checks the
+#                          packages with lintian, and fails if lintian reports an error
+#   package.sh extension   builds only the package of the extension
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 "$ROOT/scripts/install.sh"
 

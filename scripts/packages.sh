@@ -10,15 +10,15 @@
 # system lacks, and unpacks them in target/packages. If the script cannot install packages, it
 # unpacks everything except the C compiler in target/packages.
 #
-#   packages.sh [EXTRA...]   EXTRA names further packages for some tests. They are always unpacked,
-#                            never installed
-#     pip          pip, which scripts/python.sh needs, unless Python contains it
-#     sqlsmith     sqlsmith, which generates random queries
-#     pgbouncer    PgBouncer, which is on the PATH afterwards
-#     jdbc         PostgreSQL's JDBC driver, with support for Unix sockets
-#     spring       Spring's jdbc and transaction modules
-#     ruby         Ruby with pg and ActiveRecord, unless installed
-#     go           Go with pgx 4, unless installed
+#   packages.sh [EXTRA...]   EXTRA names further packages for some tests. The script never installs
+#                            these packages in the system. It unpacks them
+#     pip         pip, if Python does not contain it. scripts/python.sh needs pip
+#     sqlsmith    sqlsmith, which generates random queries
+#     pgbouncer   PgBouncer. The script puts PgBouncer on the PATH
+#     jdbc        PostgreSQL's JDBC driver, with support for Unix sockets
+#     spring      Spring's jdbc and transaction modules
+#     ruby        Ruby with pg and ActiveRecord, if they are not installed
+#     go          Go with pgx 4, if they are not installed
 #
 #   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, not even as root
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

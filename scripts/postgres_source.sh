@@ -3,11 +3,12 @@
 # Downloads the sources if they are missing. Only the sources contain PostgreSQL's test suites. No
 # Debian package contains the suites.
 #
-#   PG_SOURCE_16=/path/to/sources   uses these unpacked sources, and does not change them
-#   otherwise  downloads Debian's source package and unpacks it into target/source17. Takes the
-#              newest version that the mirror really has, because the mirror's list may name a
-#              version that the mirror lacks. Does not apply Debian's patches, because with them
-#              the server would load libraries from the directories of the system
+#   PG_SOURCE_16=/path/to/sources   uses the unpacked sources in this directory, and does not
+#              change them
+#   otherwise  downloads Debian's source package and unpacks it into target/source17. The list of
+#              the mirror can name a version that the mirror lacks. So the script takes the newest
+#              version that the mirror really has. The script does not apply Debian's patches,
+#              because with them the server would load libraries from the directories of the system
 #
 # The script changes nothing outside of target/.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

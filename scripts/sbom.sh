@@ -2,8 +2,8 @@
 # sbom.sh: lists the crates of the extension and of the command in the format CycloneDX 1.5 (JSON).
 # `make sbom` calls this script. It writes two files to target/sbom:
 #
-#   lead_audit.cdx.json   the extension
-#   lead-audit.cdx.json   the command
+#   lead_audit.cdx.json   lists the crates of the extension
+#   lead-audit.cdx.json   lists the crates of the command
 #
 # Each file lists the crates that a build on this kind of machine compiles, with the versions in
 # Cargo.lock. The files also list crates that run only during the build. The same commit gives the

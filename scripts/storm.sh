@@ -12,9 +12,9 @@
 # timeout or a deadlock prevented its write. In this case an entry with the outcome gap stands for
 # the missing entry.
 #
-#   storm.sh [SECONDS [SEED]]   SECONDS is the time without the start and the end, by default 1800.
-#                               SEED is random by default. The same seed gives each session the
-#                               same random choices, but not at the same times
+#   storm.sh [SECONDS [SEED]]   SECONDS is the duration of the storm without its start and end, by
+#                               default 1800. SEED is random by default. With the same seed, each
+#                               session makes the same random choices, but at other times
 #
 # The output and the server's log stay in target/storm. If target/state exists, they stay in storm
 # in the directory to which target/state points. If the test found faults, the stopped cluster

@@ -1,27 +1,29 @@
 #!/bin/bash
 # test.sh: runs the tests. `make test` calls this script.
 #
-#   test.sh              runs all tests: the unit and property tests, the in-database tests, the
-#                        acceptance tests, and the tests of the verifier, of the Python client and
-#                        of the example. PG=17 test.sh downloads PostgreSQL 17, and runs the lints,
-#                        the in-database tests and the acceptance tests with it. The other tests do
-#                        not depend on the version of the server
-#   test.sh named NAME   runs the tests of any kind with NAME in their name, behind
-#                        `make test NAME=...`
-#   test.sh majors       runs all tests with each supported major version
-#   test.sh crates       only the tests of crates/, without a server
-#   test.sh pgrx [NAME...]             only the in-database tests (pgrx-tests/). With NAMEs, only
-#                                      those with a NAME in their name
-#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build. The
-#                                      ARGUMENTs go to cargo test
-#   test.sh upgrade      the test of pg_upgrade from PostgreSQL 15 to 17. It is not part of all
-#                        tests
-#   test.sh released     the test of the update from version 1.0, which is built from its commit.
-#                        It is not part of all tests
-#   test.sh verifier     only verifiers/python, without a server
-#   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md. The ARGUMENTs go to
-#                                      pytest
-#   test.sh example [ARGUMENT...]      only examples/leads-api. The ARGUMENTs go to pytest
+#   test.sh             runs all tests: the unit and property tests, the in-database tests, the
+#                       acceptance tests, and the tests of the verifier, of the Python client and
+#                       of the example
+#   PG=17 test.sh       downloads PostgreSQL 17. Runs the lints, the in-database tests and the
+#                       acceptance tests with PostgreSQL 17. All other tests do not depend on the
+#                       version of the server
+#   test.sh named NAME  runs the tests of any kind with NAME in their name. `make test NAME=...`
+#                       runs this command
+#   test.sh majors      runs all tests with each supported major version of PostgreSQL
+#   test.sh crates      runs only the tests of crates/, without a server
+#   test.sh pgrx [NAME...]   runs only the in-database tests (pgrx-tests/). With NAMEs, runs only
+#                       the tests with a NAME in their name
+#   test.sh acceptance [ARGUMENT...]   runs only the tests of crates/acceptance, with the release
+#                       build. The ARGUMENTs go to cargo test
+#   test.sh upgrade     runs the test of pg_upgrade from PostgreSQL 15 to 17. `test.sh` without
+#                       arguments does not run this test
+#   test.sh released    runs the test of the update from version 1.0. The script builds version 1.0
+#                       from its commit. `test.sh` without arguments does not run this test
+#   test.sh verifier    runs only the tests of verifiers/python, without a server
+#   test.sh python [ARGUMENT...]   runs only the tests of clients/python and docs/clients.md. The
+#                       ARGUMENTs go to pytest
+#   test.sh example [ARGUMENT...]   runs only the tests of examples/leads-api. The ARGUMENTs go to
+#                       pytest
 #
 # `cargo pgrx test` runs the in-database tests. It creates a new cluster and starts the cluster's
 # server. This server listens on a free port of localhost, because pgrx connects over TCP.

@@ -8,8 +8,8 @@
 # script runs the examples on docs/removal.md, which remove the packages with apt. The new system
 # is a chroot, which starts no services, so the script starts the server with pg_ctlcluster.
 #
-#   test_package.sh    uses the Debian release that has PostgreSQL $PG. The base system stays in
-#                      target/debian-..., so that later runs need not make it again
+#   test_package.sh   uses the Debian release that has PostgreSQL $PG. The script keeps the base
+#                     system in target/debian-..., so that a later run does not make it again
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 declare -A suites=([15]=bookworm [17]=trixie [18]=forky)

@@ -2,13 +2,14 @@
 # test_python.sh: runs the tests of clients/python and of docs/clients.md, on private clusters
 # under target/python.
 #
-#   test_python.sh                 runs mypy, then pytest with SQLAlchemy 2 and psycopg, then
-#                                  pytest with SQLAlchemy 1.4, where Django uses psycopg2
-#   test_python.sh ARGUMENT...     runs only pytest with SQLAlchemy 2. The ARGUMENTs go to pytest
-#   test_python.sh versions        runs pytest with Python 3.9 (Django 4.2), 3.10 (SQLAlchemy 1.4)
-#                                  and 3.13 (Django 6, SQLAlchemy 2.1). Skips a version that is not
-#                                  installed
-#   LEAD_AUDIT_SQLX=1              also runs the example with sqlx, which takes minutes to compile
+#   test_python.sh               runs mypy. Then runs pytest twice: with SQLAlchemy 2 and psycopg,
+#                                and with SQLAlchemy 1.4, where Django uses psycopg2
+#   test_python.sh ARGUMENT...   runs only pytest with SQLAlchemy 2. The ARGUMENTs go to pytest
+#   test_python.sh versions      runs pytest with Python 3.9 (Django 4.2), 3.10 (SQLAlchemy 1.4)
+#                                and 3.13 (Django 6, SQLAlchemy 2.1). Skips a Python version that
+#                                is not installed
+#   LEAD_AUDIT_SQLX=1            with this variable, the script also runs the example with sqlx,
+#                                which takes minutes to compile
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 

@@ -3,8 +3,8 @@
 # test-valgrind` calls this script. The script fails if valgrind reports that the library accesses
 # invalid memory or uses uninitialised memory.
 #
-#   valgrind.sh [TEST...]   runs crates/acceptance/tests/TEST.rs. By default runs a few tests that
-#                           cover most of the library
+#   valgrind.sh [TEST...]   runs crates/acceptance/tests/TEST.rs. Without arguments, runs a few
+#                           tests that cover most of the library
 #
 # valgrind makes the tests 20 to 50 times slower, so no other target of the Makefile runs this
 # script. Debian's server does not tell valgrind about its memory contexts. So valgrind finds
