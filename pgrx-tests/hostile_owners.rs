@@ -835,7 +835,8 @@ mod tests {
     /// a harmless value into the table for the value 3. For the value 4 it inserts a row with the
     /// value 4, so that capture calls the function again.
     ///
-    /// # Safety Only PostgreSQL calls this function.
+    /// # Safety
+    /// Only PostgreSQL calls this function.
     #[unsafe(no_mangle)]
     #[pgrx::pg_guard]
     pub unsafe extern "C-unwind" fn lead_audit_test_trap_out(

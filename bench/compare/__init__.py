@@ -1,1 +1,2 @@
-"""Compares the cost of writes to an audited table between audit systems. Run bench/compare.sh."""
+"""Compares the costs that several audit systems add to writes. bench/compare.sh runs this
+package."""
