@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the benchmarks of crates/ledger and prints their results in the form of the table of
-bench/README.md.
+"""Runs the benchmarks of crates/ledger. Prints their results as the table of bench/README.md.
 
 The script passes its arguments to criterion, for example the name of a benchmark or
 --measurement-time 5.

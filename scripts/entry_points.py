@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Finds functions without a guard that PostgreSQL can call. A panic in such a function would end
-the server.
+"""Finds functions without a guard that PostgreSQL can call.
 
-A function with a C calling convention passes the check if it meets one of these conditions:
+A panic in such a function would end the server. A function with a C calling convention passes the
+check if it meets one of these conditions:
 * It has the attribute #[pgrx::pg_guard], which turns a panic into an error of the statement.
 * It is a hook in src/hooks that calls the next hook with `next::`, `.run(` or `previous(`. Before
   and after this call, a hook runs two other functions, each of which has a guard.

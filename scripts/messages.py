@@ -81,8 +81,7 @@ SQL = re.compile(r"RAISE (EXCEPTION|WARNING|NOTICE)\s+'((?:[^']|'')*)'([^;]*)", 
 
 
 def shape(text):
-    """Returns the message in the form of the page: one "…" stands for each sequence of variable
-    parts."""
+    """Returns the message as on the page, with one "…" for each sequence of variable parts."""
     return re.sub(r"\s+", " ", re.sub(r"…(?::?\s?…)*(?:: $)?", "…", text))
 
 

@@ -17,8 +17,10 @@ TEXTS = {
 
 
 def expand(tree):
-    """Returns the paths of a `use` declaration. For `a::{b, c::d}`, returns the paths a::b and
-    a::c::d."""
+    """Returns the paths of a `use` declaration.
+
+    For `a::{b, c::d}`, returns the paths a::b and a::c::d.
+    """
     if (start := tree.find("{")) < 0:
         return [tree.split(" as ")[0].strip()]
     parts = re.findall(r"(?:[^{},]|\{(?:[^{}]|\{[^{}]*\})*\})+", tree[start + 1 : tree.rindex("}")])

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""prose.py: checks the style of Markdown pages. Also checks that the paths in the pages exist.
-Prints its findings. Ends with exit code 1 if there are findings.
+"""prose.py: checks the style of Markdown pages.
+
+Also checks that the paths in the pages exist. Prints its findings. Ends with exit code 1 if there
+are findings.
 
   prose.py [PAGE...]          checks the pages, by default all pages of the project
   prose.py --wrap PAGE...     wraps paragraphs and lists at 100 columns, then checks the pages

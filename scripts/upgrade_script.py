@@ -69,8 +69,7 @@ def statements(text):
 
 
 def key(statement):
-    """Returns the statement with one space between words, so that comparisons ignore line
-    breaks."""
+    """Returns the statement with single spaces, so that comparisons ignore line breaks."""
     return " ".join(statement.split())
 
 
@@ -116,8 +115,7 @@ def after_moves(statement, moves):
 
 
 def difference(old, new, by_hand):
-    """Returns the statements that `new` has and `old` lacks, without the manual statements of
-    `by_hand`."""
+    """Returns the statements that only `new` has, without the manual statements of `by_hand`."""
     moves = MOVES.findall(by_hand)
     had_text = {key(after_moves(statement, moves)) for statement in old} | {
         key(statement) for statement in statements(by_hand)

@@ -1,2 +1,1 @@
-"""Compares the costs that several audit systems add to writes. bench/compare.sh runs this
-package."""
+"""Compares the cost of writes between audit systems. bench/compare.sh runs this package."""

@@ -91,8 +91,10 @@ def progress(text):
 
 
 def rotated(systems, by):
-    """Returns the systems, rotated to the left by `by`. So each system is the first in some
-    round."""
+    """Returns the systems, rotated to the left by `by`.
+
+    So each system is the first in some round.
+    """
     by %= len(systems)
     return systems[by:] + systems[:by]
 

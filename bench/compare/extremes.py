@@ -1,5 +1,4 @@
-"""Measures extremes: memory of a large UPDATE, cost by size of statement and log, seal(),
-verify()."""
+"""Measures a large UPDATE's memory, cost by size of statement and of log, seal() and verify()."""
 
 import pathlib
 import statistics
@@ -123,8 +122,7 @@ def growth(system, unaudited, sizes, rows, rounds):
 
 
 def by_statement_size(system, unaudited, sizes, rounds):
-    """Measures the processor time that the audit adds to each row of an UPDATE, for UPDATEs of each
-    size.
+    """Measures the processor time that the audit adds to each row of an UPDATE, by number of rows.
 
     A small UPDATE runs up to 200 times in one transaction, each time on other rows. Together these
     UPDATEs change at most as many rows as the largest UPDATE.

@@ -39,8 +39,7 @@ SCRIPTS = {
 
 @dataclass(frozen=True)
 class Load:
-    """A load: a script of pgbench, the number of sessions, and whether a commit waits for the
-    disk."""
+    """A script of pgbench, the number of sessions, and whether a commit waits for the disk."""
 
     script: str
     sessions: int
@@ -108,8 +107,7 @@ class Runner:
         return self._run(system, load, series, self.counts[load])
 
     def calibrate(self, system, load):
-        """Finds the number of transactions with which the load takes about `self.seconds`
-        seconds."""
+        """Finds the number of transactions that take about `self.seconds` seconds."""
         if load.script == "DELETE":  # one transaction for each row that INSERT has inserted
             self.counts[load] = self.counts[Load("INSERT", load.sessions, load.durable)]
             return

@@ -66,8 +66,7 @@ def wal(connection):
 
 
 def own_columns(system, table):
-    """Returns the columns of the table, without the columns that an audit system has added to
-    it."""
+    """Returns the columns of the table, without columns that an audit system has added."""
     with system.cluster.connect(f"table_{table}") as connection:
         return [
             row[0]
@@ -169,8 +168,10 @@ class Floor:
         ).fetchone()[0]
 
     def measure(self):
-        """Copies and hashes the entries since the last call. Returns {"seconds", "cpu", "hash",
-        …}."""
+        """Copies and hashes the entries since the last call.
+
+        Returns {"seconds", "cpu", "hash", …}.
+        """
         connection, first, last = self.connection, self.last, self._last()
         self.last = last
         before = wal(connection)

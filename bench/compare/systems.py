@@ -93,8 +93,10 @@ class System:
         return f"{self.name}_{table}"
 
     def connection(self, table):
-        """Returns a session on the system's database for `table`. The first call opens the
-        session."""
+        """Returns a session on the system's database for `table`.
+
+        The first call opens the session.
+        """
         if table not in self.connections:
             self.connections[table] = self.cluster.connect(
                 self.database(table), CONTEXT + " -c synchronous_commit=off"

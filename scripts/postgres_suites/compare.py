@@ -42,8 +42,10 @@ DEATHS = re.compile(
 
 @dataclass
 class Section:
-    """A section of the file ACCEPTED. The section accepts one hunk, or certain lines in any
-    hunk."""
+    """A section of the file ACCEPTED.
+
+    The section accepts one hunk, or certain lines in any hunk.
+    """
 
     line_number: int
     modes: list[str]
@@ -98,8 +100,8 @@ def read_accepted(path: Path) -> list[Section]:
 
 
 def without_widths(path: Path) -> bytes:
-    """Returns the content of an output file with shortened runs of spaces and dashes, and without
-    the row counts."""
+    """Returns an output file with shortened runs of spaces and dashes, and without the row counts.
+    """
     text = path.read_bytes()
     text = re.sub(rb"^\(\d+ rows?\)$", b"(rows)", text, flags=re.MULTILINE)
     text = re.sub(rb"[ \t]+$", b"", text, flags=re.MULTILINE)
@@ -107,8 +109,10 @@ def without_widths(path: Path) -> bytes:
 
 
 def hunks(expected: Path, found: Path) -> list[list[str]]:
-    """Returns the hunks of the difference between two files. A hunk is a list of lines that begin
-    with - or +."""
+    """Returns the hunks of the difference between two files.
+
+    A hunk is a list of lines that begin with - or +.
+    """
     texts = without_widths(expected), without_widths(found)
     if texts[0] == texts[1]:
         return []

@@ -1,5 +1,4 @@
-"""Disturbs the sessions of the storm: cancels and terminates sessions, rewrites catalogs, and kills
-server processes."""
+"""Disturbs the storm: cancels and terminates sessions, rewrites catalogs, kills processes."""
 
 from __future__ import annotations
 
@@ -197,8 +196,7 @@ class Chaos(threading.Thread):
                 session.execute("SET statement_timeout = '20s'; SET lock_timeout = '1s'")
 
     def end_prepared(self, session: psycopg.Connection) -> None:
-        """Commits or rolls back old prepared transactions, because they would hold their locks
-        forever."""
+        """Ends old prepared transactions, because they would hold their locks forever."""
         for (name,) in session.execute(
             "SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '1 second'"
         ).fetchall():

@@ -1,5 +1,7 @@
-"""The writers of the storm. Each writer runs random DML, and random DDL on tables that other
-writers use."""
+"""The writers of the storm.
+
+Each writer runs random DML, and random DDL on tables that other writers use.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,7 @@ ISOLATIONS = ["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZAB
 
 
 class Shared:
-    """The state that all writers share: counts, and the names of the tables that writers
-    created."""
+    """The state that all writers share: counts, and the names of tables that writers created."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -77,8 +78,10 @@ class Shared:
         return f"{schema}.d{next(self.numbers)}"
 
     def add(self, name: str) -> None:
-        """Adds the name of a new table. Other writers can use the table after its transaction
-        commits."""
+        """Adds the name of a new table.
+
+        Other writers can use the table after its transaction commits.
+        """
         with self.lock:
             self.names.append(name)
 
@@ -455,8 +458,10 @@ class Writer(threading.Thread):
         session.execute(f"TRUNCATE {table}")
 
     def fail(self, session: Connection) -> None:
-        """Runs a statement that fails, and counts its error. The failed statement must be
-        recorded."""
+        """Runs a statement that fails, and counts its error.
+
+        The failed statement must be recorded.
+        """
         self.shared.unsure[self.request] += 1
         try:
             session.execute("INSERT INTO s.fixed VALUES (1)")
