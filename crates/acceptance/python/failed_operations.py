@@ -557,7 +557,8 @@ class Check:
             ):
                 connection.execute("CREATE TEMP TABLE leads (n int)")
                 self.ignore(connection, f"INSERT INTO {name} VALUES ('many')")
-        # A temporary table named leads hides the watched table only until it is dropped or renamed.
+        # A temporary table named leads hides the watched table leads. After the temporary table
+        # was dropped or renamed, the name means the watched table again.
         for commands in (
             ["CREATE TEMP TABLE leads (n int)", "DROP TABLE leads"],
             ["BEGIN", "CREATE TEMP TABLE leads (n int)", "ROLLBACK"],
@@ -606,7 +607,8 @@ class Check:
             ),
             ("UPDATE public.leads SET owner = $x$it's$x$, n = E'ma\\'ny'", "UPDATE", "22P02"),
         ]:
-            # From PostgreSQL 18 on, a comment in front of a statement is not part of the statement.
+            # From PostgreSQL 18 on, the text of a statement does not contain a comment in front of
+            # the statement.
             own = (
                 sql.removeprefix("/* of /* the */ form */ ")
                 if self.admin.info.server_version >= 180000
@@ -1087,7 +1089,8 @@ class Check:
         if failed != summed:
             self.wrong += 1
             print(f"WRONG summary: {summed} failed instead of {failed}")
-        # The test compares the median, because a busy machine can delay any single entry.
+        # The limit of one second holds for the median of the delays, because a busy machine can
+        # delay a single entry.
         if statistics.median(self.delays) > 1:
             self.wrong += 1
             print("WRONG delay: entries come more than a second after their failures")

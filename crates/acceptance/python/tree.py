@@ -51,7 +51,8 @@ ranges = sorted(
 if ranges != sorted(zip(ids, range(len(ids)))):
     print("leaf_range leads elsewhere")
 
-# The hashes of each level are the roots of the full tiles of the level below.
+# Level 0 of the tiles contains the leaves. Each higher level contains the roots of the full tiles
+# of the level below.
 expected, level, hashes = {}, 0, leaves
 while hashes:
     for at in range(0, len(hashes), TILE):
