@@ -75,8 +75,8 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
         "INSERT INTO leads SELECT id, 1 / n FROM (VALUES ('here', 1), ('new', 0)) v(id, n) ON CONFLICT DO NOTHING",
         None,
     ),
-    // These statements fail at an existing row. The rejected row must not be a row that the
-    // statement has already updated.
+    // With ON CONFLICT DO UPDATE, a statement can fail at an existing row or at a new row. The
+    // rejected row must not be a row that the statement has already updated.
     ("INSERT INTO mails VALUES (9, 'a', 1) ON CONFLICT (mail) DO UPDATE SET n = 1000", Some("1")),
     (
         "INSERT INTO mails VALUES (9, 'a', 1), (8, 'b', 1) ON CONFLICT (mail) DO UPDATE SET n = mails.n + 1",
