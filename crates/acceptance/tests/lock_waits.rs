@@ -125,7 +125,8 @@ fn records_written_before_a_crash_are_not_written_again() {
         "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'waits'",
     );
     call(&mut admin, "ROLLBACK PREPARED 'lock'");
-    std::thread::sleep(Duration::from_millis(200)); // by then the worker sleeps
+    // After this time, the worker waits for its latch.
+    std::thread::sleep(Duration::from_millis(200));
     duplicate(&mut admin);
     // The log contains the entries of the first and the last failed statement, and no entry of the
     // second failed statement.
@@ -147,7 +148,8 @@ fn a_wake_up_while_sealing_waits_is_not_lost() {
     let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND wait_event_type = 'Lock')";
     wait_until(&mut admin, LONG, waits);
     duplicate(&mut admin);
-    std::thread::sleep(Duration::from_secs(2)); // until the wakeup is consumed
+    // During this time, the wait for the lock consumes the wake-up of the worker.
+    std::thread::sleep(Duration::from_secs(2));
     call(&mut holder, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }
