@@ -1,4 +1,4 @@
-# The commands of this project. Everything they make is under target/. scripts/ does the work.
+# The commands of this project. They call scripts in scripts/, which write everything to target/.
 .PHONY: help build install fmt check test docs demo psql demo-url demo-stop example example-stop \
   test-all test-upgrade test-postgres test-storm test-assertions test-valgrind \
   test-python-stress bench coverage package test-package sbom clean

@@ -1,12 +1,13 @@
 #!/bin/bash
-# compare.sh: compares the cost of writes to a table that lead_audit audits with the cost without
-# audit, with PL/pgSQL triggers, and at the floor (bench/README.md). `make bench` runs this script.
+# compare.sh: measures the cost of writes to a table that lead_audit audits. The script compares
+# this cost with the cost of writes without audit, with PL/pgSQL triggers, and with the floor
+# (bench/README.md). `make bench` runs this script.
 #
 #   compare.sh [ARGUMENT...]   see --help for the ARGUMENTs
 #
-# The script starts two private clusters in target/bench-compare-*, one with the library preloaded
-# and one without, and deletes them at the end. It writes the results to target/bench: results.md
-# and results.json.
+# The script starts two private clusters in target/bench-compare-*, and deletes them at the end.
+# One of the clusters preloads the library. The script writes the results to
+# target/bench/results.md and target/bench/results.json.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 "$ROOT/scripts/python.sh" bench/requirements.txt >&2
 compare() { PYTHONPATH=$ROOT/bench "$TARGET/venv-bench/bin/python" -m compare "$@"; }
@@ -24,7 +25,8 @@ trap remove EXIT
 trap 'exit 130' INT TERM
 remove
 
-# The server's user must be able to read the library, so it is built in $STATE.
+# The compiler writes the library of the empty trigger to $STATE, because the server's user must be
+# able to read the library.
 library=$STATE/bench-empty-trigger/empty_trigger.so
 mkdir -p "$(dirname "$library")" "$TARGET/bench"
 cc -O2 -fPIC -shared -I"$("$BIN/pg_config" --includedir-server)" -o "$library" \

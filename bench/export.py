@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Compares the time of `lead-audit verify` with SHA-256 of the same file. Prints a Markdown table.
+"""Compares the time of `lead-audit verify` with the time of SHA-256 over the same file.
 
-bench/README.md has this table. Arguments: number of entries (default 1,000,000), number of runs
-(default 5). In each run, the commands run one after the other. The table shows the shortest time of
-the runs and the largest memory. The file is in the system's directory for temporary files, so the
-commands read it from the page cache.
+Prints a Markdown table. bench/README.md contains the printed table. The arguments are the number of
+entries (default 1,000,000) and the number of runs (default 5). In each run, the commands run one
+after the other. For each command, the table shows the shortest time of all runs and the largest
+memory. The exported file is in the system's directory for temporary files, so the commands read it
+from the page cache.
 """
 
 import os
@@ -19,7 +20,10 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
 def run(command, **environment):
-    """Runs a command. Returns its time and its processor time, in seconds, and its memory in kB."""
+    """Runs a command.
+
+    Returns its elapsed time and its processor time in seconds, and its memory in kB.
+    """
     begun = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
     _, status, usage = os.wait4(child.pid, 0)

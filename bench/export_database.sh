@@ -1,11 +1,11 @@
 #!/bin/bash
-# export_database.sh: measures exports and verification by `lead-audit`, connected to the database
-# of a private cluster in target/bench-export.
+# export_database.sh: measures exports and verification by the command `lead-audit`. The command
+# connects to the database of a private cluster in target/bench-export.
 #
 #   export_database.sh [ENTRIES]   the number of entries, by default 500000
 #
-# The script prints a Markdown table. Memory is the maximum that the command uses, without the
-# server's process.
+# The script prints a Markdown table. The memory in the table is the maximum that the command uses.
+# It does not include the memory of the server process.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 setup
 "$ROOT/scripts/install.sh" >&2
@@ -40,8 +40,8 @@ user=$(sql -c 'SELECT current_user')
 port=$(sql -c 'SHOW port')
 url="host=$socket port=$port user=$user dbname=postgres"
 
-# measure NAME ARGUMENT...: runs lead-audit with these arguments, and prints a row with its time
-# and memory.
+# measure NAME ARGUMENT...: runs `lead-audit ARGUMENT...`, and prints a row of the table with its
+# time and memory.
 measure() {
   python3 - "$entries" "$TARGET/release/lead-audit" "$@" <<'PY'
 import os, subprocess, sys, time

@@ -1,21 +1,22 @@
 #!/bin/bash
-# failure_flood.sh [SECONDS [ROUNDS]]: measures how much recording 10,000 failures a second slows
-# down successful statements.
+# failure_flood.sh [SECONDS [ROUNDS]]: measures how much successful statements slow down while
+# lead_audit records 10,000 failed statements a second.
 #
-# One session updates rows of a watched table by primary key as fast as possible, each in its own
-# transaction. Eight other sessions together cause 10,000 failures a second. Their failures are
-# recorded in every second interval (lead_audit.enabled, for the failing role only). For each
-# interval, the script prints the successful transactions a second, the number of recorded
-# failures, and the processor time of each process.
+# One session updates rows of a watched table by primary key as fast as possible, with one
+# transaction for each row. Eight other sessions together cause 10,000 failed statements a second.
+# lead_audit records these failed statements in every second interval (lead_audit.enabled is off
+# for the failing role in the other intervals). For each interval, the script prints the successful
+# transactions a second, the number of recorded failures, and the processor time of each kind of
+# process.
 #
-# At the end, the script prints the ratio of the medians, and the processor time that recording
-# adds for each failure, in the worker (with sealing) and in the failing sessions. The last figure
-# is the processor time of a successful UPDATE. Other load on the machine affects the ratio more
-# than these processor times.
+# At the end, the script prints the ratio of the median rates. It also prints the processor time
+# that the recording of one failed statement adds, in the worker (including sealing) and in the
+# failing session. The last figure is the processor time of a successful UPDATE. Other load on the
+# machine affects the ratio more than the processor times.
 #
-# Both kinds of session loop in the server, so that the time of a client is not measured. With
-# CLIENT=1, a client sends each UPDATE. The result then mostly depends on whether the client and
-# the session share a processor.
+# The successful session and the failing sessions run their loops in the server, so that the script
+# does not measure the time of a client. With CLIENT=1, a client sends each UPDATE. With CLIENT=1,
+# the result mostly depends on whether the client and the server process share a processor.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-20} rounds=${2:-3} rate=${RATE:-10000}
 "$ROOT/scripts/install.sh" >&2
@@ -74,18 +75,19 @@ median() {
     { v[NR] = $1 }
     END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
-# processes WHERE: prints the names of the /proc files of the processes that fulfil this condition
-# on pg_stat_activity.
+# processes WHERE: prints the path /proc/PID/stat of each process whose row in pg_stat_activity
+# fulfils the condition WHERE.
 processes() { psql -c "SELECT '/proc/' || pid || '/stat' FROM pg_stat_activity WHERE $1"; }
-# used FILE...: prints the processor time of the processes with these /proc files, in seconds.
+# used FILE...: prints the processor time of the processes with the files /proc/PID/stat in
+# FILE..., in seconds.
 used() {
   cat "$@" | awk -v hz="$(getconf CLK_TCK)" '
     { sub(/.*\) /, ""); sum += $12 + $13 }
     END { print sum / hz }'
 }
 idle() { awk -v hz="$(getconf CLK_TCK)" '$1 == "cpu" { print ($5 + $6) / hz }' /proc/stat; }
-# note_used: prints the processor time of the worker, the failing sessions and the successful
-# session, and the idle time of the processors.
+# note_used: prints four times in seconds: the processor time of the worker, of the failing
+# sessions and of the successful session, and the idle time of the processors.
 note_used() {
   echo "$(used "${worker[@]}") $(used "${failing[@]}") $(used "${succeeding[@]}") $(idle)"
 }

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the benchmarks of crates/ledger and prints them as the table of bench/README.md.
+"""Runs the benchmarks of crates/ledger. Prints their results as the table of bench/README.md.
 
-The arguments are passed to criterion. Examples: the name of a benchmark, --measurement-time 5.
+The script passes its arguments to criterion, for example the name of a benchmark or
+--measurement-time 5.
 
-Each time is the fastest of criterion's samples, because other load can only slow a sample down. The
-ratio compares this time with that of SHA-256 over the same bytes, measured in the same run.
+Each time in the table is that of criterion's fastest sample, because other load can only slow a
+sample down. The ratio is this time divided by the time of SHA-256 over the same bytes, measured in
+the same run.
 """
 
 import json
@@ -65,7 +67,8 @@ def main():
                 baseline = seconds
             ratio = seconds / baseline if baseline else None
             if name.startswith("append") and "SHA-256 of 65 bytes" in hashes:
-                # A leaf costs its own hash and, on average, the hash of one inner node.
+                # To append a leaf to the tree costs the hash of the leaf and, on average, the hash
+                # of one inner node.
                 hashed = hashes["SHA-256 of 33 bytes"][0] + hashes["SHA-256 of 65 bytes"][0]
                 ratio = seconds / throughput["Elements"] / hashed
             ratio = "" if ratio is None or ratio == 1 else f"{ratio:.2f}"

@@ -1,11 +1,12 @@
 #!/bin/bash
-# seal.sh: measures sealing, verify() and proofs, on a private cluster in target/bench-seal.
+# seal.sh: measures the times of sealing, verify() and proofs, on a private cluster in
+# target/bench-seal.
 #
 #   seal.sh [ENTRIES]   the number of entries, by default 1000000
 #
-# The script prints a Markdown table. For comparison with verify(), it measures PostgreSQL's
-# sha256() over about as many bytes as the preimages have. Each figure is from this run. The time
-# of a single call is the median of 201 calls.
+# The script prints a Markdown table. For comparison with verify(), the script measures
+# PostgreSQL's sha256() over about as many bytes as the preimages of the entries have. The time of
+# a single call is the median of 201 calls.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 setup
 "$ROOT/scripts/install.sh" >&2
@@ -18,7 +19,7 @@ cluster start "$dir" "fsync = off" "shared_buffers = '512MB'" "max_wal_size = '8
   "autovacuum = off" "jit = off" >&2
 sql() { cluster psql "$dir" -d postgres -XqAt -v ON_ERROR_STOP=1 "$@"; }
 
-# seconds STATEMENT: runs the statement and prints its duration as psql measures it, in seconds.
+# seconds STATEMENT: runs the statement and prints its duration in seconds, as psql measures it.
 seconds() {
   sql -c '\timing on' -c "$1" | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' |
     awk '{ printf "%.3f", $1 / 1000 }'
@@ -38,8 +39,8 @@ CREATE TABLE leads (
   created_by text, created_at timestamp DEFAULT now());
 CREATE EXTENSION lead_audit;
 SQL
-# lead_rows KEY COUNT: prints the statement that inserts COUNT leads. KEY is an SQL text over g,
-# the number of the lead.
+# lead_rows KEY COUNT: prints the statement that inserts COUNT leads. KEY is an SQL expression that
+# computes the key of a lead from its number g.
 lead_rows() {
   cat <<SQL
 INSERT INTO leads
@@ -86,7 +87,8 @@ row 'verify() of two halves in two sessions' "$halves s" \
   "$(multiple '%.2f times that of verify() in one' "$halves" "$v")"
 
 step "Ticks and proofs over tree sizes" >&2
-# median STATEMENT: prints the median time of 201 runs of the statement in one session, in ms.
+# median STATEMENT: runs the statement 201 times in one session, and prints the median time in
+# milliseconds.
 median() {
   sql -c "CREATE OR REPLACE FUNCTION pg_temp.median(statement text) RETURNS numeric
     LANGUAGE plpgsql AS \$\$
@@ -130,8 +132,8 @@ row 'seal() while a transaction with 100000 entries is open' \
   "$(median 'SELECT lead_audit.seal()') ms" 'median of 201'
 
 step "Writers and the worker" >&2
-# Eight sessions write as fast as possible, 100 rows in each transaction. The worker seals once a
-# second.
+# For the last measurement, eight sessions write as fast as possible, 100 rows in each transaction.
+# Meanwhile the worker seals once a second.
 cluster stop "$dir" >&2
 cluster start "$dir" "fsync = off" "shared_buffers = '512MB'" "max_wal_size = '8GB'" "jit = off" \
   "shared_preload_libraries = 'lead_audit'" >&2

@@ -1,4 +1,4 @@
--- The table `leads`, as the first application that used lead_audit has it. Inserts :n rows.
+-- Creates the table `leads` of the first application that used lead_audit. Inserts :n rows.
 CREATE TABLE public.leads (
   id varchar NOT NULL PRIMARY KEY,
   email varchar(255), domain varchar(255), company_name varchar(500), contact_name varchar(255),

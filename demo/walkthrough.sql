@@ -1,7 +1,7 @@
--- `make demo` runs this script: an application writes leads, the trail records who changed what,
--- and verification finds entries that were tampered with. psql runs the script as the superuser
--- postgres, in an empty database that belongs to the role lead_app, and shows each statement
--- before its result.
+-- `make demo` runs this script. In the script an application writes leads, the audit trail records
+-- who changed each row, and verification finds entries that were tampered with. psql runs the
+-- script as the superuser postgres, in an empty database that the role lead_app owns. psql shows
+-- each statement before its result.
 \set ECHO none
 \pset footer off
 \pset null '-'
@@ -124,7 +124,8 @@ FROM lead_audit.log WHERE operation <> 'SNAPSHOT' AND outcome = 'ok' ORDER BY id
 \echo 'it, so a background worker wrote it. This needs the library preloaded'
 \echo '(shared_preload_libraries).'
 \echo
--- The worker writes the entry a few milliseconds after the failure, so the script waits for it.
+-- The worker writes the entry a few milliseconds after the statement fails, so the script waits
+-- until the entry exists.
 \set QUIET on
 DO $$ BEGIN
   FOR i IN 1..200 LOOP

@@ -1,12 +1,13 @@
-//! Tests that verification finds a change of an entry in any column, and never reports an unchanged
-//! entry. summary() counts the entries of a row, and returns whether all of them verify.
+//! Tests that verification finds a change in any column of an entry, and never reports an unchanged
+//! entry. Also tests summary(), which counts the entries of a row and returns whether they all
+//! verify.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// Writes one or more entries of each operation, with and without context.
+    /// Writes at least one entry of each operation. Some of the entries have a context.
     fn begin_with_entries() {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('a', 'a@x.org');
@@ -29,8 +30,8 @@ mod tests {
             .collect()
     }
 
-    /// Returns SQL expressions for a column of this type, whose values differ from the current
-    /// value.
+    /// Returns SQL expressions for a column of this type. Each expression computes a value that
+    /// differs from the column's current value.
     fn other_values(column: &str, column_type: &str) -> Vec<String> {
         let values: &[&str] = match column_type {
             "bigint" if column == "id" => &["{c} + 1000000", "-{c}", "0"],
@@ -141,8 +142,8 @@ mod tests {
         );
     }
 
-    /// The checksum of a forged entry is valid, but `row_key` is not canonical or does not fit
-    /// `key_hash`.
+    /// verify() reports a forged entry with a valid checksum if its `row_key` is not canonical JSON
+    /// or does not fit its `key_hash`.
     #[pg_test]
     fn valid_checksum_over_wrong_bytes() {
         begin_with_entries();
@@ -164,7 +165,8 @@ mod tests {
             ('row_key', e.row_key::text), ('row_values', e.row_values::text), ('db_session_user', to_json(e.db_session_user)::text),
             ('db_current_user', to_json(e.db_current_user)::text), ('client_addr', to_json(e.client_addr)::text),
             ('application_name', to_json(e.application_name)::text)) c(k, v) WHERE v IS NOT NULL)"#;
-        // With an unchanged `row_key`, the preimage of this test produces the stored checksum.
+        // As a check of `preimage` itself: with the unchanged `row_key`, it gives the stored
+        // checksum.
         forge("row_key", &row_key, preimage);
         assert_intact();
         forge("row_key", r#"{"id": "a"}"#, preimage);
@@ -191,7 +193,7 @@ mod tests {
         );
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[2])), "false");
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[1])), "true");
-        // The unknown column does not prevent later writes.
+        // Although the log has an unknown column, later writes have entries.
         run("INSERT INTO leads (id) VALUES ('later')");
         run("UPDATE lead_audit.entry SET extra = NULL");
         assert_intact();
@@ -306,8 +308,8 @@ mod tests {
         assert_eq!(summary("b"), "3 | 1 | 2 | 0 | 0 | 2 | true");
     }
 
-    /// If the key hash of an entry was changed, history() and summary() do not find the entry.
-    /// verify() reports it.
+    /// If the key hash of an entry was changed, history() and summary() do not find the entry, but
+    /// verify() reports the entry.
     #[pg_test]
     fn summary_without_an_entry_that_was_hidden() {
         begin_with_entries();

@@ -1,15 +1,17 @@
-//! Tests that verification finds changes by a superuser who knows the code, and who changes entries
-//! together with the data that is computed from them: checksums, leaves, inner nodes, checkpoints.
-//! verify() reports each kind of change as a different fault, and reports no unchanged entry.
+//! Tests that verification finds the changes of a superuser who knows the code. The superuser
+//! changes entries together with the data that is computed from them: checksums, leaves, inner
+//! nodes, checkpoints. verify() reports each kind of change as a different fault, and reports no
+//! unchanged entry.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// Creates 600 entries, sealed by three checkpoints with tree sizes of 300, 301 and 600, and
-    /// ten unsealed entries. Disables all triggers that protect the log. Creates `forge(id)`, which
-    /// computes the checksum of an entry again.
+    /// Creates 600 entries and seals them with three checkpoints, whose tree sizes are 300, 301 and
+    /// 600. Then creates ten entries without sealing them. Disables all triggers that protect the
+    /// log. Creates the SQL function `forge(id)`, which computes an entry's checksum anew from its
+    /// columns and stores the checksum.
     fn begin_sealed() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
@@ -33,13 +35,14 @@ mod tests {
              CREATE FUNCTION pg_temp.set_leaf(leaf int, hash bytea) RETURNS void LANGUAGE sql AS $$
                UPDATE lead_audit.tree_tile SET hashes = overlay(hashes PLACING hash FROM leaf % 256 * 32 + 1) WHERE level = 0 AND index = leaf / 256;
                UPDATE lead_audit.tree_edge SET hashes = overlay(hashes PLACING hash FROM leaf % 256 * 32 + 1) WHERE level = 0 AND index = leaf / 256 $$"#);
-        // forge() computes the right checksum: it does not change a valid entry.
+        // forge() computes the right checksum, because after it every unchanged entry still
+        // verifies.
         run("SELECT pg_temp.forge(id) FROM lead_audit.entry");
         assert_intact();
     }
 
-    /// Runs the statements, and undoes them. Returns the faults that verify() finds in between. In
-    /// the result, the first entry has the id 1.
+    /// Runs the statements, calls verify(), and undoes the statements. Returns the faults that
+    /// verify() found. The ids in the result are renumbered, so that the first entry has the id 1.
     fn faults_after(statements: &str) -> Vec<String> {
         let result = one(&format!(
             "SELECT pg_temp.failure({})",
@@ -78,8 +81,8 @@ mod tests {
             )),
             ["77 checksum"]
         );
-        // A change of an unsealed entry together with its checksum is not found, because no leaf
-        // contains the checksum yet.
+        // verify() cannot find a change of an unsealed entry together with its checksum, because
+        // the tree has no leaf for the entry yet.
         assert_eq!(faults_after(&rewrite(unsealed)), [""; 0]);
         assert_eq!(
             faults_after(&format!("{}; {}", rewrite(sealed), rewrite(entry(600)))),
@@ -116,12 +119,12 @@ mod tests {
                 entry(3)
             )
         };
-        // Copies of an entry under an id above the last id of the sequence, and under an id below
-        // the first id.
+        // The first statement copies an entry to an id above the last id of the sequence. The
+        // second statement copies the entry to an id below the first id.
         assert_eq!(faults_after(&copy(entry(700))), ["700 inserted"]);
         assert_eq!(faults_after(&copy(-5)).len(), 1);
-        // An entry gets another id: verify() reports the old id as deleted, and the new id as
-        // inserted.
+        // If the id of an entry is changed, verify() reports the old id as deleted and the new id
+        // as inserted.
         assert_eq!(
             faults_after(
                 &format!(
@@ -146,8 +149,8 @@ mod tests {
             entry(3),
             gap = entry(611)
         );
-        // The open id belongs to the transaction of this test, which is not over. So an entry with
-        // this id is no fault yet.
+        // The forged entry has an open id of this test's own transaction. Until this transaction
+        // ends, an entry with this id is no fault.
         assert_eq!(faults_after(&slip_in), [""; 0]);
         assert_eq!(
             faults_after(&format!("DELETE FROM lead_audit.open_gap; {slip_in}")),
@@ -167,7 +170,8 @@ mod tests {
             )
         };
         assert_eq!(faults_after(&swap(5, 400)), ["5 reordered", "400 reordered"]);
-        // With new checksums, neither entry fits its leaf.
+        // After the two entries exchanged their ids and got new checksums, neither entry fits its
+        // leaf.
         assert_eq!(
             faults_after(&format!(
                 "{}; PERFORM pg_temp.forge({}), pg_temp.forge({})",
@@ -177,7 +181,7 @@ mod tests {
             )),
             ["5 rewritten", "400 rewritten"]
         );
-        // The two leaf hashes are exchanged: each fits the other entry.
+        // The statement exchanges the leaf hashes of the entries 5 and 400.
         assert_eq!(
             faults_after(&format!(
                 "PERFORM pg_temp.set_leaf(4, pg_temp.leaf_hash({})), pg_temp.set_leaf(399, pg_temp.leaf_hash({}))",
@@ -186,7 +190,9 @@ mod tests {
             )),
             ["5 tree_leaf", "400 tree_leaf", "tree_tile"]
         );
-        // The ids in the checkpoints are exchanged: each id leads to the leaf of the other entry.
+        // The statements exchange the ids 301 and 302 in the checkpoints and in `leaf_range`.
+        // Afterwards the id 301 leads to the leaf of the entry 302, and the id 302 to the leaf of
+        // the entry 301.
         assert_eq!(
             faults_after(&format!(
                 "UPDATE lead_audit.checkpoint SET entry_ids = '{{[{b},{after_b})}}' WHERE tree_size = 301;
@@ -236,7 +242,8 @@ mod tests {
             "UPDATE lead_audit.entry SET user_id = 'eve' WHERE id = {id}; PERFORM pg_temp.forge({id});
              PERFORM pg_temp.set_leaf(349, pg_temp.leaf_hash({id}))"
         );
-        // The new leaf hash fits neither the tree above the leaf nor the root in the checkpoint.
+        // The changed leaf hash fits neither the stored nodes above the leaf nor the root in the
+        // checkpoint.
         assert_eq!(faults_after(&rewrite), ["checkpoint", "tree_tile"]);
         let id = entry(550);
         let rewrite = format!(
@@ -349,9 +356,9 @@ mod tests {
         }
     }
 
-    /// An entry is forged under an id that the sequence has not given out yet. The write that later
-    /// gets this id stores its entry under another id. The forged entry is reported and never
-    /// sealed.
+    /// Forges an entry under an id that the sequence has not given out yet. When the sequence later
+    /// gives this id to a write, the writer stores the write's entry under another id. verify()
+    /// reports the forged entry, and seal() never seals it.
     #[pg_test]
     fn entry_ahead_of_the_sequence() {
         begin_sealed();

@@ -1,6 +1,7 @@
-//! Tests the context of entries, and the caller as the database sees it. The settings of the
-//! context apply to a session, a transaction or a block, like all settings. For an empty value, the
-//! entry has NULL. An invalid value is refused when it is set.
+//! Tests the columns of an entry that contain its context and the caller as the database sees it.
+//! Like all settings of PostgreSQL, the settings of the context apply to a session, a transaction
+//! or a block. If a setting of the context is empty, the entry has NULL. SET refuses an invalid
+//! value of such a setting.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -154,7 +155,8 @@ mod tests {
     #[pg_test]
     fn current_user_of_the_statement() {
         begin();
-        // The default of the column `who` stores the current_user of the write.
+        // The default of the column `who` is current_user, so each row of `t` shows the role that
+        // wrote it.
         run("CREATE ROLE clerk; CREATE ROLE boss;
              CREATE TABLE t (id int PRIMARY KEY, who name DEFAULT current_user, login name DEFAULT session_user);
              GRANT ALL ON t TO clerk, boss; SELECT lead_audit.enable('t');
@@ -206,7 +208,7 @@ mod tests {
              INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1)");
         run_as("clerk", "SET LOCAL lead_audit.user_id = 'u'; DELETE FROM parent");
         // Since PostgreSQL 18, an AFTER trigger runs as the role that made the change. For a
-        // cascade, this role is the owner of the table.
+        // cascade of a foreign key, this role is the owner of the table.
         let owner =
             if cfg!(feature = "pg18") { one("SELECT current_user") } else { "clerk".to_owned() };
         assert_eq!(

@@ -1,6 +1,7 @@
-//! Tests that an entry records each DDL command that changes or ends the watching of a table, or
-//! changes its columns, key or name. Other DDL has no entry. lead_audit.watched shows the triggers
-//! that exist. A renamed table keeps its watch id and its history.
+//! Tests that the DDL guard writes an entry for each DDL command that changes or ends the watching
+//! of a table. A DDL command that changes a watched table's columns, key or name also has an entry,
+//! and other DDL has none. The view lead_audit.watched shows which audit triggers exist. A renamed
+//! table keeps its watch id and its history.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -61,8 +62,8 @@ mod tests {
         }
     }
 
-    /// Audit triggers stay ENABLE ALWAYS, because only such triggers fire for the writes of a
-    /// subscription.
+    /// Audit triggers stay ENABLE ALWAYS, because only triggers in this mode fire for the writes of
+    /// a logical replication subscription.
     #[pg_test]
     fn triggers_stay_always() {
         begin();
@@ -102,8 +103,9 @@ mod tests {
         run_as("clerk", "ALTER TABLE p DETACH PARTITION p1");
         assert_eq!(rows(kept), all);
 
-        // The tables get the ordinary triggers of version 1.0, as from a restore of its dump: once
-        // while the DDL guard is active, and once while it is disabled.
+        // The tables get ordinary triggers (not ENABLE ALWAYS), as they would from a dump of
+        // version 1.0. The test does this once with the DDL guard active, and once with the DDL
+        // guard disabled.
         let old = "DROP TRIGGER \"00_lead_audit_row\" ON plain; DROP TRIGGER \"00_lead_audit_truncate\" ON plain;
              DROP TRIGGER \"00_lead_audit_row\" ON p";
         let identity = |table: &str| {
@@ -135,7 +137,7 @@ mod tests {
             ),
             ["on | true | true"]
         );
-        // Writes of a session itself have no entries while session_replication_role is replica.
+        // While a session has session_replication_role = replica, its own writes have no entries.
         let before = log("id");
         run("SET LOCAL session_replication_role = replica; INSERT INTO plain VALUES (1); INSERT INTO child VALUES (1);
              INSERT INTO p VALUES (11); UPDATE p SET id = 21; DELETE FROM plain; TRUNCATE p");
@@ -183,8 +185,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A renamed audit trigger still records. But the extension does not maintain a trigger with
-    /// another name, so the table counts as disabled.
+    /// A renamed audit trigger still records writes. But the extension maintains audit triggers
+    /// only under their own names, so lead_audit.watched shows the state `disabled` for the table.
     #[pg_test]
     fn renamed_audit_trigger() {
         begin_with_leads();
@@ -207,7 +209,8 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// The replaced trigger calls the right function, but not for every event.
+    /// A replaced audit trigger calls the function capture(), but not for every event.
+    /// lead_audit.watched shows the state `disabled` for its table.
     #[pg_test]
     fn narrowed_trigger() {
         begin_with_leads();
@@ -253,7 +256,8 @@ mod tests {
             rows("SELECT state, ended_at IS NOT NULL FROM lead_audit.watch"),
             ["dropped | true"]
         );
-        // A new table with the name of the dropped table gets a watch id of its own.
+        // A new table that has the name of a dropped table does not get the dropped table's watch
+        // id.
         run(
             "CREATE TABLE leads (id varchar PRIMARY KEY); SELECT lead_audit.enable('leads'); INSERT INTO leads VALUES ('a')",
         );
@@ -456,7 +460,8 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// A command that changes a type changes the values of all columns of this type.
+    /// An ALTER TYPE that changes values has an entry for each watched table with a column of the
+    /// type.
     #[pg_test]
     fn types_of_columns() {
         begin();
@@ -484,7 +489,7 @@ mod tests {
             spans += i64::from(of_spans);
             assert_eq!((count("t"), count("spans")), (t, spans), "{statement}");
         }
-        // The following commands change no value.
+        // The following commands on types and domains change no value, so they have no entries.
         run("ALTER TYPE mood ADD VALUE 'mad'; ALTER TYPE addr RENAME TO address; ALTER DOMAIN home ADD CHECK (true); ALTER TYPE mood OWNER TO CURRENT_USER;
              ALTER TABLE t ALTER id SET STATISTICS 10");
         assert_eq!(
@@ -504,8 +509,8 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// A foreign table is watched like every member of a watched table, but before PostgreSQL 16 it
-    /// has no TRUNCATE trigger.
+    /// A foreign table that is a partition or child of a watched table is watched. Before
+    /// PostgreSQL 16, a foreign table has no TRUNCATE trigger.
     #[pg_test]
     fn foreign_tables() {
         begin();
@@ -527,8 +532,8 @@ mod tests {
                 "42501",
                 "permission denied",
             );
-            // The foreign table has no TRUNCATE trigger, as after an upgrade of the server from
-            // PostgreSQL 15.
+            // Drops the foreign table's TRUNCATE trigger. A foreign table lacks this trigger after
+            // an upgrade of the server from PostgreSQL 15.
             run("ALTER EVENT TRIGGER lead_audit_drop DISABLE; DROP TRIGGER \"00_lead_audit_truncate\" ON ft;
                  ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS");
             assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
@@ -560,7 +565,8 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// Tests commands after which a foreign table can show different rows.
+    /// Commands that change the options of a foreign table, of its server or of its wrapper can
+    /// change the rows that it shows, so they have entries.
     #[pg_test]
     fn options_of_foreign_tables() {
         begin();
@@ -608,7 +614,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A table that is no longer watched becomes a partition or child table of a watched table.
+    /// A table that was watched before and is not watched any more is attached to a watched table.
+    /// The table is then watched as a partition or child table.
     #[pg_test]
     fn new_partition_that_was_watched_before() {
         begin();
@@ -665,7 +672,7 @@ mod tests {
         for number in 0..60 {
             run(&format!("CREATE TABLE other{number} (id int PRIMARY KEY)"));
         }
-        // With statistics, as after autovacuum, the planner knows that the tables are small.
+        // With the statistics of ANALYZE, the planner knows that the two tables are small.
         run("ANALYZE lead_audit.watch, lead_audit.watched_relation");
         cost(0);
         let few = cost(1);
@@ -678,12 +685,13 @@ mod tests {
         }
     }
 
-    /// Returns the number at the end of a row.
+    /// Returns the number after the last space of a row.
     fn tuples(row: &str) -> i64 {
         row.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 
-    /// check_watched() finds and repairs changes that were made while the DDL guard was disabled.
+    /// check_watched() finds and repairs changes to audit triggers that were made while the DDL
+    /// guard was disabled.
     #[pg_test]
     fn check_watched_repairs_what_bypassed_the_guard() {
         begin();

@@ -1,6 +1,6 @@
 //! Tests enable() and disable(), which begin and end the watching of a table. enable() writes a
-//! baseline on request. It refuses relations that cannot be watched, with an SQLSTATE for the
-//! reason. Rows and columns of a table are never changed.
+//! baseline on request. enable() refuses a relation that cannot be watched, with an SQLSTATE for
+//! the reason. Neither function changes the rows or columns of a table.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -59,7 +59,8 @@ mod tests {
         assert_eq!(rows("SELECT 1 FROM lead_audit.watched"), [""; 0]);
         run("UPDATE leads SET email = 'x'; DELETE FROM leads; TRUNCATE leads");
         assert_eq!(log("operation, table_name"), ["INSERT | leads", "DDL | leads"]);
-        // When the table is watched again, it has the watch id and the history that it had before.
+        // A table that is watched again after disable() has the same watch id and history as
+        // before.
         assert_eq!(one("SELECT lead_audit.enable('leads')"), identity);
         run("INSERT INTO leads (id) VALUES ('a')");
         assert_eq!(
@@ -159,8 +160,8 @@ mod tests {
         );
         assert_eq!(one("SELECT count(*) FROM lead_audit.log"), "2250");
         assert!(holds("SELECT baseline_at IS NOT NULL FROM lead_audit.watched"));
-        // The rows can have changed while the table was not watched, so enable() writes a new
-        // baseline.
+        // While the table was not watched, its rows could change without entries. So enable()
+        // writes a new baseline.
         run(
             "SELECT lead_audit.disable('t'); DELETE FROM t WHERE id > 5; SELECT lead_audit.enable('t', baseline => true)",
         );

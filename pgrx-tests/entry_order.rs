@@ -1,6 +1,6 @@
-//! Tests that ids give the order of the events. If triggers write to watched tables, statements are
-//! nested, and the earlier event still has the lower id. In the history of a row, the old row of
-//! each entry is the new row of the previous entry.
+//! Tests that the ids of entries give the order of the events. The earlier event has the lower id,
+//! even if triggers that write to watched tables nest statements. In the history of a row, the old
+//! row of each entry is the new row of the previous entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -39,9 +39,9 @@ mod tests {
         assert_intact();
     }
 
-    /// PostgreSQL fires triggers in the order of their names, so a trigger with another name can
-    /// fire before the audit trigger. lead_audit warns of such a trigger when it is created, and
-    /// when watching begins.
+    /// PostgreSQL fires triggers in the order of their names, so an application's trigger can fire
+    /// before the audit trigger. lead_audit warns of such a trigger when the trigger is created,
+    /// and when watching of its table begins.
     #[pg_test]
     fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();
@@ -139,9 +139,9 @@ mod tests {
     const SEED: &str = "CREATE FUNCTION seed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         EXECUTE format('INSERT INTO %I VALUES (%s)', TG_ARGV[0], TG_ARGV[1]); RETURN NULL; END $$";
 
-    /// Runs the TRUNCATE once outside and once inside a subtransaction. In the first case it
-    /// empties the file of the table, which this transaction created. In the second case it gives
-    /// the table a new file.
+    /// Runs the TRUNCATE once outside and once inside a subtransaction. Outside, PostgreSQL empties
+    /// the file of the table, because this transaction created the file. In a subtransaction,
+    /// PostgreSQL gives the table a new file.
     fn truncate(command: &str, expected: &[&str]) {
         run("CREATE TABLE seen AS SELECT coalesce(max(id), 0) AS id FROM lead_audit.log");
         let new = "SELECT operation, table_name, new_values->'id', details->'row_count' FROM lead_audit.log WHERE id > (SELECT id FROM seen) ORDER BY id";
@@ -159,8 +159,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Rows that BEFORE TRUNCATE triggers write are truncated, and rows that AFTER TRUNCATE
-    /// triggers write remain. This does not depend on the names of the triggers.
+    /// The TRUNCATE removes rows that BEFORE TRUNCATE triggers write, and keeps rows that AFTER
+    /// TRUNCATE triggers write. The entries show this order whatever names the triggers have.
     #[pg_test]
     fn rows_written_by_triggers_of_truncate() {
         begin();
@@ -236,15 +236,16 @@ mod tests {
             }
             truncate(command, &expected.iter().map(String::as_str).collect::<Vec<_>>());
         }
-        // The TRUNCATE is refused, because the entries would show the rows of the new partition as
-        // truncated, although they remain.
+        // lead_audit refuses the TRUNCATE. Otherwise its entry would show the row of the new
+        // partition as truncated, although the row remains.
         run("CREATE FUNCTION extend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11); RETURN NULL; END $$;
              CREATE TRIGGER zzz BEFORE TRUNCATE ON p FOR EACH STATEMENT EXECUTE FUNCTION extend()");
         assert_fails("TRUNCATE p", "55006", "");
     }
 
-    /// A TRUNCATE that fails leaves no state that the next TRUNCATE could use by mistake.
+    /// A TRUNCATE that fails leaves no state in lead_audit that the next TRUNCATE could use by
+    /// mistake.
     #[pg_test]
     fn truncate_whose_triggers_fail() {
         begin();
@@ -267,8 +268,8 @@ mod tests {
         );
     }
 
-    /// If a statement in a PL/pgSQL expression fails, PostgreSQL keeps the state of this statement
-    /// until the transaction ends.
+    /// If a statement in a PL/pgSQL expression fails, PostgreSQL keeps the executor state of this
+    /// statement until the transaction ends.
     #[pg_test]
     fn truncate_that_failed_in_an_expression() {
         begin();

@@ -1,6 +1,6 @@
-//! Functions that run SQL and read the log. They return one line of text for each row of a query,
-//! so that a test compares whole rows. `assert_intact` checks the entries with the independent
-//! verifier.
+//! Functions with which the tests run SQL and read the log. The functions return one line of text
+//! for each row of a query, so that a test compares whole rows. `assert_intact` checks the log with
+//! verify() and with the Python verifier, which shares no code with the extension.
 
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -8,8 +8,8 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Waits until no other test runs. Every test calls this first, because tests change shared state
-/// (the log's table, counters, roles).
+/// Waits until no other test runs. Every test calls this function first, because tests change state
+/// that they share (the log's table, counters, roles).
 pub fn begin() {
     run("SELECT pg_advisory_xact_lock(7001)");
     discard_caches(true);
@@ -18,10 +18,10 @@ pub fn begin() {
          EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$");
 }
 
-/// Makes the server and the library discard cached data whenever the data might be stale, if
-/// scripts/assertions.sh asks for this. The mode is active only while the library does its own
-/// work: with it, CREATE EXTENSION before the first test and the queries that verify would take
-/// most of an hour.
+/// Makes the server and the library discard cached data whenever the data might be stale
+/// (`debug_discard_caches`), if scripts/assertions.sh asks for this mode. The mode ends with the
+/// transaction of the test. So it does not slow down the CREATE EXTENSION before the first test,
+/// which would take very long in this mode.
 fn discard_caches(discard: bool) {
     run(&format!(
         "SELECT pg_catalog.set_config('debug_discard_caches', CASE WHEN {discard} THEN current_setting('tests.debug_discard_caches') ELSE '0' END, true)
@@ -39,8 +39,8 @@ pub fn begin_with_leads() {
          SELECT lead_audit.enable('public.leads')");
 }
 
-/// Returns the number of unwritten entries: those of committed transactions, and those that this
-/// transaction will count when it commits.
+/// Returns the number of unwritten entries: the sum of the committed count and of the unwritten
+/// entries of this transaction, which are counted when it commits.
 pub fn not_written() -> i64 {
     number("SELECT entries_not_written FROM lead_audit.stats")
         + crate::entries::not_written_yet_counted()
@@ -53,7 +53,7 @@ pub fn run(statements: &str) {
     }
 }
 
-/// Runs statements as another role.
+/// Runs statements as the role `role`.
 pub fn run_as(role: &str, statements: &str) {
     run(&format!("SET LOCAL ROLE {role}"));
     run(statements);
@@ -91,12 +91,14 @@ pub fn number(query: &str) -> i64 {
     one(query).parse().unwrap_or_else(|error| panic!("{error}: {query}"))
 }
 
-/// Returns these columns of lead_audit.log, one text for each row, in the order of the events.
+/// Returns the columns `columns` of lead_audit.log: one text for each row, in the order of the
+/// events.
 pub fn log(columns: &str) -> Vec<String> {
     rows(&format!("SELECT {columns} FROM lead_audit.log ORDER BY id"))
 }
 
-/// Runs a statement, undoes it, and returns SQLSTATE and message of its error, or "no error".
+/// Runs a statement and returns the SQLSTATE and message of its error, or "no error". An error
+/// undoes the statement.
 pub fn failure(statement: &str) -> String {
     one(&format!("SELECT pg_temp.failure({})", literal(statement)))
 }
@@ -109,8 +111,8 @@ pub fn failure_as(role: &str, statement: &str) -> String {
     failure
 }
 
-/// Asserts that the statement fails with this SQLSTATE, and that the error's message contains this
-/// text.
+/// Asserts that the statement fails with the SQLSTATE `sqlstate`, and that the error's message
+/// contains `message`.
 pub fn assert_fails(statement: &str, sqlstate: &str, message: &str) {
     let failure = failure(statement);
     assert!(failure.starts_with(sqlstate) && failure.contains(message), "{statement}: {failure}");
@@ -153,9 +155,9 @@ pub fn assert_intact() {
     assert!(faults.is_empty(), "{faults:?}");
 }
 
-/// Runs a module of the Python verifier with these input lines, and returns the lines of its
-/// output. The program is passed as text, because the operating system's user that runs the server
-/// may be unable to read the checkout.
+/// Runs a module of the Python verifier with the input lines `input`, and returns its output lines.
+/// Python gets the source of the module as text, because the server's operating system user can
+/// lack the right to read the checkout.
 pub fn python(module: &str, call: &str, input: &[String]) -> Vec<String> {
     let program = format!("{module}\nimport sys\nsys.stdout.reconfigure(encoding='utf-8')\n{call}");
     let mut child = Command::new("python3")
@@ -193,8 +195,8 @@ pub fn warnings(work: impl FnOnce()) -> Vec<String> {
     messages(work).into_iter().filter(|message| message.starts_with("WARNING")).collect()
 }
 
-/// Collects messages through the error context stack. PostgreSQL calls each function of this stack
-/// for every message, also for a NOTICE that does not go to the server's log.
+/// An error context callback that collects messages. PostgreSQL calls each callback of the error
+/// context stack for every message, also for a NOTICE that does not go to the server's log.
 struct Listener(Box<pg_sys::ErrorContextCallback>);
 
 impl Listener {
@@ -215,17 +217,17 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // SAFETY: as in `begin`. All callbacks above this one have been removed, also after an
-        // error.
+        // SAFETY: the process has one thread. All callbacks that were pushed after this callback
+        // have been removed, also after an error.
         unsafe { pg_sys::error_context_stack = self.0.previous }
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn hear(_arg: *mut core::ffi::c_void) {
-    // SAFETY: PostgreSQL calls this function while it builds a message. CopyErrorData copies the
-    // message to the current memory context, which is not ErrorContext. The texts of the copy are
-    // null or C strings.
+    // SAFETY: PostgreSQL calls this function while it builds a message, so CopyErrorData has a
+    // message to copy. The copy is in the current memory context, which is not ErrorContext. The
+    // texts of the copy are null or C strings.
     let (level, message, detail) = unsafe {
         let former = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = pg_sys::TopTransactionContext;

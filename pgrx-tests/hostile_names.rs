@@ -1,14 +1,15 @@
-//! Tests that no object of an application can mislead the extension: schemas before pg_catalog on
-//! the search_path, temporary tables, names full of quotes, functions that write while a row is
-//! recorded, and tables with as many columns as PostgreSQL allows.
+//! Tests that objects of an application cannot mislead the extension. The objects are schemas
+//! before pg_catalog on the search_path, temporary tables, and names full of quotes. Other objects
+//! are functions that write while capture records a row, and tables with as many columns as
+//! PostgreSQL allows.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// Creates a schema whose functions and operators return false results or raise errors. They
-    /// affect every query that finds this schema first on the search_path.
+    /// SQL that creates the schema `evil`. Its functions and operators return false results or
+    /// raise errors. They affect every query that has `evil` before pg_catalog on its search_path.
     const EVIL: &str = "CREATE SCHEMA evil;
         CREATE FUNCTION evil.trap(anyelement) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped' USING ERRCODE = 'LA666'; END $$;
         CREATE FUNCTION evil.trap2(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped' USING ERRCODE = 'LA666'; END $$;
@@ -148,7 +149,8 @@ mod tests {
         run(
             "SELECT lead_audit.disable('public.prospects'); SELECT lead_audit.enable('public.prospects', baseline => true)",
         );
-        // Writes to a temporary table that has the name of a watched table are not recorded.
+        // A temporary table that has the name of a watched table is not watched, so writes to it
+        // have no entries.
         run("CREATE TEMP TABLE prospects (id varchar PRIMARY KEY); INSERT INTO prospects VALUES ('temporary');
                  DROP TABLE prospects");
         assert_eq!(
@@ -221,7 +223,8 @@ mod tests {
                 "SELECT table_schema, table_name FROM lead_audit.log WHERE operation = 'DDL' AND table_schema = {} ORDER BY id",
                 literal(&name)
             ));
-            // The last entries are about disable(), enable() after it, the rename, and the drop.
+            // The last four entries record disable(), the next enable(), the rename of the table,
+            // and its drop.
             assert_eq!(ended.len(), 6, "{ended:?}");
             assert_eq!(ended[5], format!("{name} | x \" y"));
         }
@@ -296,8 +299,8 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
     }
 
-    /// A cast to json writes to a watched table, so a second row is recorded while the first row is
-    /// recorded.
+    /// The function of a cast to json writes to a watched table, so capture records a second row
+    /// while it still records the first row.
     #[pg_test]
     fn function_that_writes_while_a_row_is_recorded() {
         begin();
@@ -335,7 +338,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The trigger functions fail if a user calls them, or creates triggers that call them.
+    /// A user can neither call the trigger functions capture() and capture_truncate() nor create
+    /// triggers that call them.
     #[pg_test]
     fn use_of_the_trigger_functions() {
         begin_with_leads();

@@ -1,6 +1,7 @@
-//! Tests attacks on the trail or the server by the owner of a table, and the effects of a
-//! superuser's own trigger on the log. Each attack was once possible. The attacker is the role
-//! clerk, which owns the watched table and has no right in the schema lead_audit.
+//! Tests attacks on the audit trail or the server by the owner of a watched table. Also tests the
+//! effects of a trigger that a superuser creates on the log. An earlier state of the code allowed
+//! each attack. The attacker is the role clerk, which owns the watched table and has no right in
+//! the schema lead_audit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -14,9 +15,9 @@ mod tests {
         );
     }
 
-    /// PostgreSQL runs the check of a domain whenever it makes a value of the domain. history() and
-    /// the baseline make such values with more rights than the owner of the domain has, so they
-    /// must not run the check with these rights.
+    /// PostgreSQL runs the CHECK expression of a domain whenever it makes a value of the domain.
+    /// history() and the baseline make values with more rights than the owner of the domain has, so
+    /// they must not run the owner's CHECK expression with these rights.
     #[pg_test]
     fn code_of_the_owner_gains_no_rights() {
         begin_with_clerk();
@@ -38,8 +39,8 @@ mod tests {
         assert_eq!(one("SELECT new_values->>'m' FROM lead_audit.history('moods', '1')"), "clerk");
     }
 
-    /// For no type of the key do the functions that read the trail run code of the owner of the
-    /// table.
+    /// The functions that read the audit trail run no code of the table's owner, whatever type the
+    /// primary key has.
     #[pg_test]
     fn reading_executes_no_code_of_the_owner() {
         begin_with_clerk();
@@ -103,8 +104,9 @@ mod tests {
         }
     }
 
-    /// Creates the function f() of the owner, which is IMMUTABLE and can be used in indexes and
-    /// partition keys. It executes the command in the table `orders`, once.
+    /// Creates the function f() as the owner of the table. f() is IMMUTABLE, so the owner can use
+    /// it in indexes and partition keys. f() executes the command in the table `orders` once and
+    /// deletes it.
     fn begin_with_code_in_indexes() {
         begin_with_clerk();
         run_as(
@@ -117,7 +119,7 @@ mod tests {
         );
     }
 
-    /// Runs the commands as the clerk, with `order` as the command that f() executes. Returns the
+    /// Runs `commands` as the clerk, during which f() executes the command `order`. Returns the new
     /// entries.
     fn entries_of(order: &str, commands: &str) -> Vec<String> {
         let last = number("SELECT coalesce(max(id), 0) FROM lead_audit.entry");
@@ -129,7 +131,7 @@ mod tests {
     }
 
     /// ATTACH PARTITION builds missing indexes before PostgreSQL gives the partition its triggers.
-    /// An index can call a function of the owner.
+    /// The expression of an index can call a function of the owner, which writes rows at this time.
     #[pg_test]
     fn code_executed_while_a_partition_is_attached() {
         begin_with_code_in_indexes();
@@ -155,7 +157,8 @@ mod tests {
             "DDL | p2 | NULL",
         ];
         assert_eq!(found, expected);
-        // After the command, each table has only the usual audit triggers.
+        // After ATTACH PARTITION, each table has the two usual audit triggers and no other trigger
+        // of lead_audit.
         let names = "SELECT t.tgname, count(*) FROM pg_trigger t WHERE t.tgname LIKE '%lead_audit%' AND t.tgrelid <> 'leads'::regclass GROUP BY 1 ORDER BY 1";
         assert_eq!(rows(names), ["00_lead_audit_row | 5", "00_lead_audit_truncate | 5"]);
         run_as("clerk", "INSERT INTO p VALUES (170)");
@@ -164,15 +167,16 @@ mod tests {
             "SELECT bool_and(row_trigger_on AND truncate_trigger_on) FROM lead_audit.watched"
         ));
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
-        // The owner cannot give a trigger the name that the guard uses during ATTACH PARTITION.
+        // During ATTACH PARTITION the DDL guard uses a temporary trigger name. The owner cannot
+        // rename a trigger to this name.
         let statement =
             "ALTER TRIGGER \"00_lead_audit_row\" ON p RENAME TO \"00_lead_audit_row_before\"";
         assert_fails_as("clerk", statement, "42501", "permission denied to disable");
         assert_intact();
     }
 
-    /// A new table can get rows while its CREATE command still runs, before PostgreSQL or the guard
-    /// has given the table triggers.
+    /// A new table can get rows while its CREATE command still runs, before PostgreSQL or the DDL
+    /// guard has given triggers to the table.
     #[pg_test]
     fn code_executed_while_a_table_is_made() {
         begin_with_code_in_indexes();
@@ -216,7 +220,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A column can have the row type of a view as its type.
+    /// The type of a column can be the row type of a view. DDL that changes the view then has an
+    /// entry.
     #[pg_test]
     fn row_types_of_views() {
         begin_with_clerk();
@@ -258,8 +263,8 @@ mod tests {
         }
     }
 
-    /// Different values can have the same JSON. An UPDATE from one such value to another has an
-    /// entry.
+    /// Two different values can have the same JSON. An UPDATE from the first value to the second
+    /// has an entry.
     #[pg_test]
     fn values_whose_json_stays_the_same() {
         begin_with_clerk();
@@ -285,8 +290,8 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// A cast to json runs as the owner of its function. The owner of the type of a column can be a
-    /// role that is neither the owner of the table nor the writer.
+    /// A cast to json runs as the owner of the cast's function. This owner can be a role that
+    /// neither owns the table nor writes the row.
     #[pg_test]
     fn cast_of_a_type_in_the_table_of_another() {
         begin_with_clerk();
@@ -309,8 +314,9 @@ mod tests {
         run("ALTER FUNCTION told(mood) OWNER TO CURRENT_USER; GRANT ALL ON t TO clerk");
         run_as("clerk", "INSERT INTO t VALUES (3, 'a', NULL)");
         assert_eq!(log("new_values->>'m'").pop().as_deref(), Some("clerk"));
-        // If a value contains types with casts of two owners, the entry is not written, because one
-        // cast could run code of the other owner with its own rights.
+        // If a value contains two types whose casts belong to different owners, its entry is not
+        // written. Otherwise the cast of one owner could run code of the second owner with the
+        // first owner's rights.
         run(
             "CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk",
         );
@@ -328,8 +334,8 @@ mod tests {
         assert_eq!(not_written(), before + 1);
     }
 
-    /// A child table of two watched tables stays a member of one of them when the other is no
-    /// longer watched.
+    /// If a child table has two watched parents and watching of one parent ends, the child table
+    /// stays watched through the second parent.
     #[pg_test]
     fn child_of_two_tables() {
         begin_with_clerk();
@@ -344,8 +350,8 @@ mod tests {
         assert_intact();
     }
 
-    /// If a superuser has disabled one trigger of one member, the owner still cannot disable or
-    /// drop the other triggers.
+    /// If a superuser has disabled one audit trigger of one partition, the owner still cannot
+    /// disable or drop the other audit triggers.
     #[pg_test]
     fn triggers_that_are_left() {
         begin_with_clerk();
@@ -365,7 +371,8 @@ mod tests {
         assert_eq!(log("operation").pop().as_deref(), Some("INSERT"));
     }
 
-    /// ALTER INDEX … RENAME also renames tables.
+    /// PostgreSQL lets ALTER INDEX … RENAME rename a table, so the DDL guard must recognize this
+    /// command too.
     #[pg_test]
     fn rename_before_the_drop() {
         begin_with_clerk();
@@ -374,8 +381,8 @@ mod tests {
         assert_fails_as("clerk", statements, "42501", "permission denied to disable");
     }
 
-    /// CREATE OR REPLACE TRIGGER on a partitioned table would also replace the triggers of its
-    /// partitions.
+    /// CREATE OR REPLACE TRIGGER on a partitioned table would also replace the audit trigger of its
+    /// partition, so the DDL guard refuses the command.
     #[pg_test]
     fn replace_the_trigger_from_above() {
         begin_with_clerk();
@@ -395,7 +402,7 @@ mod tests {
         assert_eq!(log("operation"), ["INSERT", "UPDATE"]);
     }
 
-    /// A partition gets its audit triggers although its owner has no right to create audit
+    /// A new partition gets its audit triggers although its owner has no right to create audit
     /// triggers.
     #[pg_test]
     fn partitions_by_the_owner_are_watched() {
@@ -413,8 +420,8 @@ mod tests {
         );
     }
 
-    /// A cast to json that returns the same text for all values hides the new value, but the UPDATE
-    /// still has an entry.
+    /// A cast to json that returns the same text for all values hides the new value, but does not
+    /// suppress the entry of the UPDATE.
     #[pg_test]
     fn lying_cast_hides_no_update() {
         begin();
@@ -449,7 +456,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A trigger on the log that returns NULL suppresses the entry. The entry counts as unwritten.
+    /// If a trigger on the log returns NULL, PostgreSQL does not insert the entry. lead_audit
+    /// counts this entry as unwritten.
     #[pg_test]
     fn suppressed_entry_is_counted() {
         begin_with_leads();
@@ -460,7 +468,8 @@ mod tests {
         assert_eq!(not_written(), before + 2);
     }
 
-    /// verify() depends on the types of the columns of the log, so it checks these types.
+    /// verify() checks the types of the log's columns, because its computations depend on these
+    /// types.
     #[pg_test]
     fn verify_refuses_a_column_of_another_type() {
         begin_with_leads();
@@ -469,7 +478,8 @@ mod tests {
         assert_eq!(&failure("SELECT * FROM lead_audit.verify()")[..5], "55000");
     }
 
-    /// Errors of other code keep all their fields when they pass through the hooks of the library.
+    /// An error of PostgreSQL or of an application keeps all its fields when it passes through the
+    /// hooks of the library.
     #[pg_test]
     fn errors_of_others_stay_whole() {
         begin_with_leads();
@@ -514,7 +524,7 @@ mod tests {
             "42501",
             "is not allowed",
         );
-        // Each statement is refused for its kind: it writes no row.
+        // PostgreSQL refuses these statements although they write no row.
         for table in [
             "unwritten",
             "checkpoint",
@@ -558,8 +568,8 @@ mod tests {
         assert_eq!(log("row_key->>'id'"), ["a", "b"]);
     }
 
-    /// A trigger of the writer changes the role and the output settings between two rows of a
-    /// statement.
+    /// A trigger of the application changes the role and the output settings between two rows of
+    /// one statement.
     #[pg_test]
     fn role_and_settings_that_change_midway() {
         begin();
@@ -600,9 +610,9 @@ mod tests {
                 "SELECT operation, new_values, db_current_user, db_session_user = session_user, user_id FROM lead_audit.log ORDER BY id"
             ),
             [
-                // The BEFORE triggers of all rows run before the first AFTER trigger. The first
-                // entry has the role that the BEFORE trigger of row 3, the last row, has set. Then
-                // the AFTER trigger of each row changes the role for the entry of the next row.
+                // The BEFORE triggers of all rows run before the first AFTER trigger. So the first
+                // entry has the role that the BEFORE trigger of the last row, row 3, has set. The
+                // AFTER trigger of each row changes the role for the entry of the next row.
                 format!("INSERT | {} | team | true | odd", row(1, "ff")),
                 format!(
                     "INSERT | {} | {} | true | odd",
@@ -621,8 +631,8 @@ mod tests {
         assert_intact();
     }
 
-    /// While the guard records the rows of an attached table, code of the owner runs. The guard
-    /// must also check the DDL of this code.
+    /// While the DDL guard records the rows of an attached table, code of the owner runs. The DDL
+    /// guard must also check the DDL commands of the owner's code.
     #[pg_test]
     fn ddl_while_the_guard_works() {
         begin_with_clerk();
@@ -650,7 +660,7 @@ mod tests {
         );
     }
 
-    /// Triggers run DDL on the table in the middle of a statement.
+    /// A trigger of the table runs DDL on the table in the middle of a statement.
     #[pg_test]
     fn ddl_in_the_middle_of_a_statement() {
         begin_with_clerk();
@@ -702,8 +712,8 @@ mod tests {
         assert_intact();
     }
 
-    /// CREATE OR REPLACE TRIGGER fails if a constraint trigger has the name, so lead_audit renames
-    /// constraint triggers that have the name of an audit trigger.
+    /// CREATE OR REPLACE TRIGGER fails if a constraint trigger has the same name, so lead_audit
+    /// renames a constraint trigger that has the name of an audit trigger.
     #[pg_test]
     fn name_of_the_audit_trigger_is_taken() {
         begin();
@@ -742,7 +752,8 @@ mod tests {
         );
     }
 
-    /// If a function runs the command, the client's text does not show the command.
+    /// If a function runs a DDL command, the query that the client sent does not contain the
+    /// command.
     #[pg_test]
     fn command_in_a_function_is_in_details_executed() {
         begin_with_clerk();
@@ -774,8 +785,8 @@ mod tests {
         CREATE TYPE trap (INPUT = trap_in, OUTPUT = trap_out, LIKE = int4);
         CREATE TABLE trapped (id int PRIMARY KEY, v trap, n int DEFAULT 0); SELECT lead_audit.enable('trapped')";
 
-    /// An output function raises an error, writes to the table whose row is recorded, or calls
-    /// itself without end.
+    /// The output function of a type raises an error, writes to the table whose row capture
+    /// records, or calls itself without end.
     #[pg_test]
     fn output_functions() {
         begin();
@@ -792,13 +803,14 @@ mod tests {
             log("operation, row_key->'id', new_values->>'v'"),
             ["INSERT | 1 | 1", "INSERT | 3 | 1"]
         );
-        // The output function writes to the same table, and is called again for its own write.
+        // The output function writes a row to the table, and capture calls the output function
+        // again for this row.
         run("INSERT INTO trapped VALUES (4, '3')");
         let mut events = log("operation, row_key->'id', new_values->>'v'").split_off(2);
         events.sort();
         assert_eq!(events, ["INSERT | 1000 | 1", "INSERT | 4 | 3"]);
         // The output function calls itself until the stack is full. Each row in the table has an
-        // entry, or counts as an unwritten entry.
+        // entry or is counted as an unwritten entry.
         run("SET LOCAL max_stack_depth = '300kB'");
         let (before, lost) = (number("SELECT count(*) FROM lead_audit.log"), not_written());
         let failed = failure("INSERT INTO trapped VALUES (5, '4')");
@@ -813,24 +825,25 @@ mod tests {
         assert_intact();
     }
 
-    /// Tells PostgreSQL the calling convention of `lead_audit_test_trap_out`.
+    /// Declares the calling convention of `lead_audit_test_trap_out` for PostgreSQL.
     #[unsafe(no_mangle)]
     pub extern "C" fn pg_finfo_lead_audit_test_trap_out() -> &'static pg_sys::Pg_finfo_record {
         &pg_sys::Pg_finfo_record { api_version: 1 }
     }
 
-    /// Is the output function of the type trap. For the value 2 it raises an error. For 3 it
-    /// inserts a row with a harmless value into the table. For 4 it inserts a row with the value 4,
-    /// and so is called again.
+    /// Output function of the type trap. It raises an error for the value 2, and inserts a row with
+    /// a harmless value into the table for the value 3. For the value 4 it inserts a row with the
+    /// value 4, so that capture calls the function again.
     ///
     /// # Safety
-    /// Called by PostgreSQL only.
+    /// Only PostgreSQL calls this function.
     #[unsafe(no_mangle)]
     #[pgrx::pg_guard]
     pub unsafe extern "C-unwind" fn lead_audit_test_trap_out(
         fcinfo: pg_sys::FunctionCallInfo,
     ) -> pg_sys::Datum {
-        // SAFETY: the function is strict, and has one argument that is stored like an integer.
+        // SAFETY: PostgreSQL never passes NULL, because the function is strict. Its one argument is
+        // stored as an integer.
         let value = unsafe { (*fcinfo).args.as_slice(1)[0].value.value() as i32 };
         match value {
             2 => run("DO $$ BEGIN RAISE 'the trap is shut'; END $$"),

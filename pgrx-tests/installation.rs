@@ -79,8 +79,8 @@ mod tests {
         assert_fails("CREATE EXTENSION lead_audit", "42501", "does not belong to a superuser");
     }
 
-    /// An existing schema lead_audit_internal is refused, because its owner could replace functions
-    /// that run with the rights of a superuser.
+    /// CREATE EXTENSION refuses an existing schema lead_audit_internal. The schema's owner could
+    /// replace functions in it that run with the rights of a superuser.
     #[pg_test]
     fn beside_an_internal_schema_of_somebody_else_is_refused() {
         begin();
@@ -117,10 +117,10 @@ mod tests {
              WHERE pronamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace)
                AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
-        // PostgreSQL requires the right to execute capture() from the owner of a partitioned table.
-        // Triggers that other roles create with capture() are refused (privileges.rs). The views
-        // lead_audit.log and lead_audit.stats call the other functions as the role that reads the
-        // views.
+        // PostgreSQL requires that the owner of a partitioned table has the right to execute
+        // capture(). A role with this right still cannot create triggers with capture(), as
+        // privileges.rs tests. The views lead_audit.log and lead_audit.stats call the remaining
+        // functions in this list as the role that reads the view.
         assert_eq!(
             granted,
             [
@@ -149,7 +149,8 @@ mod tests {
         }
     }
 
-    /// The list of `\df lead_audit.*` contains only functions that users need or that dumps name.
+    /// The command `\df lead_audit.*` lists only functions that users need or that a dump of
+    /// pg_dump names.
     #[pg_test]
     fn users_see_only_their_functions() {
         begin();
@@ -180,8 +181,8 @@ mod tests {
         );
     }
 
-    /// Each function that is not in C, or is SECURITY DEFINER, sets its search_path, so it finds no
-    /// object through the search_path of its caller.
+    /// Each function that is SECURITY DEFINER or not written in C sets its search_path. So the
+    /// function finds no object through its caller's search_path.
     #[pg_test]
     fn every_function_has_its_search_path() {
         begin();

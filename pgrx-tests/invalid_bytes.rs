@@ -1,13 +1,13 @@
-//! Tests texts with invalid bytes: bytes that are not UTF-8, and NUL. PostgreSQL refuses both in
-//! input. But casts without a function, C functions and old releases of PostgreSQL can store them
-//! in a table. Entries keep every such byte (docs/FORMAT.md, section 3.1).
+//! Tests texts with invalid bytes: bytes that are not UTF-8, and NUL. PostgreSQL refuses invalid
+//! bytes in its input. But casts without a function, C functions and old releases of PostgreSQL can
+//! store invalid bytes in a table. Entries keep every invalid byte (docs/FORMAT.md, section 3.1).
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// Creates the function bytes(), which makes a text of arbitrary bytes.
+    /// Creates the SQL function bytes(), which returns a text that consists of arbitrary bytes.
     fn begin_with_bytes() {
         begin();
         run(
@@ -125,8 +125,9 @@ mod tests {
         assert_intact();
     }
 
-    /// `invalid_bytes` does not list a valid value that has the form of an encoded value. A change
-    /// from one to the other is recorded.
+    /// A valid value can look like an encoded value with invalid bytes. `details.invalid_bytes`
+    /// does not list the valid value, and an UPDATE from the valid to the invalid value has an
+    /// entry.
     #[pg_test]
     fn values_that_look_like_encoded_bytes() {
         begin_with_bytes();
@@ -150,8 +151,8 @@ mod tests {
     #[pg_test]
     fn in_names() {
         begin_with_bytes();
-        // The test renames the column in pg_attribute, not with DDL, because DDL on a column with
-        // such a name fails in PostgreSQL's convert_to().
+        // The test renames the column with an UPDATE of pg_attribute. ALTER TABLE would fail in
+        // PostgreSQL's convert_to(), because the name contains invalid bytes.
         run(r#"DO $$ DECLARE t text := format('%I.%I', bytes('s\351'), bytes('t\351')); BEGIN
                 EXECUTE format('CREATE SCHEMA %I', bytes('s\351'));
                 EXECUTE format('CREATE TABLE %s (id int PRIMARY KEY, %I text, plain int)', t, 'c%E9');

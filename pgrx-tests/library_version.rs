@@ -1,6 +1,6 @@
-//! Tests the library with SQL objects of a later version: its functions raise an error and do not
-//! use the objects. With SQL objects of an earlier version the library works, which
-//! crates/acceptance/tests/upgrade.rs tests with released objects.
+//! Tests the library with SQL objects of a later version: the library's functions raise an error
+//! and do not use the objects. With SQL objects of an earlier version the library works.
+//! crates/acceptance/tests/upgrade.rs tests the library with SQL objects of earlier versions.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -17,9 +17,9 @@ mod tests {
         ));
     }
 
-    /// The library must have every C function that released SQL objects name. As soon as it is
-    /// installed, new sessions load it and use it with these SQL objects. A dump also names
-    /// `capture()` and `capture_truncate()`.
+    /// The library must have every C function that the SQL objects of a released version name. As
+    /// soon as a new library is installed, new sessions use it with the SQL objects of the older
+    /// version. A dump also names `capture()` and `capture_truncate()`.
     #[pg_test]
     fn library_has_every_symbol_of_released_objects() {
         begin();
@@ -33,7 +33,7 @@ mod tests {
                 .collect();
             assert!(symbols.len() > 20, "{symbols:?}");
             for symbol in symbols {
-                // CREATE FUNCTION fails if the library does not have the symbol.
+                // CREATE FUNCTION fails if the library lacks the function's symbol.
                 let create = format!(
                     "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', '{symbol}'"
                 );
@@ -126,7 +126,7 @@ mod tests {
             failure("SET LOCAL lead_audit.on_error = abort; INSERT INTO leads (id) VALUES ('2')");
         assert!(outcome.contains(REFUSAL), "{outcome}");
         assert_eq!(rows("SELECT id FROM leads"), ["1"]);
-        // With SQL objects that the library knows, writes are recorded again.
+        // With SQL objects of a version that the library knows, writes have entries again.
         objects_are_of("1.0");
         run("INSERT INTO leads (id) VALUES ('3')");
         assert_eq!(log("row_key"), [r#"{"id": "3"}"#]);

@@ -1,7 +1,7 @@
-//! Tests entries that cannot be written. With on_error = warn, the row is written, a WARNING names
-//! table, key and cause, the counter grows by exactly one for each such entry, and all other
-//! entries are written. With abort, the statement fails with the error that is the cause, and
-//! writes neither row nor entry.
+//! Tests entries that cannot be written. With on_error = warn, the row and all other entries are
+//! written, and a WARNING names the table, the row key and the cause. The counter of unwritten
+//! entries grows by one for each unwritten entry. With on_error = abort, the statement fails with
+//! the error that prevented the entry, and writes neither row nor entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -13,8 +13,8 @@ mod tests {
          ALTER EXTENSION lead_audit DROP FUNCTION lead_audit.history(regclass, jsonb);
         ALTER EXTENSION lead_audit DROP VIEW lead_audit.log; DROP VIEW lead_audit.log CASCADE;";
 
-    /// Runs `damage`, after which only the entry of the lead with the id 2 cannot be written.
-    /// Asserts the effects under both values of on_error.
+    /// Runs the SQL `damage`, after which the entry of the lead with the id 2 cannot be written,
+    /// but all other entries can. Asserts the effects under both values of on_error.
     fn assert_only_lead_2_is_lost(damage: &str, cause: &str) {
         let before = not_written();
         run(damage);
@@ -58,7 +58,8 @@ mod tests {
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), entries + 1);
     }
 
-    /// Runs `damage`, after which no entry can be written. Asserts the effects.
+    /// Runs the SQL `damage`, after which no entry can be written. Asserts that the statements
+    /// succeed, and that each entry has a WARNING and is counted.
     fn assert_every_entry_is_lost(damage: &str, cause: &str) {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('before')");
@@ -144,7 +145,8 @@ mod tests {
         );
     }
 
-    /// A cast to json of the application raises an error.
+    /// The application's function for a cast to json raises an error, so the entry cannot be
+    /// written.
     #[pg_test]
     fn cast_to_json() {
         begin();
@@ -235,7 +237,7 @@ mod tests {
         );
     }
 
-    /// A column of the log has another type than the library expects.
+    /// No entry can be written if a column of the log has a type that the library does not expect.
     #[pg_test]
     fn column_of_another_type() {
         assert_every_entry_is_lost(
@@ -282,7 +284,8 @@ mod tests {
         );
     }
 
-    /// The sequence gives ids that entries already have, as after a restore without the sequence.
+    /// The sequence gives ids that entries already have. This happens if a restore omits the
+    /// sequence.
     #[pg_test]
     fn id_sequence_gives_ids_that_are_taken() {
         begin_with_leads();
@@ -291,14 +294,14 @@ mod tests {
         run(
             "SELECT setval('lead_audit.entry_id_seq', (SELECT min(id) FROM lead_audit.entry) + 1, false)",
         );
-        // The new entries get the next ids that no entry has.
+        // The new entries get the next ids that are free.
         let said = warnings(|| run("UPDATE leads SET email = 'x'"));
         assert!(said.is_empty(), "{said:?}");
         assert_eq!(not_written(), before);
         assert_eq!(log("operation"), ["INSERT", "INSERT", "INSERT", "UPDATE", "UPDATE", "UPDATE"]);
         assert_eq!(one("SELECT count(*) FROM leads WHERE email = 'x'"), "3");
-        // verify() reports two of the old entries as inserted, because their ids are above the last
-        // id of the sequence, and they were not sealed.
+        // verify() reports two of the old entries as inserted, because they are not sealed and
+        // their ids are above the last id of the sequence.
         assert_eq!(rows("SELECT fault FROM lead_audit.verify()"), ["inserted", "inserted"]);
     }
 
@@ -323,8 +326,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The count of unwritten entries does not decrease when a block rolls back, although its
-    /// writes need no entries.
+    /// The count of unwritten entries does not decrease when a block with unwritten entries rolls
+    /// back, although the writes of the block then need no entries.
     #[pg_test]
     fn within_blocks_and_triggers() {
         begin_with_leads();
@@ -385,7 +388,7 @@ mod tests {
         assert_eq!(rows("SELECT row_trigger_on, state FROM lead_audit.watched"), ["true | on"]);
     }
 
-    /// The message about an unwritten entry has a limited length, also for a long key.
+    /// The message about an unwritten entry has a limited length, even if the row key is long.
     #[pg_test]
     fn warning_of_a_long_key() {
         begin_with_leads();
@@ -395,7 +398,7 @@ mod tests {
         assert_eq!(one("SELECT count(*) FROM leads"), "1");
     }
 
-    /// An additional last column of the log does not prevent writes of entries.
+    /// Entries can still be written after a column is added at the end of the log's table.
     #[pg_test]
     fn not_for_an_additional_column() {
         begin_with_leads();

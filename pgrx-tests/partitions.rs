@@ -1,8 +1,8 @@
-//! Tests that a table is watched with all its partitions and child tables, also with those that are
-//! added later in any way. A detached table stays watched under its own watch id. An attached table
-//! is recorded as a part of the watched table, also if it was watched before. An entry records each
-//! command that adds rows to the watched table, or removes rows from it, together with a partition
-//! or child table. history() finds the entries of a row before and after all these commands.
+//! Tests that a table is watched with all its partitions and child tables. Partitions that are
+//! added later are watched too, whatever command adds them. A detached table stays watched under
+//! its own watch id. The writes of an attached table are recorded as writes of the watched table,
+//! even if the attached table was watched before. Each command that attaches or detaches a table
+//! has an entry. history() finds the entries of a row before and after all these commands.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -45,8 +45,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A trigger of a TRUNCATE runs a second TRUNCATE, which ends before the first. The entries of
-    /// each TRUNCATE have its own row counts.
+    /// A trigger of a TRUNCATE runs a second TRUNCATE, which ends before the first TRUNCATE. The
+    /// entry of each TRUNCATE has the row count of this TRUNCATE.
     #[pg_test]
     fn truncate_within_a_truncate() {
         begin_with_partitions();
@@ -153,8 +153,8 @@ mod tests {
             ["INSERT"],
             "what became of it is another table's"
         );
-        // After the partition is attached again, the history contains the changes from the time
-        // when it was detached.
+        // After the partition is attached again, history() also returns the changes that were made
+        // while the partition was detached.
         run(
             "INSERT INTO p1 VALUES (3); ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10); UPDATE p SET note = 'back' WHERE id = 3",
         );
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
     }
 
-    /// The rows of an attached table are recorded as SNAPSHOT if the watched table has a baseline.
+    /// If the watched table has a baseline, each row of an attached table has a SNAPSHOT entry.
     #[pg_test]
     fn attached_with_rows_to_a_table_with_a_baseline() {
         begin_with_partitions();
@@ -227,7 +227,7 @@ mod tests {
             ["INSERT", "UPDATE"]
         );
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
-        // An ATTACH that fails changes nothing.
+        // An ATTACH PARTITION that fails changes nothing in the watching of the two tables.
         run(
             "CREATE TABLE p5 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p5'); INSERT INTO p5 VALUES (99)",
         );
@@ -282,8 +282,8 @@ mod tests {
             "42809",
             "public.grandchild is watched as a part of public.parent",
         );
-        // A table that no longer inherits from a watched table stays watched under its own
-        // identity, also after disable() of its former parent.
+        // After NO INHERIT, the former child of a watched table stays watched under its own watch
+        // id, even after disable() of its former parent.
         run("ALTER TABLE grandchild NO INHERIT child; INSERT INTO grandchild VALUES (4); SELECT lead_audit.disable('parent');
              INSERT INTO child VALUES (5); INSERT INTO grandchild VALUES (6)");
         assert_eq!(
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(rows(WATCHED), [""; 0]);
     }
 
-    /// An UPDATE of a row is recorded as one entry, also if it moves the row to another partition.
+    /// An UPDATE of a row has one entry, even if the UPDATE moves the row to another partition.
     #[pg_test]
     fn row_that_moves_is_an_update() {
         begin_with_partitions();
@@ -340,8 +340,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Triggers write between the DELETE and the INSERT of a partition move, or suppress the
-    /// INSERT.
+    /// Tests triggers that write between the DELETE and the INSERT of a partition move, or that
+    /// suppress the INSERT.
     #[pg_test]
     fn row_that_moves_and_triggers() {
         begin_with_partitions();
@@ -369,13 +369,13 @@ mod tests {
             ]
         );
         assert_eq!(rows("SELECT id FROM p ORDER BY id"), ["3", "4", "5", "6", "11"]);
-        // If a block with EXCEPTION undoes a move, no entry is left.
+        // If a block with EXCEPTION undoes a partition move, the move has no entry.
         run(
             "DO $$ BEGIN UPDATE p SET id = 13 WHERE id = 3; RAISE 'undo'; EXCEPTION WHEN raise_exception THEN NULL; END $$",
         );
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 10);
-        // If only one partition is watched, a move into this partition is recorded as an INSERT,
-        // and a move out of it as a DELETE.
+        // If only one partition is watched, a partition move into it is recorded as an INSERT, and
+        // a partition move out of it as a DELETE.
         run("SELECT lead_audit.disable('p'); SELECT lead_audit.enable('p21'); UPDATE p SET id = 14 WHERE id = 11; UPDATE p SET id = 9 WHERE id = 14;
              UPDATE p SET id = 12 WHERE id = 9; UPDATE p SET id = 15 WHERE id = 3");
         assert_eq!(
@@ -385,8 +385,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Rows move by a foreign key's cascade and by MERGE, and have values whose JSON does not show
-    /// a change.
+    /// Tests partition moves by a foreign key's cascade, by MERGE and by UPDATE in a WITH query.
+    /// The column `m` has values whose JSON is always the same.
     #[pg_test]
     fn row_that_moves_in_other_ways() {
         begin();
@@ -419,8 +419,9 @@ mod tests {
         assert_intact();
     }
 
-    /// The owner may attach and detach partitions. Recording continues when a partition is
-    /// detached, and when the watched table becomes a partition of a table that the owner created.
+    /// The owner of a watched table can attach and detach partitions. Writes to a detached
+    /// partition still have entries. Writes also have entries after the watched table becomes a
+    /// partition of a table that the owner created.
     #[pg_test]
     fn detached_and_attached_by_the_owner() {
         begin();
@@ -451,8 +452,8 @@ mod tests {
              ALTER TABLE above ATTACH PARTITION p FOR VALUES FROM (0) TO (100); INSERT INTO above VALUES (2)",
         );
         assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | p1"));
-        // This command disables the triggers that partitions inherit from the table `above`, but
-        // not the audit triggers.
+        // The following command disables the triggers that partitions inherit from the table
+        // `above`, but not the audit triggers.
         run_as("clerk", "ALTER TABLE above DISABLE TRIGGER ALL");
         for statement in
             ["ALTER TABLE p1 DISABLE TRIGGER USER", "DROP TRIGGER \"00_lead_audit_truncate\" ON p1"]

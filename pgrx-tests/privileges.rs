@@ -1,8 +1,8 @@
-//! Tests the rights of roles. The writes of every role are recorded, and the role needs no rights
-//! in the schema lead_audit. The application's role, which owns the table, can neither read nor
-//! change the trail, nor end the watching. UPDATE, DELETE and TRUNCATE of entries fail, also for a
-//! superuser. A reader needs USAGE on the schema and EXECUTE on the functions, but no rights on
-//! tables.
+//! Tests the rights of roles. The writes of every role are recorded, and the writing role needs no
+//! rights in the schema lead_audit. The application's role owns the watched table. This role can
+//! neither read nor change the audit trail, and cannot end the watching of its table. UPDATE,
+//! DELETE and TRUNCATE of entries fail, even for a superuser. A reader needs USAGE on the schema
+//! lead_audit and EXECUTE on its functions, but no rights on tables.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -57,7 +57,7 @@ mod tests {
             "SELECT relname FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v')",
         );
         assert!(objects.len() >= 6, "{objects:?}");
-        // Tests the role without USAGE on the schemas, then with it.
+        // First the role `clerk` has no right on the schemas, and then it has USAGE.
         for grant in ["", "GRANT USAGE ON SCHEMA lead_audit, lead_audit_internal TO clerk"] {
             run(grant);
             for object in &objects {
@@ -148,7 +148,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A renamed audit trigger is still protected as an audit trigger.
+    /// An owner who has renamed an audit trigger still cannot drop or disable it.
     #[pg_test]
     fn owner_cannot_end_the_watching_by_renaming_a_trigger() {
         begin_with_clerk();
@@ -211,7 +211,7 @@ mod tests {
              ALTER TABLE leads DROP COLUMN less;
              INSERT INTO leads (id) VALUES ('a')",
         );
-        // Each command about a column has an entry.
+        // Each DDL command that changes a column of the table has an entry.
         assert_eq!(
             log("operation, db_current_user"),
             ["DDL | clerk", "DDL | clerk", "DDL | clerk", "INSERT | clerk"]
@@ -299,7 +299,8 @@ mod tests {
         assert_eq!(one("SELECT count(*) FROM lead_audit.log WHERE operation = 'SNAPSHOT'"), "2");
     }
 
-    /// The entry has the complete row, also if the writer has rights on some columns only.
+    /// An entry contains the complete row, even if the writing role has rights on some of the
+    /// columns only.
     #[pg_test]
     fn column_privileges_do_not_narrow_the_entry() {
         begin_with_leads();

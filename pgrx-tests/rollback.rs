@@ -1,7 +1,7 @@
 //! Tests that a write that is rolled back leaves no entry and does not affect other entries.
-//! PL/pgSQL executes each block with EXCEPTION in a subtransaction, at any depth, also in the
-//! middle of a statement. The writes of a block have entries if the block and all blocks and
-//! transactions around it commit.
+//! PL/pgSQL executes each block with EXCEPTION in a subtransaction. Such blocks can be nested, and
+//! can run in the middle of a statement. The writes of a block have entries if the block, all
+//! blocks around it and the transaction commit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -66,7 +66,7 @@ mod tests {
             );
             assert!(failure("UPDATE leads SET enrichment_status = NULL").starts_with("23502"));
         }
-        // This statement fails at its end, after its row triggers have run.
+        // The INSERT below fails in its statement trigger, after its row triggers have run.
         run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$;
              CREATE TRIGGER zz AFTER INSERT ON leads FOR EACH STATEMENT EXECUTE FUNCTION refuse()");
         assert!(failure("INSERT INTO leads (id) VALUES ('a'), ('b')").starts_with("P0001"));
@@ -75,8 +75,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The entries of rows 1 to 3 are in the batch until the end of the INSERT, while the blocks of
-    /// the trigger begin and end.
+    /// The entries of rows 1 to 3 stay in the batch until the end of the INSERT. Before that, the
+    /// trigger's blocks with EXCEPTION begin and end.
     #[pg_test]
     fn block_in_an_after_trigger() {
         begin();

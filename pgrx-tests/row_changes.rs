@@ -1,7 +1,7 @@
 //! Tests that every change of a row has an entry with the complete old and new row, the diff and
-//! the key. This is true for INSERT, UPDATE, DELETE, MERGE, COPY, a cascade, and a trigger that
-//! changes the row. A TRUNCATE has an entry, too. A write that is rolled back, or that changes
-//! nothing, has no entry.
+//! the key. The change can come from INSERT, UPDATE, DELETE, MERGE, COPY, a cascade of a foreign
+//! key, or a trigger. A TRUNCATE also has an entry. A write that is rolled back has no entry, and
+//! an UPDATE that changes no value has no entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -83,8 +83,8 @@ mod tests {
         );
     }
 
-    /// Partitions have TRUNCATE triggers of their own, because PostgreSQL does not copy the
-    /// statement triggers of a partitioned table to its partitions.
+    /// Each partition has its own TRUNCATE trigger, because PostgreSQL does not copy statement
+    /// triggers from a partitioned table to its partitions.
     #[pg_test]
     fn truncate_of_one_partition() {
         begin();
@@ -167,8 +167,9 @@ mod tests {
                INSERT INTO t VALUES (1, 1.1, '{"a":1}', 0);
                UPDATE t SET n = 1.10; UPDATE t SET j = '{ "a" : 1 }'; UPDATE t SET f = '-0'"#,
         );
-        // The scale of a numeric is part of its JSON. White space in json and the sign of 0 are
-        // not, but changes of them are also recorded.
+        // The JSON of a numeric shows its scale. White space in a json value and the sign of a zero
+        // do not appear in a row image. An UPDATE that changes only the white space or the sign
+        // still has an entry.
         assert_eq!(
             log("operation, diff"),
             [
@@ -187,8 +188,8 @@ mod tests {
             run(&format!("SET LOCAL lead_audit.batch_memory = '{batch_memory}'"));
             run("INSERT INTO leads (id, email) SELECT 'lead ' || g, md5(g::text) FROM generate_series(1, 3500) g;
                  UPDATE leads SET email = upper(email), enrichment_status = 'X'; DELETE FROM leads");
-            // Each row has exactly one entry of each operation, with its own values, in the order
-            // of the events.
+            // Each row has exactly one INSERT, one UPDATE and one DELETE entry. The entries are in
+            // the order of the events, and contain the values of their row.
             assert_eq!(
                 one("SELECT count(*), count(DISTINCT row_key), bool_and(good), count(DISTINCT id) FROM (
                        SELECT id, row_key, CASE operation
@@ -382,8 +383,9 @@ mod tests {
         assert_intact();
     }
 
-    /// Capture inspects each of several nested composite types once, and not at each of the million
-    /// places in which the innermost type occurs. (CREATE TABLE itself inspects each place.)
+    /// The innermost of several nested composite types occurs at a million places in the table's
+    /// row type. Capture inspects each type once, and not each place. (CREATE TABLE itself inspects
+    /// each place.)
     #[pg_test]
     fn types_nested_in_many_places() {
         begin();

@@ -1,7 +1,7 @@
-//! Tests that history() finds the entries of a row by its primary key, in any spelling of the key,
-//! also if the table or the key has changed since. The entry of an UPDATE that changes the key is
-//! in the history of the old key and of the new key. The result never contains entries of other
-//! rows, or of rows with the same key in other tables.
+//! Tests that history() finds the entries of a row by its primary key in any spelling of the key.
+//! history() finds them even if the table or its key has changed since. The entry of an UPDATE that
+//! changes the key is in the history of the old key and of the new key. The result of history()
+//! never contains entries of other rows, or of rows with the same key in other tables.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -37,8 +37,8 @@ mod tests {
             one("SELECT total, created, updated FROM lead_audit.summary('leads', 'new')"),
             "2 | 0 | 2"
         );
-        // For the former key, the entry stores only its hash, and only if the UPDATE changed the
-        // key.
+        // The entry of an UPDATE that changed the key stores the hash of the former key. Other
+        // entries have NULL in this column.
         assert_eq!(
             rows(
                 "SELECT e.previous_key_hash = o.key_hash FROM lead_audit.entry e, (SELECT key_hash FROM lead_audit.entry
@@ -261,7 +261,7 @@ mod tests {
             ["INSERT", "UPDATE"],
             "by the former key"
         );
-        // DROP TYPE … CASCADE drops a column of the key.
+        // DROP TYPE … CASCADE drops a column of the primary key, so the next entry has no row key.
         run("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE m (id int, m mood, PRIMARY KEY (id, m)); SELECT lead_audit.enable('m');
              INSERT INTO m VALUES (1, 'ok'); SET LOCAL client_min_messages = warning; DROP TYPE mood CASCADE; INSERT INTO m VALUES (2)");
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Tests seal() and the functions for proofs. Entries become leaves of a tree, and the Python
-//! verifier checks the roots and proofs by RFC 6962. Ids of rolled-back transactions have no
-//! leaves. A request for a proof that does not exist is refused.
+//! verifier checks the roots and proofs as RFC 6962 defines them. Ids of rolled-back transactions
+//! have no leaves. The functions refuse a request for a proof that does not exist.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -8,8 +8,8 @@ mod tests {
     use ledger::tlog_proof::TlogProof;
     use pgrx::prelude::*;
 
-    /// Computes the roots of the trees of these sizes with the Python verifier, from the entries in
-    /// the order in which the checkpoints sealed them.
+    /// Computes the roots of the trees with the sizes `sizes` with the Python verifier. The leaves
+    /// are the entries in the order in which the checkpoints sealed them.
     fn roots(sizes: &[i64]) -> Vec<String> {
         let checksums = rows(
             "SELECT encode(e.checksum, 'hex') FROM lead_audit.checkpoint c JOIN lead_audit.entry e ON e.id <@ c.entry_ids
@@ -30,7 +30,8 @@ for size in {sizes:?}:
         )
     }
 
-    /// Asserts that every checkpoint has the root of its leaves and a note that agrees with it.
+    /// Asserts that every checkpoint has the root of its leaves, and that its note states the same
+    /// root.
     fn assert_roots() {
         let found =
             rows("SELECT encode(root, 'hex') FROM lead_audit.checkpoint ORDER BY tree_size");
@@ -89,8 +90,8 @@ for size in {sizes:?}:
         assert_roots();
         let ids = one("SELECT entry_ids FROM lead_audit.checkpoint");
         assert_eq!(ids, one("SELECT range_agg(int8range(id, id, '[]')) FROM lead_audit.entry"));
-        // The ids of the rolled-back block stay open ids: until the transaction ends, sealing
-        // cannot know that no entries with these ids will appear.
+        // The ids of the rolled-back block are open ids until the transaction ends. Until then,
+        // seal() cannot know that no entries with these ids will appear.
         assert_eq!(number("SELECT count(*) FROM lead_audit.open_gap"), 1);
         run("INSERT INTO leads (id) VALUES ('e')");
         assert_eq!(seal(), 3);
@@ -287,7 +288,8 @@ for size in {sizes:?}:
         for change in ["CACHE 10", "INCREMENT 2", "CYCLE"] {
             let alter = format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}");
             assert_fails(&alter, "55000", "cannot be altered like this");
-            // If the DDL guard was bypassed, seal() refuses the sequence.
+            // seal() refuses a sequence whose options were changed while the DDL guard was
+            // disabled.
             assert_fails(
                 &format!(
                     "ALTER EVENT TRIGGER lead_audit_ddl DISABLE; {alter}; SELECT lead_audit.seal()"
@@ -395,8 +397,8 @@ for size in {sizes:?}:
         );
     }
 
-    /// The next sealing writes the `KEY` entry, even if all other entries are sealed. Before the
-    /// first checkpoint, a change of the origin needs no entry.
+    /// After a change of the origin, the next sealing writes a `KEY` entry, even if all entries are
+    /// sealed already. Before the first checkpoint, a change of the origin needs no entry.
     #[pg_test]
     fn another_origin_is_an_entry() {
         begin();
@@ -408,8 +410,8 @@ for size in {sizes:?}:
         run("SET LOCAL lead_audit.origin = 'example.org/two'");
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 1);
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 1, "once");
-        // Entries that were not sealed before the change are sealed after the `KEY` entry, under
-        // the new origin.
+        // Entries that were unsealed when the origin changed are sealed after the `KEY` entry,
+        // under the new origin.
         run("SET LOCAL lead_audit.origin = 'example.org/three'; INSERT INTO t VALUES (3), (4)");
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 4);
         assert_eq!(
@@ -439,7 +441,8 @@ for size in {sizes:?}:
             one("SELECT origin, verifier_key FROM lead_audit.tree"),
             "example.org/three | NULL"
         );
-        // Without its `KEY` entry, the change of the origin is a fault.
+        // If no entry has the operation `KEY`, verify() reports the change of the origin as a
+        // fault.
         run("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL");
         run("UPDATE lead_audit.entry SET operation = 'NOKEY' WHERE operation = 'KEY'");
         let faults = rows("SELECT DISTINCT fault FROM lead_audit.verify() ORDER BY 1");

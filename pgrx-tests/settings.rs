@@ -1,6 +1,6 @@
 //! Tests the settings enabled, log_soft_deletes, log_unchanged, on_error and batch_memory. A change
-//! takes effect with the next event. A role that is not a superuser cannot change these settings,
-//! directly or indirectly.
+//! of these settings takes effect with the next event. Only a superuser can change these settings.
+//! Other roles can change them neither with SET nor through functions.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -1,6 +1,6 @@
-//! Tests the exact entries of every kind of SQL statement that writes. Other files test rollback,
-//! order, keys and partitions. crates/acceptance/tests/multi_session_writes.rs tests statements
-//! that need several sessions.
+//! Tests the exact entries of every kind of SQL statement that writes. Other files in pgrx-tests
+//! test rollback, order, keys and partitions. crates/acceptance/tests/multi_session_writes.rs tests
+//! statements that need several sessions.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -183,9 +183,9 @@ mod tests {
         );
     }
 
-    /// With session_replication_role = replica, writes are not recorded by default, because they
-    /// were recorded where they were made first. They are recorded if the table was enabled with
-    /// `replica`.
+    /// With session_replication_role = replica, writes have no entries by default, because the
+    /// server on which they were first made has recorded them. A table that was enabled with
+    /// `replica => true` also records the writes of such sessions.
     #[pg_test]
     fn session_replication_role() {
         begin_with(
@@ -234,9 +234,9 @@ mod tests {
                 "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry",
             );
         }
-        // Each change of `replica` has an entry. ENABLE TRIGGER turns the triggers into ordinary
-        // triggers, which do not record all writes that `replica` asks for. So the state of the
-        // table is then disabled.
+        // Each change of `replica` has an entry. ENABLE TRIGGER turns the audit triggers into
+        // ordinary triggers, which do not fire with session_replication_role = replica. The state
+        // of a table with `replica => true` is then `disabled`.
         run("SELECT lead_audit.enable('p', replica => false); SELECT lead_audit.enable('plain', replica => true, baseline => true);
              SELECT lead_audit.enable('plain', replica => true); SET LOCAL session_replication_role = replica; INSERT INTO p VALUES (1);
              INSERT INTO plain VALUES (1); SET LOCAL session_replication_role = origin; ALTER TABLE plain ENABLE TRIGGER ALL");

@@ -1,6 +1,6 @@
-//! Tests that a row image equals to_jsonb of the row, to the last digit, for every type. It does
-//! not depend on TimeZone, DateStyle, IntervalStyle, bytea_output, extra_float_digits and
-//! lc_monetary of the session that writes. An entry has the columns that the table had at the time
+//! Tests that a row image equals to_jsonb of the row, to the last digit, for every type. A row
+//! image does not depend on TimeZone, DateStyle, IntervalStyle, bytea_output, extra_float_digits
+//! and lc_monetary of the writing session. An entry has the columns that the table had at the time
 //! of the event.
 
 #[pgrx::pg_schema]
@@ -8,7 +8,7 @@ mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// The settings under which docs/FORMAT.md defines the text of values.
+    /// SQL that sets the output settings under which docs/FORMAT.md defines the text of values.
     const HOME: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
         SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; SET LOCAL lc_monetary = 'C'";
 
@@ -31,7 +31,7 @@ mod tests {
         CREATE FUNCTION shade_json(shade) RETURNS json LANGUAGE sql AS $$ SELECT json_build_object('z', $1::text, 'at', '2020-01-01 00:00+00'::timestamptz) $$;
         CREATE CAST (shade AS json) WITH FUNCTION shade_json(shade)";
 
-    /// Types, each with SQL expressions for some of its values.
+    /// Names of types. Each type has SQL expressions for some of its values.
     const VALUES: &[(&str, &[&str])] = &[
         ("boolean", &["true", "false"]),
         ("smallint", &["-32768", "32767", "0"]),
@@ -82,8 +82,9 @@ mod tests {
                 "-0.0",
                 "1e100",
                 "'12345678901234567890.1234567890'",
-                // Numerics in the short and the long storage format, with stored base-10,000 digits
-                // that begin or end with zeros, and with zeros before and after the stored digits.
+                // Numerics in PostgreSQL's short and long storage format. PostgreSQL stores
+                // numerics as digits of base 10,000. Here these digits begin or end with zeros, or
+                // zeros stand before and after the stored digits.
                 "0",
                 "1e64",
                 "1e-64",
@@ -294,7 +295,8 @@ mod tests {
         run(&format!("INSERT INTO version SELECT '{step}', id, to_jsonb(w) FROM wide w"));
     }
 
-    /// Returns `VALUES`, without the type xml if the server was built without xml.
+    /// Returns the types of `VALUES` that the server supports. A server that was built without
+    /// libxml lacks the type xml.
     fn types_here() -> Vec<(&'static str, &'static [&'static str])> {
         let has_xml = holds(
             "SELECT count(*) = 1 FROM pg_config() WHERE name = 'CONFIGURE' AND setting LIKE '%--with-libxml%'",
@@ -364,7 +366,7 @@ mod tests {
                 wrong.len(),
                 &wrong[..wrong.len().min(3)]
             );
-            // This compares whole rows, so that a missing column is found.
+            // The query compares whole rows, so that the test also finds a missing column.
             assert_eq!(
                 one("SELECT count(*) FILTER (WHERE l.new_values::text = a.row::text AND l.operation = 'INSERT'),
                             count(*) FILTER (WHERE l.old_values::text = a.row::text AND l.new_values::text = b.row::text AND l.operation = 'UPDATE'),
@@ -449,8 +451,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Types of contrib: hstore has a cast to json, and others have none. A server may lack
-    /// contrib.
+    /// Tests types from PostgreSQL's contrib modules. hstore has a cast to json, and the other
+    /// types have none. The test does nothing on a server without contrib.
     #[pg_test]
     fn types_from_contrib() {
         if holds("SELECT count(*) = 0 FROM pg_available_extensions WHERE name = 'hstore'") {
@@ -509,8 +511,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Capture restores the settings of the session, also if an error occurs while it converts a
-    /// value.
+    /// Capture restores the session's own output settings after it has converted a row, even if an
+    /// error occurs during the conversion.
     #[pg_test]
     fn session_keeps_its_settings() {
         begin();
@@ -590,7 +592,7 @@ mod tests {
             let value = if *name == longest { "'x'" } else { "NULL" };
             run(&format!("UPDATE t SET {} = {value}", identifier(name)));
         }
-        // The keys are in the order of their UTF-16 code units (docs/FORMAT.md).
+        // The keys of a JSON object are in the order of their UTF-16 code units (docs/FORMAT.md).
         let mut expected: Vec<String> =
             names.iter().map(|name| (*name).to_owned()).chain(["id".to_owned()]).collect();
         expected.sort_by_key(|name| name.encode_utf16().collect::<Vec<_>>());
@@ -625,8 +627,8 @@ mod tests {
         );
         let check = |statements: &str| {
             run(statements);
-            // The images of old rows are complete, although some rows were stored before a column
-            // existed.
+            // The images of old rows contain every column, although some rows were stored before a
+            // column existed.
             run(
                 "CREATE TEMP TABLE before AS SELECT id, to_jsonb(t) AS row FROM t; UPDATE t SET a = a + 1",
             );
@@ -747,8 +749,8 @@ mod tests {
         assert_intact();
     }
 
-    /// If a value is nested too deeply for the stack of the reader, the reader still sees the other
-    /// values and the other entries.
+    /// If one JSON value is nested too deeply for the stack of the reader's session, the reader
+    /// still sees the other values and the other entries.
     #[pg_test]
     fn values_nested_too_deeply_for_the_reader() {
         begin();
@@ -782,8 +784,8 @@ mod tests {
         assert_eq!(all_rows("lead_audit.log WHERE table_name = 't'"), readable);
         assert_eq!(rows("SELECT total, verified FROM lead_audit.summary('t', '1')"), ["5 | true"]);
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
-        // history() finds entries without a key by their values. The values of these entries,
-        // except the DELETE, cannot be read.
+        // The entries of `bare` have no row key, so history() finds them by their values. The
+        // values of these entries, except those of the DELETE, are nested too deeply to be read.
         run("ALTER TABLE bare ADD PRIMARY KEY (n)");
         assert_eq!(
             rows("SELECT operation FROM lead_audit.history('bare', '1') ORDER BY id"),
@@ -791,7 +793,8 @@ mod tests {
         );
     }
 
-    /// lead_audit.log computes the same values as its definition in version 1.0.
+    /// The view lead_audit.log computes the same values as the definition of the view in version
+    /// 1.0.
     #[pg_test]
     fn the_view_derives_new_values_and_diff() {
         begin();
@@ -817,7 +820,8 @@ mod tests {
         );
     }
 
-    /// The library stores only JSON objects. A superuser can store any other JSON in an entry.
+    /// The library stores only JSON objects in an entry, but a superuser can store other JSON in
+    /// it. The view must read these entries too.
     #[pg_test]
     fn other_json_than_objects_has_no_new_values_and_no_diff() {
         for (old, changed) in [
@@ -826,7 +830,8 @@ mod tests {
             ("1", r#"{"a": 1}"#),
             (r#"{"a": 1}"#, "null"),
             (r#""a""#, r#"{"a": 1}"#),
-            // A reader that treats this array as an object would read the first text as a length.
+            // A function that mistakes this array for an object would read its first text as a
+            // length.
             (r#"["aaaaaaa\u0001", ""]"#, r#"{"": 1}"#),
         ] {
             for function in ["diff_of", "new_values_of"] {

@@ -1,14 +1,14 @@
-//! Tests that the library, which writes to the log without SQL, has the same effects as an INSERT.
-//! Each index contains every entry that belongs to it. The transaction that writes holds its lock
-//! on the table until its end, or until the rollback of the subtransaction that wrote.
+//! Tests that a write of the library to the log, which uses no SQL, has the same effects as an
+//! INSERT. Each index on the log contains every entry that belongs to it. The writing transaction
+//! holds its lock on the log until it ends, or until the subtransaction that wrote rolls back.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// Asserts that a scan of the index finds as many entries as a sequential scan. Returns this
-    /// number.
+    /// Asserts that a scan of the index finds as many entries as a sequential scan. Returns the
+    /// number of these entries.
     fn assert_index_has(index: &str, condition: &str) -> i64 {
         let query = format!("SELECT count(*) FROM lead_audit.entry WHERE {condition}");
         run("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off;
@@ -48,8 +48,8 @@ mod tests {
             assert_index_has("by_user", "lower(user_id) = 'u-17' AND user_id IS NOT NULL"),
             1
         );
-        // The index on previous_key_hash can be dropped and created while sessions have the table
-        // in their caches.
+        // An administrator can drop and create the index on previous_key_hash while sessions have
+        // the log's relation in their relcaches.
         run("DROP INDEX lead_audit.entry_previous_key_hash_idx; UPDATE t SET id = 3 WHERE id = 2;
              CREATE INDEX again ON lead_audit.entry (previous_key_hash) WHERE previous_key_hash IS NOT NULL;
              UPDATE t SET id = 4 WHERE id = 3; DELETE FROM t WHERE id = 1");

@@ -1,24 +1,25 @@
 #!/bin/bash
-# assertions.sh: runs the in-database tests on a PostgreSQL that is built with --enable-cassert,
-# behind `make test-assertions`. The script builds this server from Debian's sources
-# (postgres_source.sh). Then it runs some of the tests again with debug_discard_caches = 1. With
-# this setting PostgreSQL discards its caches at every opportunity, so a test that uses a stale
-# cache entry fails.
+# assertions.sh: runs the in-database tests on a PostgreSQL that is built with --enable-cassert.
+# `make test-assertions` calls this script. The script builds the server from Debian's sources
+# (postgres_source.sh). Then the script runs some of the tests again with debug_discard_caches = 1.
+# With this setting PostgreSQL discards its caches at every opportunity, so a test that uses a
+# stale cache entry fails.
 #
-#   assertions.sh          runs all tests, then the selected tests with debug_discard_caches = 1
-#   assertions.sh all      runs only all tests, once
-#   assertions.sh discard  runs only the selected tests with debug_discard_caches = 1
+#   assertions.sh           runs all in-database tests, then the selected tests with
+#                           debug_discard_caches = 1
+#   assertions.sh all       runs all in-database tests once, without debug_discard_caches
+#   assertions.sh discard   runs only the selected tests with debug_discard_caches = 1
 #
-# The server, and the builds of the extension for it, are in target/assertions15 (15 is the major
-# version). Other builds are not changed.
+# The script puts the server, and the extension for this server, in target/assertions15 (15 is the
+# major version). It does not change other builds.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 work=$TARGET/assertions$PG_MAJOR
 server=$work/server
 
-# The names, or parts of the names, of the tests that run with debug_discard_caches = 1. These
-# tests cover each part of the library that caches facts about a relation. All tests together would
-# take hours.
+# The names of the tests that run with debug_discard_caches = 1. A part of a name selects each test
+# that contains it. These tests cover each part of the library that caches facts about a relation.
+# With this setting, all in-database tests together would take hours.
 discarding=(
   capture::tests::pg_insert_update_delete
   capture::tests::pg_soft_delete_and_restore
@@ -55,7 +56,8 @@ build_server() {
   mkdir -p "$work/build"
   (
     cd "$work/build"
-    # Disables features that need further packages. The tests do not need these features.
+    # The options --without-… disable features of PostgreSQL that need further packages. The tests
+    # do not need these features.
     run_logged assertions-configure "$source/configure" --prefix="$server" \
       --enable-cassert --enable-debug --without-readline --without-zlib CFLAGS=-O1
     run_logged assertions-make make -s -j "$(nproc)"
@@ -68,8 +70,8 @@ build_server() {
   rm -rf "$work/build"
 }
 
-# Runs the in-database tests on the server with assertions, in a separate target directory. Uses
-# the cargo-pgrx of the usual target directory.
+# Runs the in-database tests on the server with assertions, in a separate target directory. The
+# function uses the cargo-pgrx of the usual target directory.
 tests() {
   mkdir -p "$work/target"
   [ -e "$work/target/tools" ] || ln -s "$TOOLS" "$work/target/tools"

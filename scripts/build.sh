@@ -1,11 +1,11 @@
 #!/bin/bash
-# build.sh: makes release builds, behind `make build` and `make install`. The tests and the demo do
-# not need this script.
+# build.sh: makes release builds. `make build` and `make install` call this script. The tests and
+# the demo do not need it.
 #
 #   build.sh           builds the extension and the command lead-audit in target/release
 #   build.sh install   builds the extension, and installs it into the server of $PG_CONFIG (by
-#                      default, pg_config on the PATH). Run it as a user who can write to that
-#                      server's directories: as root, or as the owner of the server
+#                      default, pg_config on the PATH). Run this command as a user who can write to
+#                      the directories of the server: as root, or as the owner of the server
 pg_config=${PG_CONFIG:-pg_config}
 if [ "${1:-}" = install ]; then
   version=$("$pg_config" --version) || {

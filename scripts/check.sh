@@ -1,6 +1,6 @@
 #!/bin/bash
-# check.sh: checks the format, lints, spelling, prose, dependencies and SQL scripts, behind `make
-# check`.
+# check.sh: checks the code's format, lints, spelling, prose, dependencies and SQL scripts. `make
+# check` calls this script.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -30,13 +30,14 @@ step "scripts/entry_points.py"
 python3 scripts/entry_points.py
 step "scripts/module_order.py"
 python3 scripts/module_order.py
-# PostgreSQL reads the script of an extension in the encoding of the database. The script refuses a
-# database that is not UTF-8. With other characters than ASCII, PostgreSQL's own error would come
-# before that refusal.
+# PostgreSQL reads the SQL script of an extension in the encoding of the database. The SQL script
+# of lead_audit raises an error in a database that is not UTF-8. If the SQL script contained
+# characters that are not ASCII, PostgreSQL would raise its own, less clear error before.
 step "The SQL of the extension is ASCII"
 ! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql ||
   die "these lines are not ASCII"
-# ruff checks the length of lines in Python files, and prose.py checks it in Markdown pages.
+# ruff checks the length of lines in Python files, and prose.py checks the length of lines in
+# Markdown pages.
 step "The lines of the scripts and of the SQL are below 100 columns"
 ! git grep -nE '.{100}' -- '*.sh' .ci/run Makefile '*.sql' \
   ':!sql/released' ':!sql/lead_audit--*' ||

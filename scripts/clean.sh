@@ -1,5 +1,5 @@
 #!/bin/bash
-# clean.sh: stops the demo and the example, and deletes target/, behind `make clean`.
+# clean.sh: stops the demo and the example, and deletes target/. `make clean` calls this script.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ ! -e "$TARGET/demo" ] || "$ROOT/scripts/cluster.sh" remove "$TARGET/demo"

@@ -26,26 +26,26 @@
 # of target/, see STATE in lib.sh. After a failure, the script prints a message and the end of the
 # server's log on standard error, and returns exit code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-# If the server has one of these variables, pgrx adds a place in the library's source code to the
-# DETAIL of errors.
+# If the server's environment has one of these variables, pgrx adds a location in the library's
+# source code to the DETAIL of errors.
 unset RUST_BACKTRACE RUST_LIB_BACKTRACE
 
 usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 socket_limit=$((107 - 16)) # of a socket's path, less "/.s.PGSQL.5432" and some
 
-# Sets home (the real path of DIR), data, run and log.
+# Sets the variables home (the real path of DIR), data, run and log.
 locate() {
   home=$(realpath -m "$1")
   if [ ! -e "$home" ] && [ "$STATE" != "$TARGET" ] && [[ $home == "$TARGET"/* ]]; then
-    # The server's user cannot enter target/. So the files are in STATE, and make_home makes DIR a
-    # link to them.
+    # The server's user cannot enter target/. So the cluster is in STATE, and make_home makes DIR a
+    # link to the cluster.
     home=$STATE/${home#"$TARGET"/}
   fi
   data=$home/data run=$home/run log=$home/log
 }
 
-# Creates home, owned by the server's user.
+# Creates the directory $home, which the server's user owns.
 make_home() {
   mkdir -p "$(dirname "$home")" "$(dirname "$1")"
   [ -d "$home" ] || mkdir -m 0700 "$home"
@@ -65,8 +65,8 @@ initialise() {
   mv "$data.new" "$data"
 }
 
-# Prints the server's pid if the server runs. The pid in the postmaster.pid of a killed server may
-# by now belong to another process.
+# Prints the server's pid if the server runs. The function checks the process's directory, because
+# after a kill the pid in postmaster.pid can belong to another process.
 server_pid() {
   local pid
   pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
@@ -107,8 +107,7 @@ start() {
   make_socket_directory
   write_configuration "$@"
   [ ! -e "$log" ] || logged=$(stat -c %s "$log")
-  # After a kill -9 the remaining processes of the old server need time to release the shared
-  # memory.
+  # After a kill -9 of the server, its remaining processes need time to release the shared memory.
   until as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -l "$log" start \
     </dev/null >/dev/null 2>"$home/pg_ctl.log"; do
     tries=$((tries + 1))

@@ -1,25 +1,29 @@
 #!/bin/bash
-# coverage.sh: measures which lines of the extension and of crates/ the tests run, behind `make
-# coverage`. The percentages of the folders go to target/coverage/summary.txt. The lines go to
-# target/coverage/html/index.html and target/coverage/lcov.info.
+# coverage.sh: measures which lines of the extension and of crates/ the tests run. `make coverage`
+# calls this script. It writes the percentages of the folders to target/coverage/summary.txt. It
+# writes the covered lines to target/coverage/html/index.html and target/coverage/lcov.info.
 #
-#   coverage.sh          runs the unit tests, the in-database tests, and the acceptance tests that
-#                        are listed below
-#   coverage.sh crates | in_database | acceptance   runs only the unit tests, only the in-database
-#                        tests or only the acceptance tests. Keeps the counters of earlier runs
-#   coverage.sh report   only makes the report of earlier runs
+#   coverage.sh               measures the unit tests, the in-database tests, and the acceptance
+#                             tests that ACCEPTANCE lists
+#   coverage.sh crates        measures only the unit tests. Keeps the counters of earlier runs
+#   coverage.sh in_database   measures only the in-database tests. Keeps the counters of earlier
+#                             runs
+#   coverage.sh acceptance    measures only the acceptance tests. Keeps the counters of earlier
+#                             runs
+#   coverage.sh report        makes only the report, from the counters of earlier runs
 #
-# The measured code is compiled with -C instrument-coverage. Dependencies are not measured. Most of
-# the measured code runs in server processes. A process writes its counters when it calls exit(). A
-# killed process writes no counters, and neither does a process that ends with _exit() in an
-# immediate shutdown. So each test stops its server in the mode "fast", and tests of crashes are
-# left out. Lines of test code do not count.
+# The script compiles the measured code with -C instrument-coverage. It does not measure
+# dependencies. Most of the measured code runs in server processes. A process writes its counters
+# when it calls exit(). A killed process writes no counters. A process that ends with _exit() in an
+# immediate shutdown writes no counters either. So each test stops its server in the mode "fast",
+# and the script leaves out tests of crashes. Lines of test code do not count.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
 
-# The acceptance tests that are measured. Unlike the in-database tests, they preload the library
-# and use real clients. One test of queue_flood kills servers, and is skipped below.
+# The acceptance tests whose coverage the script measures. Unlike the in-database tests, these
+# tests preload the library and use real clients. The script skips the one test of queue_flood that
+# kills servers.
 ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers
   checkpoints library_loading two_phase standby application_role multi_session_writes
   changed_columns upgrade lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
@@ -59,8 +63,8 @@ exec "$@" -C instrument-coverage
 WRAPPER
   chmod +x "$out/rustc"
   export RUSTC_WORKSPACE_WRAPPER=$out/rustc CARGO_INCREMENTAL=0
-  # %4m: the processes of a program share four files, and each process adds its counters to one of
-  # them.
+  # %4m means that all processes of a program share four files. Each process adds its counters to
+  # one of these files.
   export LLVM_PROFILE_FILE=$profiles/%4m.profraw
   mkdir -p "$objects" "$profiles"
   chmod 0777 "$profiles"
@@ -70,7 +74,8 @@ WRAPPER
 # FILE.
 keep() { cp "$2" "$objects/$1"; }
 
-# Prints the paths of the test programs of packages. cargo's messages contain these paths.
+# Prints the paths of the test programs of the packages in the arguments. The paths come from
+# cargo's JSON messages.
 test_programs() {
   cargo test --no-run --message-format=json "$@" 2>/dev/null |
     python3 -c 'import json, sys

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """coverage_summary.py ROOT ALL.LCOV OUT.LCOV: counts the covered lines of each folder.
 
-Reads ALL.LCOV and writes OUT.LCOV, which does not contain the lines of unit tests. Prints the
-percentage of each folder. Exit code 1 if a folder is below its minimum.
+Reads ALL.LCOV and writes it to OUT.LCOV without the lines of unit tests. Prints the percentage of
+each folder. Ends with exit code 1 if the percentage of a folder is below the folder's minimum.
 
-Several measured programs can contain the same line. The line is covered if any program ran it.
+Several measured programs can contain the same line of code. The line is covered if at least one of
+the programs ran it.
 """
 
 import re
@@ -24,9 +25,10 @@ WANTED_IN_ALL = 85
 
 
 def test_lines(path):
-    """Returns the number of the line `#[cfg(test)]` above `mod tests`.
+    """Returns the number of the line `#[cfg(test)]` that stands above `mod tests`.
 
-    The tests are the last part of a file in this project.
+    All lines from this number on are test code, because the tests are the last part of a file in
+    this project.
     """
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, 1):

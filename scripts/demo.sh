@@ -1,11 +1,13 @@
 #!/bin/bash
-# demo.sh: runs the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
+# demo.sh: runs the demo. `make demo`, `make psql`, `make demo-url` and `make demo-stop` call this
+# script.
 #
 #   demo.sh run    builds and installs the extension, deletes the cluster of an earlier run, starts
 #                  a new cluster in target/demo, and runs demo/walkthrough.sql
-#   demo.sh psql   runs psql on the cluster, interactively or with standard input
-#   demo.sh url    prints the cluster's connection URL
-#   demo.sh stop   stops the cluster
+#   demo.sh psql   runs psql on the demo's cluster, interactively or with the script's standard
+#                  input
+#   demo.sh url    prints the connection URL of the demo's cluster
+#   demo.sh stop   stops the demo's cluster
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 database=leads_demo
@@ -23,8 +25,8 @@ run() {
   cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" \
     -c "CREATE DATABASE $database OWNER lead_app"
   step "What it records (demo/walkthrough.sql)"
-  # The walkthrough shows some errors. They go to standard output, so that they appear between the
-  # results.
+  # Some statements of the walkthrough raise errors on purpose. The errors go to standard output,
+  # so that they appear between the results of the other statements.
   (cd "$ROOT/demo" &&
     cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <walkthrough.sql 2>&1)
   step "Done. The demo is still running:"

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Finds functions without a guard that PostgreSQL can call. A panic in one would end the server.
+"""Finds functions without a guard that PostgreSQL can call.
 
-A function with a C calling convention passes if it meets one of these conditions:
+A panic in such a function would end the server. A function with a C calling convention passes the
+check if it meets one of these conditions:
 * It has the attribute #[pgrx::pg_guard], which turns a panic into an error of the statement.
-* It is a hook in src/hooks that calls the next hook with `next::`, `.run(` or `previous(`. The
-  prelude and the epilogue of a hook are guarded functions of their own.
-* A comment `// Unguarded: ...` above the function gives the reason why it needs no guard.
-* Its name begins with pg_finfo_. Such a function only returns the address of a static.
+* It is a hook in src/hooks that calls the next hook with `next::`, `.run(` or `previous(`. Before
+  and after this call, a hook runs two other functions, each of which has a guard.
+* A comment `// Unguarded: ...` stands above the function and states why the function needs no
+  guard.
+* Its name begins with pg_finfo_. A pg_finfo_ function only returns the address of a static.
 
-Hooks and callbacks that are registered outside of src/hooks are findings too.
+The script also reports hooks and callbacks that are registered outside of src/hooks.
 """
 
 import re

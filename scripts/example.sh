@@ -2,12 +2,12 @@
 # example.sh: runs the example application examples/leads-api, behind `make example`.
 #
 #   example.sh run    builds and installs the extension, and starts a cluster in target/example.
-#                     Then starts the application on 127.0.0.1, on the port $PORT or on a free
-#                     port, and prints its URL. The first run adds the data of
-#                     leads_api/walkthrough.py. The data stays until `make clean`. With SIGNED=1 in
-#                     the first run, checkpoints are signed with a key that the lead-audit command
-#                     makes
-#   example.sh stop   stops the application and the cluster
+#                     Then starts the application on 127.0.0.1, and prints the application's URL.
+#                     The application uses the port $PORT, or a free port. The first run adds the
+#                     data of leads_api/walkthrough.py. The cluster keeps its data until `make
+#                     clean`. If SIGNED=1 is set in the first run, lead_audit signs checkpoints
+#                     with a key that the lead-audit command makes
+#   example.sh stop   stops the application and its cluster
 #   example.sh test [ARGUMENT...]   runs the tests of the application in a separate cluster. The
 #                     ARGUMENTs go to pytest
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -18,12 +18,12 @@ pid_file=$TARGET/example.pid
 log=$TARGET/logs/example.log
 cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
 
-# start_cluster CLUSTER [LINE...]: starts a cluster that preloads the library, because the
-# recording of failed statements and sealing need a preloaded library.
+# start_cluster CLUSTER [LINE...]: starts a cluster that preloads the library. Without preloading,
+# lead_audit neither records failed statements nor seals entries by itself.
 start_cluster() { cluster start "$1" "shared_preload_libraries = 'lead_audit'" "${@:2}"; }
 
-# make_key CLUSTER: makes a key that the server can read, and a directory that the server can write
-# to.
+# make_key CLUSTER: makes a signing key that the server can read, and a directory to which the
+# server can write checkpoints.
 make_key() {
   local home public
   home=$(realpath "$1")
@@ -37,8 +37,8 @@ make_key() {
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home/signing.key"
 }
 
-# Prints the pid of the application if it runs. The pid in an old file may by now belong to another
-# process.
+# Prints the pid of the application if the application runs. The pid in an old pid file can belong
+# to another process.
 server_pid() {
   local pid
   pid=$(cat "$pid_file" 2>/dev/null) &&
@@ -66,7 +66,7 @@ run() {
   "$ROOT/scripts/python.sh" examples/leads-api/requirements.txt
   stop_application
   step "Starting a private PostgreSQL (Unix socket only) in target/example"
-  # The server must restart to load a new library.
+  # Stops a running server, because the server must restart to load the new library.
   cluster stop "$dir"
   start_cluster "$dir"
   superuser=$(cluster url "$dir")
@@ -104,8 +104,8 @@ stop_application() {
   rm -f "$pid_file"
 }
 
-# Installs Debian's Chromium for the browser tests. Only root can do that. Without Chromium the
-# browser tests are skipped.
+# Installs Debian's Chromium for the browser tests. Only root can install Chromium. Without
+# Chromium, pytest skips the browser tests.
 get_chromium() {
   command -v chromium >/dev/null && return
   if [ "$(id -u)" -ne 0 ] || [ "${LEAD_AUDIT_PRIVATE_PACKAGES:-}" = 1 ] ||
@@ -137,7 +137,7 @@ run_tests() {
     export PYTHONDONTWRITEBYTECODE=1 LEADS_TEST_URL
     LEADS_TEST_URL=$(cluster url "$dir-test")
     # The test of signed checkpoints needs the command lead-audit. `make test` and `make example
-    # SIGNED=1` build it.
+    # SIGNED=1` build this command.
     export LEAD_AUDIT_COMMAND=$TARGET/debug/lead-audit
     [ -e "$LEAD_AUDIT_COMMAND" ] || LEAD_AUDIT_COMMAND=$TARGET/release/lead-audit
     "$python" -m mypy

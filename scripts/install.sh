@@ -1,6 +1,7 @@
 #!/bin/bash
-# install.sh: makes a release build of the extension, and installs it into the private server of
-# the demo and the acceptance tests. cargo compiles only the parts that have changed.
+# install.sh: makes a release build of the extension, and installs it into the private PostgreSQL
+# server of the demo and the acceptance tests. cargo compiles only the parts of the code that have
+# changed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -10,6 +11,7 @@ step "Building and installing the extension for PostgreSQL $PG_MAJOR" \
 (
   flock 9
   run_logged install cargo pgrx install --release --pg-config "$BIN/pg_config" "${PG_FEATURES[@]}"
-  # The tests of the upgrade install an earlier version: CREATE EXTENSION lead_audit VERSION '1.0'.
+  # The upgrade tests need the install scripts of earlier versions for CREATE EXTENSION lead_audit
+  # VERSION '1.0'.
   cp "$ROOT"/sql/released/lead_audit--*.sql "$("$BIN/pg_config" --sharedir)/extension/"
 ) 9>"$TARGET/install.lock"

@@ -1,17 +1,18 @@
-# lib.sh: all other scripts source this file. It sets paths, the user of the server, and the
-# environment of cargo and pgrx. It does not start or install anything. setup.sh does that.
+# lib.sh: all other scripts source this file. It sets paths, the operating system user of the
+# server, and the environment of cargo and pgrx. It does not start or install anything, because
+# setup.sh is for that.
 #
-#   ROOT       the checkout
-#   TARGET     the directory for all output of the scripts: ROOT/target, or $LEAD_AUDIT_TARGET,
-#              which assertions.sh sets
-#   STATE      the directory for files that the server's user must be able to read (server,
-#              clusters): TARGET, or a directory outside of the checkout, see below
-#   PG_MAJOR   the major version of PostgreSQL: $PG, by default 15, the version of Debian 12
-#   PREFIX     the private copy of the server for the demo and the acceptance tests, with a release
-#              build of the extension
-#   TEST_PREFIX   the private copy of the server for the in-database tests, with a debug build that
-#              contains the tests
-#   BIN        the server's programs in PREFIX
+#   ROOT          the checkout
+#   TARGET        the directory for all output of the scripts: ROOT/target, or $LEAD_AUDIT_TARGET.
+#                 assertions.sh sets LEAD_AUDIT_TARGET
+#   STATE         the directory for files that the server's user must be able to read (the server,
+#                 clusters): TARGET, or a directory below /var/tmp
+#   PG_MAJOR      the major version of PostgreSQL: $PG, by default 15. Debian 12 has version 15
+#   PREFIX        the private copy of the server for the demo and the acceptance tests. It contains
+#                 a release build of the extension
+#   TEST_PREFIX   the private copy of the server for the in-database tests. It contains a debug
+#                 build of the extension with the tests
+#   BIN           the directory in PREFIX with the server's programs
 # shellcheck shell=bash disable=SC2034 # other scripts use these variables
 
 set -euo pipefail
@@ -26,15 +27,16 @@ TARGET=${LEAD_AUDIT_TARGET:-$ROOT/target}
 
 # ---- messages -----------------------------------------------------------------------------------
 
-# The time at which the outermost script started.
+# The time at which the first script of a chain of calls started.
 export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS}
 
 step() { printf '==> [%3d s] %s\n' $((EPOCHSECONDS - LEAD_AUDIT_STARTED)) "$*"; }
 note() { printf '    %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# run_logged NAME COMMAND...: runs COMMAND, with its output in target/logs/NAME.log. Shows the
-# progress meanwhile. If COMMAND fails, shows the end of the log and ends the script.
+# run_logged NAME COMMAND...: runs COMMAND, and writes its output to target/logs/NAME.log. While
+# COMMAND runs, shows the last line of the log. If COMMAND fails, shows the end of the log and ends
+# the script.
 run_logged() {
   local log=$TARGET/logs/$1.log ticker status=0
   shift
@@ -53,12 +55,13 @@ run_logged() {
   fi
 }
 
-# Shows the last line of a growing log, with the time. On a terminal the line replaces the line
-# before. Elsewhere the function prints a line every 20 seconds. Ends when the calling script ends.
+# Shows the last line of a growing log and the seconds since the start. On a terminal, each new
+# line replaces the previous line. If the output is not a terminal, the function prints a line
+# every 20 seconds. The function returns when the calling script ends.
 show_progress() {
   local start=$SECONDS seconds line
-  # The sleep can outlive this function. So it is short, and closes the output and the lock file
-  # (descriptor 9) that it inherits.
+  # The process `sleep` can outlive this function. So it sleeps for one second only, and closes the
+  # inherited output and the inherited lock file (descriptor 9).
   while sleep 1 >/dev/null 2>&1 9>&- && kill -0 "$$" 2>/dev/null; do
     seconds=$((SECONDS - start))
     line=$(tail -n 1 "$1" | tr -d '\r' | sed 's/^ *//' | cut -c 1-80)
@@ -73,8 +76,8 @@ show_progress() {
 [[ " ${MAJORS[*]} " == *" $PG_MAJOR "* ]] ||
   die "PG=$PG_MAJOR: the extension supports PostgreSQL ${MAJORS[*]}"
 
-# private_apt_conf DIR: prints the configuration for an apt that keeps its lists, packages and
-# status in DIR. Such an apt needs no rights of root, and runs none of the system's hooks.
+# private_apt_conf DIR: prints a configuration with which apt keeps its lists, packages and status
+# in DIR. With this configuration, apt needs no rights of root and runs none of the system's hooks.
 private_apt_conf() {
   local work=$1
   cat <<CONF
@@ -111,15 +114,15 @@ mkdir -p "$TARGET" 2>/dev/null && [ -w "$TARGET" ] ||
   die "cannot write to $TARGET (was it made by root? then: sudo rm -rf '$TARGET')"
 
 # PostgreSQL refuses to run as root. If root runs the scripts, the server runs as the user
-# postgres, or as nobody if there is no such user.
+# postgres. If the user postgres does not exist, the server runs as the user nobody.
 SERVER_USER=
 if [ "$(id -u)" -eq 0 ]; then
   SERVER_USER=nobody
   ! id -u postgres >/dev/null 2>&1 || SERVER_USER=postgres
 fi
 
-# Runs a command as the user of the server. The command starts in /, because the user of the server
-# may not be allowed to enter the current directory.
+# Runs a command as the user of the server. The command starts in the directory /, because the user
+# of the server may be unable to enter the current directory.
 as_server() {
   if [ -n "$SERVER_USER" ]; then
     (cd / && exec setpriv --reuid "$SERVER_USER" --regid "$(id -g "$SERVER_USER")" \
@@ -129,10 +132,10 @@ as_server() {
   fi
 }
 
-# The server's user may not be allowed to enter the checkout, for example because it is in the home
-# directory of root or has the mode 0700. Then the server and the clusters are in a directory in
-# /var/tmp. The name of this directory depends on the path of the checkout, and target/state is a
-# link to the directory.
+# The server's user may be unable to enter the checkout, for example if the checkout is in the home
+# directory of root. In this case the server and the clusters are in a directory STATE below
+# /var/tmp. The name of the directory STATE depends on the path of the checkout. target/state is a
+# link to the directory STATE.
 STATE=$TARGET
 if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
   STATE=/var/tmp/lead_audit-$(printf %s "$TARGET" | sha256sum | cut -c 1-12)
@@ -153,26 +156,27 @@ BIN=$PREFIX/usr/lib/postgresql/$PG_MAJOR/bin
 PACKAGES=$STATE/packages # Debian packages that could not be installed, unpacked by packages.sh
 TOOLS=$TARGET/tools      # cargo-pgrx, and the stand-in for sudo
 
-# Removes variables of the caller that would change how psql, make or cargo work.
+# Unsets environment variables that would change how psql, make or cargo work.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CDPATH
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSERVICEFILE PGOPTIONS
 unset PGDATA PGSSLMODE
 unset PGRX_PG_CONFIG_PATH PGRX_PG_CONFIG_AS_ENV CARGO_BUILD_TARGET
 export LC_ALL=C.UTF-8 USER=${USER:-$(id -un)}
-# Each major version has its own configuration of pgrx. So a change of one configuration does not
-# cause builds for the other versions.
+# Each major version of PostgreSQL has its own configuration of pgrx. So a change of one
+# configuration does not cause new builds for the other versions.
 export CARGO_TARGET_DIR=$TARGET PGRX_HOME=$TARGET/pgrx
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PGRX_HOME=$TARGET/pgrx$PG_MAJOR
-# The arguments of cargo. They are empty for the default version.
+# The arguments with which cargo compiles for PG_MAJOR. They are empty for the default major
+# version.
 PG_FEATURES=()
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PG_FEATURES=(--no-default-features --features "pg$PG_MAJOR")
 PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
-# rust-toolchain.toml names the toolchain. If rustup's default toolchain has the same version under
-# another name, the scripts use the default toolchain, because a machine without network cannot
-# download the same version again.
+# rust-toolchain.toml names the toolchain. rustup's default toolchain can be the same version of
+# Rust under another name. In this case the scripts use the default toolchain, because a machine
+# without network cannot download the named toolchain.
 if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
   pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' "$ROOT/rust-toolchain.toml")
   if [[ $'\n'$(rustup toolchain list) != *$'\n'"$pinned"-* &&
@@ -182,22 +186,23 @@ if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
   fi
 fi
 
-# own_pg_config MAJOR: prints the pg_config that the caller has chosen, for example with
-# PG_CONFIG_17=/path/to/pg_config.
+# own_pg_config MAJOR: prints the pg_config that an environment variable names, for example
+# PG_CONFIG_17=/path/to/pg_config. Returns 1 if the variable is not set.
 own_pg_config() {
   local variable=PG_CONFIG_$1
   [ -n "${!variable:-}" ] && echo "${!variable}"
 }
 
-# Prints those of its arguments that are existing directories, joined with ':'. The caller passes
-# patterns, which stay as they are if nothing matches.
+# Prints the arguments that are existing directories, joined with ':'. Other arguments can occur,
+# because bash passes a pattern unchanged if no path matches it.
 existing_dirs() {
   local dir joined=
   for dir in "$@"; do [ ! -d "$dir" ] || joined=${joined:+$joined:}$dir; done
   printf %s "$joined"
 }
 
-# Makes the files that packages.sh has unpacked visible to the server, to bindgen and on the PATH.
+# Sets the environment in which the server, bindgen and the PATH find the files that packages.sh
+# has unpacked.
 use_private_packages() {
   local libraries
   [ -d "$PACKAGES/usr" ] && [ -z "${LEAD_AUDIT_PACKAGES_USED:-}" ] || return 0
@@ -213,7 +218,8 @@ use_private_packages() {
 }
 use_private_packages
 
-# Gets everything that is missing. Scripts that build or test call this function.
+# Calls setup.sh, which gets everything that building and testing need. Scripts that build or test
+# call this function first.
 setup() {
   "$ROOT/scripts/setup.sh"
   use_private_packages

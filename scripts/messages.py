@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/troubleshooting.md"
-# Messages of PostgreSQL itself that are on the page, because lead_audit causes them.
+# Messages of PostgreSQL itself. They are on the page because lead_audit can cause them.
 FROM_POSTGRES = {
     'invalid value for parameter "lead_audit.…": …',
     'permission denied to set parameter "lead_audit.…"',
@@ -68,11 +68,11 @@ RUST = [
     re.compile(rf"(?:refused|refusal)\(\s*{CODE},\s*{STRING}"),
     re.compile(r"pgrx::(log|warning|notice)!\(\s*" + STRING),
     re.compile(r"\b(notice)\(&?" + STRING),
-    # A line that the code writes to the server's log without pgrx.
+    # An expression for a line that the code writes to the server's log without pgrx.
     re.compile(r"write!\(\s*(line),\s*" + STRING),
 ]
-# Messages that the code passes to a function that raises them. They have no SQLSTATE in the
-# sources.
+# Expressions for messages that the code passes to a function that raises an error. The sources show
+# no SQLSTATE beside these messages.
 RUST_WITHOUT_CODE = [
     re.compile(rf"wrong\({STRING}"),
     re.compile(rf"(?:Some\(size\)|None) => {STRING}\)?(?:\.to_owned\(\))?,"),
@@ -81,7 +81,7 @@ SQL = re.compile(r"RAISE (EXCEPTION|WARNING|NOTICE)\s+'((?:[^']|'')*)'([^;]*)", 
 
 
 def shape(text):
-    """Returns the message with one "…" for each sequence of variable parts."""
+    """Returns the message as on the page, with one "…" for each sequence of variable parts."""
     return re.sub(r"\s+", " ", re.sub(r"…(?::?\s?…)*(?:: $)?", "…", text))
 
 
@@ -106,7 +106,7 @@ def messages():
             condition = re.search(r"ERRCODE = '(\w+)'", rest)
             state = CODES["conditions"][condition[1]] if condition else CODES["levels"][level]
             found.setdefault(shape(text.replace("''", "'").replace("%", "…")), set()).add(state)
-    found.pop("…", None)  # rethrows an error of PostgreSQL
+    found.pop("…", None)  # the code rethrows an error of PostgreSQL
     return found
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """meta_json.py: checks META.json against the PGXN Meta Spec 1.0.0 and Cargo.toml.
 
-Prints the faults. Exit code 1 if there are faults.
+Prints the faults. Ends with exit code 1 if there are faults.
 """
 
 import json

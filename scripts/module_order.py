@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks that the modules of src/ depend on each other in one direction only.
+"""Checks that two modules of src/ never depend on each other in both directions.
 
-The head of src/lib.rs lists the modules in their order. A module may use only modules above it in
-this list. Files of one module may not use each other in a circle. A use of a re-exported name
-counts as a use of the file that defines the name.
+The head of src/lib.rs lists the modules in their order. A module may use only modules that stand
+above it in this list. The files of one module must not use each other in a circle. A `use` of a
+re-exported name counts as a use of the file that defines the name.
 """
 
 import re
@@ -17,7 +17,10 @@ TEXTS = {
 
 
 def expand(tree):
-    """Returns the paths of a use declaration. `a::{b, c::d}` has the paths a::b and a::c::d."""
+    """Returns the paths of a `use` declaration.
+
+    For `a::{b, c::d}`, returns the paths a::b and a::c::d.
+    """
     if (start := tree.find("{")) < 0:
         return [tree.split(" as ")[0].strip()]
     parts = re.findall(r"(?:[^{},]|\{(?:[^{}]|\{[^{}]*\})*\})+", tree[start + 1 : tree.rindex("}")])
@@ -33,7 +36,7 @@ def declared(text, keyword):
 
 
 def resolve(path):
-    """Returns the module that defines the item at a path. The path starts at the crate root."""
+    """Returns the module that defines the item at `path`, a path from the crate root."""
     module = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in TEXTS), ())
     for exported in declared(TEXTS.get(module, ""), "pub use"):
         if (

@@ -1,17 +1,18 @@
 #!/bin/bash
-# package.sh: builds the Debian packages, behind `make package`. They go to target/deb:
+# package.sh: builds the Debian packages in target/deb. `make package` calls this script. The
+# packages are:
 #
 #   postgresql-15-lead-audit   the extension for PostgreSQL $PG, by default 15
 #   lead-audit                 the command, its manual, and the systemd unit of a witness
 #
-# dpkg-deb packs the files that install.sh has installed. There is no debian/rules, because the
-# packages do not need one. dpkg-shlibdeps computes the dependencies of the packages, which include
-# the version of this machine's C library. So run the script on the oldest Debian release that the
+# dpkg-deb packs the files that install.sh has installed, so a debian/rules is not necessary.
+# dpkg-shlibdeps computes the dependencies of the packages. A package needs at least the version of
+# the C library with which it was built. So run the script on the oldest Debian release that the
 # packages have to support.
 #
-#   package.sh              builds both packages. If lintian is installed, it checks them, and the
-#                           script fails if lintian reports an error
-#   package.sh extension    builds only the package of the extension
+#   package.sh             builds both packages. If lintian is installed, the script checks the
+#                          packages with lintian, and fails if lintian reports an error
+#   package.sh extension   builds only the package of the extension
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 "$ROOT/scripts/install.sh"
 
@@ -20,15 +21,15 @@ maintainer='lead_audit maintainers <maintainers@lead-audit.invalid>'
 arch=$(dpkg --print-architecture)
 out=$TARGET/deb
 # The time stamp in the packages is the time of the last commit, so that the same sources give the
-# same packages. The variable is not exported. With it, cargo would compile C code again after each
-# commit.
+# same packages. The script does not export SOURCE_DATE_EPOCH, because cargo would then compile C
+# code again after each commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(
   git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CHANGELOG.md"
 )}
 mkdir -p "$out"
 
-# begin PACKAGE: makes the directory $stage for the files of the package, and adds the files that
-# every Debian package has.
+# begin PACKAGE: makes the directory $stage for the files of the package, and adds the copyright
+# file and the changelogs that every Debian package has.
 begin() {
   package=$1 stage=$out/stage/$1
   rm -rf "$stage"
@@ -45,8 +46,8 @@ $package ($version) unstable; urgency=medium
 LOG
 }
 
-# libraries FILE: prints the Debian packages with the libraries that FILE, a program or library,
-# needs.
+# libraries FILE: prints the Debian packages that contain the libraries of FILE, which is a program
+# or a library.
 libraries() {
   local work=$out/shlibdeps
   rm -rf "$work"
@@ -60,9 +61,9 @@ libraries() {
   rm -rf "$work"
 }
 
-# finish DEPENDS SHORT [FIELD...]: builds the package. DEPENDS lists its dependencies, SHORT is its
-# short description, and FIELDs are further lines of the control file. The long description is on
-# standard input.
+# finish DEPENDS SHORT [FIELD...]: builds the package. DEPENDS lists the dependencies of the
+# package, SHORT is its short description, and FIELDs are further lines of its control file. The
+# function reads the long description from standard input.
 finish() {
   local deb=$out/${package}_${version}_$arch.deb
   {

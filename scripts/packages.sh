@@ -1,24 +1,24 @@
 #!/bin/bash
-# packages.sh: gets the Debian packages that the build and the tests need: a C compiler, libclang
-# (for bindgen), Python (for the tests), and PostgreSQL with its headers. If PG names another
-# version than Debian's own, server.sh gets PostgreSQL instead. setup.sh calls this script. It is
-# quick and prints nothing if nothing is missing.
+# packages.sh: gets the Debian packages that the build and the tests need. They are a C compiler,
+# libclang (for bindgen), Python (for the tests), and PostgreSQL with its headers. If PG names a
+# version that is not Debian's own, server.sh gets PostgreSQL instead. setup.sh calls this script.
+# If no package is missing, the script is quick and prints nothing.
 #
 # The script installs missing packages with apt if it runs as root, or if sudo works without a
-# password. It never installs the server, because the package postgresql-15 would create and start
-# a cluster of the system. It downloads the server, with the libraries that the system lacks, and
-# unpacks them in target/packages. If it may not install packages, it unpacks everything except the
-# C compiler in target/packages.
+# password. The script never installs the server, because the package postgresql-15 would create
+# and start a cluster of the system. Instead it downloads the server, and the libraries that the
+# system lacks, and unpacks them in target/packages. If the script cannot install packages, it
+# unpacks everything except the C compiler in target/packages.
 #
-#   packages.sh [EXTRA...]   EXTRA names further packages for some tests. They are always unpacked,
-#                            never installed
-#     pip          pip, which scripts/python.sh needs, unless Python contains it
-#     sqlsmith     sqlsmith, which generates random queries
-#     pgbouncer    PgBouncer, which is on the PATH afterwards
-#     jdbc         PostgreSQL's JDBC driver, with support for Unix sockets
-#     spring       Spring's jdbc and transaction modules
-#     ruby         Ruby with pg and ActiveRecord, unless installed
-#     go           Go with pgx 4, unless installed
+#   packages.sh [EXTRA...]   EXTRA names further packages for some tests. The script never installs
+#                            these packages in the system. It unpacks them
+#     pip         pip, if Python does not contain it. scripts/python.sh needs pip
+#     sqlsmith    sqlsmith, which generates random queries
+#     pgbouncer   PgBouncer. The script puts PgBouncer on the PATH
+#     jdbc        PostgreSQL's JDBC driver, with support for Unix sockets
+#     spring      Spring's jdbc and transaction modules
+#     ruby        Ruby with pg and ActiveRecord, if they are not installed
+#     go          Go with pgx 4, if they are not installed
 #
 #   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, not even as root
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -40,8 +40,8 @@ has_libclang() {
   return 1
 }
 has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
-# True if the server does not come from a package of this Debian: PG names another version, or the
-# caller has chosen a pg_config.
+# Returns true if the server does not come from a package of the system's Debian release. This is
+# the case if PG names another version than Debian's own, or if the user has chosen a pg_config.
 has_other_server() { [ "$PG_MAJOR" != "$DEBIAN_MAJOR" ] || own_pg_config "$PG_MAJOR" >/dev/null; }
 has_programs() {
   has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"
@@ -137,8 +137,8 @@ has_headers || headers=("postgresql-server-dev-$PG_MAJOR")
 step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them:" \
   "${wanted[*]} ${headers[*]}"
 
-# The apt for the download has its own lists, cache and status, so it needs no rights of root. It
-# gets a copy of the system's status, so it downloads only packages that are not installed.
+# apt runs with its own lists, cache and status here, so it needs no rights of root. The status is
+# a copy of the system's status, so apt downloads only packages that are not installed.
 work=$TARGET/apt
 rm -rf "$work"
 mkdir -p "$work"/{lists/partial,archives/partial,lone,unpacked}
@@ -149,7 +149,8 @@ run_logged apt-lists "${apt[@]}" update
 
 [ ${#wanted[@]} -eq 0 ] ||
   run_logged apt-download "${apt[@]}" --download-only install "${wanted[@]}"
-# Downloads these packages without their dependencies, which are compilers that nothing needs here.
+# Downloads the header packages without their dependencies. The dependencies are compilers, which
+# the build does not need.
 [ ${#headers[@]} -eq 0 ] ||
   (cd "$work/lone" && run_logged apt-headers "${apt[@]}" download "${headers[@]}")
 for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do

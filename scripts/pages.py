@@ -51,7 +51,7 @@ def strip_end(lines):
 
 
 class Psql:
-    """A psql session that stays open between examples."""
+    """A psql session that stays open from one example of a page to the next."""
 
     def __init__(self, database, role, user):
         command = ["psql", "-X", "-d", database, "-U", role, "-v", "VERBOSITY=default"]
@@ -85,9 +85,9 @@ class Runner:
         self.directory = tempfile.TemporaryDirectory()
 
     def psql(self, database, role, text):
-        """Runs `text` in the psql session of this role, and returns the output.
+        """Runs `text` in the psql session of the role `role`, and returns the output.
 
-        The role "waiting" stands for a second session of the superuser.
+        The role name "waiting" stands for a second session of the superuser.
         """
         key = (database, role)
         if key not in self.sessions:
@@ -97,7 +97,7 @@ class Runner:
         return self.sessions[key].run(text)
 
     def must(self, text, database="crm"):
-        """Runs statements of the superuser that must succeed."""
+        """Runs statements as the superuser, and fails if one of them fails."""
         found = self.psql(database, "postgres", text)
         if any(re.match("(ERROR|FATAL|PANIC):|psql: error", line) for line in found):
             raise SystemExit(f"{text}\n" + "\n".join(found))

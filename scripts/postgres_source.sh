@@ -1,20 +1,21 @@
 #!/bin/bash
-# postgres_source.sh: prints the directory with the sources of PostgreSQL, of the major version PG.
-# Downloads the sources if they are missing. They contain PostgreSQL's test suites, which no
-# package contains.
+# postgres_source.sh: prints the directory with the sources of PostgreSQL for the major version PG.
+# Downloads the sources if they are missing. Only the sources contain PostgreSQL's test suites. No
+# Debian package contains the suites.
 #
-#   PG_SOURCE_16=/path/to/sources   uses these unpacked sources, and does not change them
-#   otherwise  downloads Debian's source package and unpacks it into target/source17. Takes the
-#              newest version that the mirror really has, because the mirror's list may name a
-#              version that the mirror lacks. Does not apply Debian's patches, because with them
-#              the server would load libraries from the directories of the system
+#   PG_SOURCE_16=/path/to/sources   uses the unpacked sources in this directory, and does not
+#              change them
+#   otherwise  downloads Debian's source package and unpacks it into target/source17. The list of
+#              the mirror can name a version that the mirror lacks. So the script takes the newest
+#              version that the mirror really has. The script does not apply Debian's patches,
+#              because with them the server would load libraries from the directories of the system
 #
-# Nothing outside of target/ changes.
+# The script changes nothing outside of target/.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# The Debian releases that have each major version as a source package. No release has 16. `stable`
-# is a fallback. If the list of trixie names a version that the mirror lacks, the list of stable
-# may name an earlier version that the mirror has.
+# The Debian releases that have a source package of each major version. No release has PostgreSQL
+# 16. `stable` is a fallback for trixie: the list of trixie can name a version that the mirror
+# lacks, and then the list of stable can name an earlier version that the mirror has.
 declare -A suites=(
   [15]="bookworm bookworm-security"
   [17]="trixie trixie-security stable"

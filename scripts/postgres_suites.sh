@@ -1,30 +1,32 @@
 #!/bin/bash
 # postgres_suites.sh: runs PostgreSQL's regression and isolation suites with the library in the
-# server, behind `make test-postgres`. Each suite runs in three modes:
+# server. `make test-postgres` calls this script. Each suite runs in three modes:
 #
-#   plain       without the library. Differences from the expected output are then caused by this
-#               machine
+#   plain       without the library. In this mode, the machine causes all differences from
+#               PostgreSQL's expected output
 #   preloaded   with the library preloaded and the extension in the database
 #   watched     with the library preloaded and the extension in the database. In addition, an event
-#               trigger enables lead_audit for every table that the suite creates
+#               trigger calls enable() for every table that the suite creates
 #               (postgres_suites/watch.sql)
 #
-# A result in the mode preloaded or watched may differ from the result in the mode plain only if
-# postgres_suites/accepted.txt accepts the difference and gives the reason. After the run, verify()
-# must find no fault, there must be no unwritten entry, and no process of the server may have died.
-# In the mode watched, the entries must also agree with the logical decoding of the WAL
-# (postgres_suites/oracle.sql).
+# A result in the mode preloaded or watched must equal the result in the mode plain.
+# postgres_suites/accepted.txt lists the accepted differences with their reasons. After the run,
+# the script fails if verify() finds a fault, if there is an unwritten entry, or if a server
+# process has died. In the mode watched, the entries must also agree with the logical decoding of
+# the WAL (postgres_suites/oracle.sql).
 #
 #   postgres_suites.sh                  runs both suites in all modes, and compares the results.
-#                                       The suites come from postgres_source.sh
-#   postgres_suites.sh prepare          only copies the suites and compiles their libraries
+#                                       postgres_source.sh gets the suites
+#   postgres_suites.sh prepare          copies the suites and compiles their libraries, and runs no
+#                                       suite
 #   postgres_suites.sh run MODE SUITE [TEST...]   runs one suite (regress or isolation) in one
-#                                       mode. With TESTs, runs only these tests, in this order
+#                                       mode. With TESTs, runs only the tests with these names, in
+#                                       the given order
 #   postgres_suites.sh compare          only compares the results of the last runs again
 #
-# The output stays in target/postgres-suites15, or in the directory of the same name that
-# target/state points to. Its directories MODE/SUITE contain output/results/, run.log and
-# server.log.
+# The script writes its output to target/postgres-suites15 (15 is the major version). If
+# target/state exists, the output is in postgres-suites15 in the directory to which target/state
+# points. The directory MODE/SUITE in it contains output/results/, run.log and server.log.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 MODES=(plain preloaded watched)
@@ -33,7 +35,7 @@ files=$ROOT/scripts/postgres_suites
 work=$STATE/postgres-suites$PG_MAJOR
 cluster=$ROOT/scripts/cluster.sh
 
-# Copies the files of both suites to a directory that the server's user can read, and compiles the
+# Copies the files of both suites to a directory that the server's user can read. Compiles the C
 # libraries that the suites load.
 prepare() {
   local source library directory headers
@@ -54,9 +56,9 @@ prepare() {
   get_psql "$source"
 }
 
-# Gets a psql for the suites. Their output also depends on the version of psql. If the version of
-# the server's psql is not that of the sources, the function downloads a psql of the sources'
-# version.
+# Gets a psql for the suites, because the output of the suites depends on the version of psql. If
+# the server's psql has another version than the sources, the function downloads a psql with the
+# sources' version.
 get_psql() {
   local source=$1 version package
   ln -s "$BIN/psql" "$work/psql"
@@ -83,7 +85,7 @@ remove_clusters() {
   done
 }
 
-# run MODE SUITE [TEST...]: runs one suite in one mode, on a separate server.
+# run MODE SUITE [TEST...]: runs the suite SUITE in the mode MODE, on a server of its own.
 run() {
   local mode=$1 suite=$2 directory=$work/$1/$2
   local name=regression program=regress/pg_regress schedule=parallel_schedule
@@ -93,8 +95,8 @@ run() {
     name=isolation_regression program=isolation/pg_isolation_regress schedule=isolation_schedule
   }
   [ "$mode" = plain ] || settings+=("shared_preload_libraries = 'lead_audit'")
-  # The WAL also contains UPDATEs that change nothing. With log_unchanged, the audit trail contains
-  # them too.
+  # The WAL contains UPDATEs that change no value, too. With log_unchanged, the audit trail also
+  # contains these UPDATEs.
   [ "$mode" != watched ] || settings+=("lead_audit.log_unchanged = on")
   tests=("$@")
   [ $# -gt 0 ] || tests=("--schedule=$work/$suite/$schedule")
@@ -102,8 +104,8 @@ run() {
   [ ! -e "$directory/cluster" ] || "$cluster" remove "$directory/cluster"
   rm -rf "$directory"
   mkdir -p "$directory"
-  # fsync is off, because no data has to survive a crash of the machine. The replication slot needs
-  # wal_level = logical, and the suites need prepared transactions.
+  # fsync is off because no data has to survive a crash of the machine. The replication slot of the
+  # logical decoding needs wal_level = logical, and the suites need prepared transactions.
   "$cluster" start "$directory/cluster" "fsync = off" "wal_level = logical" \
     "max_prepared_transactions = 20" "lc_messages = 'C'" "max_wal_size = '4GB'" \
     "dynamic_library_path = '\$libdir:$work/lib'" "${settings[@]}"
@@ -122,8 +124,8 @@ run() {
   socket=$("$cluster" socket "$directory/cluster")
   [ "$mode" != watched ] || start_oracle
   programs=$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test
-  # Exit code 1 means that results differ from PostgreSQL's expected output. compare.py checks
-  # these differences.
+  # Exit code 1 means that results differ from PostgreSQL's expected output. It is no failure here,
+  # because compare.py checks the differences.
   as_server env --chdir="$directory/output" "$programs/$program" \
     --inputdir="$work/$suite" --outputdir="$directory/output" --bindir="$work" \
     --dlpath="$work/lib" --use-existing --dbname=$name --host="$socket" --port=5432 \
@@ -142,8 +144,8 @@ run() {
   "$cluster" remove "$directory/cluster"
 }
 
-# Starts to decode the changes of the suite. They are decoded while the suite runs, because an
-# unread replication slot would keep VACUUM from removing dead rows of the catalogs.
+# Starts pg_recvlogical, which decodes the changes of the suite while the suite runs. If nothing
+# read the replication slot, VACUUM could not remove dead rows of the catalogs.
 start_oracle() {
   sql -d "$name" -c "SELECT FROM pg_create_logical_replication_slot('oracle', 'test_decoding')"
   mkfifo "$directory/changes"
@@ -153,7 +155,7 @@ start_oracle() {
     >"$directory/changes" 2>"$directory/recvlogical.log" & receiver=$!
 }
 
-# Waits until all changes are decoded, and compares them with the entries.
+# Waits until all changes are decoded, and compares the decoded changes with the entries.
 ask_oracle() {
   local end
   end=$(sql -d "$name" -c 'SELECT pg_current_wal_lsn()')
@@ -178,8 +180,8 @@ all() {
   for mode in "${MODES[@]}"; do
     step "PostgreSQL $PG_MAJOR's suites, mode $mode"
     jobs=()
-    # The suites run in parallel. The isolation suite mostly waits, so both together take little
-    # longer than the regression suite alone.
+    # The two suites run in parallel. Together they take little longer than the regression suite
+    # alone, because the isolation suite mostly waits.
     for suite in "${SUITES[@]}"; do
       (run "$mode" "$suite") & jobs+=($!)
     done

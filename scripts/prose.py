@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""prose.py: checks the style of Markdown pages, and that the paths that they name exist. Prints its
-findings. Exit code 1 if there are findings.
+"""prose.py: checks the style of Markdown pages.
+
+Also checks that the paths in the pages exist. Prints its findings. Ends with exit code 1 if there
+are findings.
 
   prose.py [PAGE...]          checks the pages, by default all pages of the project
   prose.py --wrap PAGE...     wraps paragraphs and lists at 100 columns, then checks the pages
 
-CONTRIBUTING.md ("Prose") has the rules in plain words. Code blocks and `code` are not prose.
+CONTRIBUTING.md ("Prose") contains the rules in plain words. The rules do not apply to code blocks
+and `code`.
 """
 
 import re
@@ -17,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 100
 WORDS = 35
-# Words and constructions that are hard to understand, each with a replacement.
+# Regular expressions for words and constructions that are hard to understand. Each has a
+# replacement.
 AVOID = {
     r"\bwhoever\b": "name the role: a superuser, an application, you",
     r"\bwhatever\b|\bhowever many\b": "name the things",
@@ -39,10 +43,10 @@ AVOID = {
     r"\bfailing row\b": "rejected row",
     r"\bnewcomer\b": "new partition, new user",
 }
-# The first words of sentences whose subject is hard to find.
+# Matches the first words of a sentence whose subject is hard to find.
 OPENERS = re.compile(r"(?:What|Whoever|Whatever|Of|That|Those that|Who)\s(?!is\b.*\?)")
 FENCE = re.compile(r"^(\s*)(```|~~~)")
-# A path of a file or folder of this project, in code style.
+# Matches a path of a file or folder of this project in code style.
 PATH = re.compile(
     r"`((?:bench|clients|crates|demo|docs|examples|pgrx-tests|scripts|sql|src|verifiers)/[\w./-]*)`"
 )
@@ -103,7 +107,7 @@ def sentences(text):
 
 
 def wrap(text):
-    """Wraps the paragraphs and list items of a page. Changes nothing else."""
+    """Wraps the paragraphs and list items of a page, and changes nothing else in the page."""
     lines, block, fenced, comment = [], [], False, False
 
     def end():
@@ -111,7 +115,8 @@ def wrap(text):
             indent = re.match(r" *", block[0])[0]
             mark = re.match(r"(?:[-*]|\d+\.) +", block[0].lstrip())
             hanging = indent + " " * len(mark[0]) if mark else indent
-            # A line must not begin with the mark of a Markdown list, heading or quotation.
+            # The wrapping must not put the mark of a Markdown list, heading or quotation at the
+            # beginning of a line.
             words = re.sub(r"\s+", " ", " ".join(block).strip())
             words = re.sub(r" (?=(?:[-+*#>]|\d+\.)(?: |$))", "\0", words) if not mark else words
             words = re.sub(r"`[^`]*`(?!`)", lambda code: code[0].replace(" ", "\0"), words)
@@ -166,8 +171,8 @@ def faults(path):
     for number, line in enumerate(text.splitlines(), 1):
         if FENCE.match(line):
             fenced = not fenced
-        # These lines cannot be broken: the row of a table, a link, a signature, and the output of a
-        # program.
+        # The row of a table, a link, a signature and the output of a program can be longer than 100
+        # columns, because they cannot be broken.
         if (
             len(line) > COLUMNS
             and not fenced

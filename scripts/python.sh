@@ -1,17 +1,21 @@
 #!/bin/bash
-# python.sh: makes a virtual environment of Python with pinned packages, for the tests of
-# clients/python, for the examples, and for the programs of `make check`. The script is quick and
-# prints nothing if nothing is missing.
+# python.sh: makes a virtual environment of Python with pinned packages. The tests of
+# clients/python, the examples and the programs of `make check` use such environments. If the
+# environment exists and is up to date, the script is quick and prints nothing.
 #
-#   python.sh                  target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
-#   python.sh sqlalchemy-1.4   target/venv-sqlalchemy-1.4, from sqlalchemy-1.4.txt in that
-#                              directory. Other files of the directory work in the same way
-#   python.sh python-3.9       target/venv-python-3.9, from python-3.9.txt, with Python 3.9 from
-#                              the PATH or pyenv. Exit status 3 if there is no Python 3.9
-#   python.sh examples/leads-api/requirements.txt   target/venv-leads-api, from that file. Other
-#                              paths of files work in the same way
+#   python.sh                  makes target/venv from
+#                              clients/python/requirements/sqlalchemy-2.0.txt
+#   python.sh sqlalchemy-1.4   makes target/venv-sqlalchemy-1.4 from sqlalchemy-1.4.txt in
+#                              clients/python/requirements. Other files of this directory work in
+#                              the same way
+#   python.sh python-3.9       makes target/venv-python-3.9 from python-3.9.txt, with Python 3.9
+#                              from the PATH or from pyenv. The script ends with exit code 3 if it
+#                              finds no Python 3.9
+#   python.sh examples/leads-api/requirements.txt   makes target/venv-leads-api from the file
+#                              examples/leads-api/requirements.txt. Other paths of files work in
+#                              the same way
 #
-# Each environment also contains the package of clients/python, directly from the checkout.
+# Each virtual environment also contains the package of clients/python, directly from the checkout.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 name=${1:-}
@@ -26,8 +30,9 @@ fi
 venv=$TARGET/venv${name:+-$name}
 [ -e "$requirements" ] || die "there is no ${requirements#"$ROOT/"}"
 
-# Prints the interpreter, which is python3. For python-X.Y, prints the first interpreter of that
-# version that works, because pyenv can put interpreters on the PATH that do not work.
+# Prints the interpreter for the environment, by default python3. For python-X.Y, the function
+# prints the first interpreter of version X.Y that works, because pyenv can put interpreters on the
+# PATH that do not work.
 interpreter() {
   local candidate version=${name#python-} pyenv=${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}
   [[ $name == python-* ]] || { echo python3; return; }
@@ -38,8 +43,8 @@ interpreter() {
 }
 python=$(interpreter)
 
-# Prints everything that the environment depends on. If this text has changed, the script makes the
-# environment again.
+# Prints everything on which the virtual environment depends. If the printed text has changed since
+# the last run, the script makes the environment again.
 stamp() {
   echo "$ROOT" && cat "$folder"/*.txt "${BASH_SOURCE[0]}" &&
     "$python" --version && command -v "$python"

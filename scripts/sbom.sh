@@ -1,13 +1,13 @@
 #!/bin/bash
-# sbom.sh: lists the crates of the programs in the format CycloneDX 1.5 (JSON), behind `make sbom`.
-# The files go to target/sbom:
+# sbom.sh: lists the crates of the extension and of the command in the format CycloneDX 1.5 (JSON).
+# `make sbom` calls this script. It writes two files to target/sbom:
 #
-#   lead_audit.cdx.json   the extension
-#   lead-audit.cdx.json   the command
+#   lead_audit.cdx.json   lists the crates of the extension
+#   lead-audit.cdx.json   lists the crates of the command
 #
 # Each file lists the crates that a build on this kind of machine compiles, with the versions in
-# Cargo.lock. The list includes crates that only the build uses. The same commit gives the same
-# files. The first run compiles cargo-cyclonedx, which takes about a minute.
+# Cargo.lock. The files also list crates that run only during the build. The same commit gives the
+# same files. The first run compiles cargo-cyclonedx, which takes about a minute.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 cyclonedx_version=0.5.9
@@ -24,8 +24,8 @@ get_cargo_cyclonedx() {
   rm -rf "$TOOLS/build-cyclonedx"
 }
 
-# Makes the lists. cargo-cyclonedx writes a file beside each Cargo.toml, so it runs on a copy of
-# the sources.
+# Makes the files. cargo-cyclonedx writes a file beside each Cargo.toml, so the function runs
+# cargo-cyclonedx on a copy of the sources.
 describe() {
   local work=$out/work
   rm -rf "$out"
@@ -34,7 +34,7 @@ describe() {
     \( -name Cargo.toml -o -name Cargo.lock -o -name '*.rs' \) -exec cp --parents -t "$work" {} +)
   (cd "$work" && run_logged sbom cargo cyclonedx --format json --spec-version 1.5 \
     --override-filename sbom)
-  # Replaces the path of the copy, which differs between machines.
+  # Replaces the path of the copy in the files, because this path differs between machines.
   local remove="s|path+file://$work|path+file:///lead_audit|g"
   sed "$remove" "$work/sbom.json" >"$out/lead_audit.cdx.json"
   sed "$remove" "$work/crates/cli/sbom.json" >"$out/lead-audit.cdx.json"

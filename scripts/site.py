@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""site.py: prepares the pages for mdBook and checks the links of the site, behind `make docs`.
+"""site.py: prepares the pages for mdBook and checks the links of the site. `make docs` calls it.
 
 site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and the pictures of
                     all these pages to DIR/src, where mdBook reads them. The copies keep their
@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-# The page that is not a chapter of the site, because it is the list of chapters.
+# docs/SUMMARY.md is not a chapter of the site, because it is the list of chapters.
 NO_CHAPTER = {"docs/SUMMARY.md"}
 
 
@@ -37,7 +37,7 @@ def pages(work):
     shutil.rmtree(work, ignore_errors=True)
     for name in chapters:
         (work / "src" / name).parent.mkdir(parents=True, exist_ok=True)
-        # A link to a file that is not on the site is replaced by the text of the link.
+        # Replaces a link to a file that is not on the site with the text of the link.
         text = (ROOT / name).read_text(encoding="utf-8")
         linked = re.sub(
             r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)",

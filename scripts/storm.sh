@@ -1,21 +1,24 @@
 #!/bin/bash
-# storm.sh: runs a stress test of random concurrent sessions, behind `make test-storm`. Sessions
-# called writers run random statements of every kind, and change the tables that other writers use
-# (storm/writers.py). sqlsmith runs at the same time. A superuser cancels and terminates sessions
-# and workers, and rewrites the catalogs with VACUUM FULL (storm/chaos.py). In the last sixth of
-# the time, the test also kills processes, and the server restarts.
+# storm.sh: runs a stress test of random concurrent sessions, called the storm. `make test-storm`
+# calls this script. Sessions called writers run random statements of every kind, and change the
+# tables that other writers use (storm/writers.py). sqlsmith runs at the same time. A superuser's
+# session cancels and terminates sessions and workers, and rewrites the catalogs with VACUUM FULL
+# (storm/chaos.py). In the last sixth of the time, the superuser's session also kills processes,
+# after which the server restarts.
 #
-# Afterwards the test checks the following. The server has restarted only after kills. The entries
-# agree with the logical decoding of the WAL (postgres_suites/oracle.sql). verify() finds no fault.
-# Every failed statement is recorded. An entry may be missing only if a lock timeout or a deadlock
-# prevented the write. Then an entry with the outcome gap must stand for the missing entry.
+# After the storm the test checks the following conditions. The server has restarted only after
+# kills. The entries agree with the logical decoding of the WAL (postgres_suites/oracle.sql).
+# verify() finds no fault. Every failed statement is recorded. An entry is missing only if a lock
+# timeout or a deadlock prevented its write. In this case an entry with the outcome gap stands for
+# the missing entry.
 #
-#   storm.sh [SECONDS [SEED]]   SECONDS is the time without the start and the end, by default 1800.
-#                               SEED is random by default. The same seed gives each session the
-#                               same random choices, but not at the same times
+#   storm.sh [SECONDS [SEED]]   SECONDS is the duration of the storm without its start and end, by
+#                               default 1800. SEED is random by default. With the same seed, each
+#                               session makes the same random choices, but at other times
 #
-# The output and the server's log stay in target/storm, or in the directory of the same name that
-# target/state points to. If the test found faults, the stopped cluster stays too.
+# The output and the server's log stay in target/storm. If target/state exists, they stay in storm
+# in the directory to which target/state points. If the test found faults, the stopped cluster
+# stays too.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 seconds=${1:-1800} seed=${2:-$((EPOCHSECONDS % 100000))}

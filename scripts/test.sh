@@ -1,30 +1,32 @@
 #!/bin/bash
-# test.sh: runs the tests, behind `make test`.
+# test.sh: runs the tests. `make test` calls this script.
 #
-#   test.sh              runs all tests: the unit and property tests, the in-database tests, the
-#                        acceptance tests, and the tests of the verifier, of the Python client and
-#                        of the example. PG=17 test.sh downloads PostgreSQL 17, and runs the lints,
-#                        the in-database tests and the acceptance tests with it. The other tests do
-#                        not depend on the version of the server
-#   test.sh named NAME   runs the tests of any kind with NAME in their name, behind
-#                        `make test NAME=...`
-#   test.sh majors       runs all tests with each supported major version
-#   test.sh crates       only the tests of crates/, without a server
-#   test.sh pgrx [NAME...]             only the in-database tests (pgrx-tests/). With NAMEs, only
-#                                      those with a NAME in their name
-#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build. The
-#                                      ARGUMENTs go to cargo test
-#   test.sh upgrade      the test of pg_upgrade from PostgreSQL 15 to 17. It is not part of all
-#                        tests
-#   test.sh released     the test of the update from version 1.0, which is built from its commit.
-#                        It is not part of all tests
-#   test.sh verifier     only verifiers/python, without a server
-#   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md. The ARGUMENTs go to
-#                                      pytest
-#   test.sh example [ARGUMENT...]      only examples/leads-api. The ARGUMENTs go to pytest
+#   test.sh             runs all tests: the unit and property tests, the in-database tests, the
+#                       acceptance tests, and the tests of the verifier, of the Python client and
+#                       of the example
+#   PG=17 test.sh       downloads PostgreSQL 17. Runs the lints, the in-database tests and the
+#                       acceptance tests with PostgreSQL 17. All other tests do not depend on the
+#                       version of the server
+#   test.sh named NAME  runs the tests of any kind with NAME in their name. `make test NAME=...`
+#                       runs this command
+#   test.sh majors      runs all tests with each supported major version of PostgreSQL
+#   test.sh crates      runs only the tests of crates/, without a server
+#   test.sh pgrx [NAME...]   runs only the in-database tests (pgrx-tests/). With NAMEs, runs only
+#                       the tests with a NAME in their name
+#   test.sh acceptance [ARGUMENT...]   runs only the tests of crates/acceptance, with the release
+#                       build. The ARGUMENTs go to cargo test
+#   test.sh upgrade     runs the test of pg_upgrade from PostgreSQL 15 to 17. `test.sh` without
+#                       arguments does not run this test
+#   test.sh released    runs the test of the update from version 1.0. The script builds version 1.0
+#                       from its commit. `test.sh` without arguments does not run this test
+#   test.sh verifier    runs only the tests of verifiers/python, without a server
+#   test.sh python [ARGUMENT...]   runs only the tests of clients/python and docs/clients.md. The
+#                       ARGUMENTs go to pytest
+#   test.sh example [ARGUMENT...]   runs only the tests of examples/leads-api. The ARGUMENTs go to
+#                       pytest
 #
-# `cargo pgrx test` runs the in-database tests. It creates a new cluster and starts its server.
-# This server listens on a free port of localhost, because pgrx connects over TCP.
+# `cargo pgrx test` runs the in-database tests. It creates a new cluster and starts the cluster's
+# server. This server listens on a free port of localhost, because pgrx connects over TCP.
 #
 # The acceptance tests start the server of the pg_config in LEAD_AUDIT_PG_CONFIG, with clusters in
 # the directory LEAD_AUDIT_STATE_DIR.
@@ -32,8 +34,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
 
-# named NAME: runs the tests with NAME in their name. Compiles and runs only suites that have such
-# a test.
+# named NAME: runs the tests with NAME in their name. Compiles and runs only the suites that
+# contain such a test.
 named() {
   local name=${1:-} found=0 files
   [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "make test NAME=part_of_a_name"
@@ -44,8 +46,9 @@ named() {
   fi
   if has "fn \w*$name" '*.rs' pgrx-tests src; then pgrx "$name"; fi
   if has "fn \w*$name" '*.rs' crates/acceptance/tests; then
-    # Runs only the test programs that have such a test. The program FILE consists of
-    # crates/acceptance/tests/FILE.rs, or of the files in crates/acceptance/tests/FILE/.
+    # Runs only the acceptance tests' programs that contain a test with NAME in its name. The
+    # program FILE consists of crates/acceptance/tests/FILE.rs, or of the files in
+    # crates/acceptance/tests/FILE/.
     mapfile -t files < <(cd crates/acceptance/tests && grep -rlE "fn \w*$name" --include='*.rs' . |
       sed 's|^\./||; s|/.*||; s|\.rs$||' | sort -u)
     acceptance "${files[@]/#/--test=}" -- "$name"
@@ -72,7 +75,8 @@ verifier() {
 
 pgrx() {
   local clusters=$STATE/test-pgdata$PG_MAJOR arguments=()
-  # This directory contains the socket of the server, and the path of a socket must be short.
+  # The directory $clusters contains the socket of the server, and the path of a socket must be
+  # short.
   if [ ${#clusters} -gt 85 ]; then
     clusters=$(mktemp -d /tmp/lead_audit-XXXXXX)
     # shellcheck disable=SC2064 # clusters is gone when the trap runs
@@ -89,8 +93,8 @@ pgrx() {
     step "In-database tests: cargo pgrx test pg$PG_MAJOR ${1:-}"
     cargo pgrx test "${arguments[@]}" --pgdata "$clusters" "pg$PG_MAJOR" "$@"
   else
-    # `cargo pgrx test` accepts only one name. This is the command that `cargo pgrx test` itself
-    # runs.
+    # `cargo pgrx test` accepts only one name. With several names, the function runs the command
+    # that `cargo pgrx test` itself runs.
     step "In-database tests: cargo test $*"
     env ${SERVER_USER:+CARGO_PGRX_TEST_RUNAS="$SERVER_USER"} CARGO_PGRX_TEST_PGDATA="$clusters" \
       PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false PGRX_ALL_FEATURES=false \
@@ -115,7 +119,8 @@ acceptance() {
     cargo test --no-fail-fast -p acceptance "$@"
 }
 
-# Runs clippy, because some code is compiled only for this version of PostgreSQL.
+# Runs clippy for the chosen version of PostgreSQL, because some code is compiled for one version
+# only.
 lints() {
   step "Lints with PostgreSQL $PG_MAJOR: cargo clippy -p lead_audit"
   cargo clippy -p lead_audit --all-targets "${PG_FEATURES[@]}" -- -D warnings
@@ -140,8 +145,8 @@ python() { "$ROOT/scripts/test_python.sh" "$@"; }
 
 example() { "$ROOT/scripts/example.sh" test "$@"; }
 
-# Builds version 1.0 in target/released, copies a server for the test, and runs the test, which
-# installs version 1.0 into this copy.
+# Builds version 1.0 in target/released and copies a server for the test. Then runs the test, which
+# installs version 1.0 into the copied server.
 released() {
   local commit=7aa8e60 work=$TARGET/released package=$STATE/released-1.0
   local server=$STATE/pg$PG_MAJOR-released

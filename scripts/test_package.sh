@@ -1,15 +1,15 @@
 #!/bin/bash
-# test_package.sh: tests the packages of `make package` on a new Debian system, behind `make
-# test-package`. Needs root and debootstrap.
+# test_package.sh: tests the packages of `make package` on a new Debian system. `make test-package`
+# calls this script. The script needs root and debootstrap.
 #
-# debootstrap makes a minimal Debian system, and apt installs Debian's PostgreSQL and the packages
-# there. The script then runs the examples on the pages docs/install.md and docs/quick-start.md,
-# and updates a database of each earlier version. Finally it runs the examples on docs/removal.md,
-# which remove the packages with apt. The system is a chroot, which starts no services, so the
-# script starts the server with pg_ctlcluster.
+# debootstrap makes a minimal Debian system. In this system, apt installs Debian's PostgreSQL and
+# the packages of lead_audit. The script then runs the examples on the pages docs/install.md and
+# docs/quick-start.md, and updates a database of each earlier version of lead_audit. Finally the
+# script runs the examples on docs/removal.md, which remove the packages with apt. The new system
+# is a chroot, which starts no services, so the script starts the server with pg_ctlcluster.
 #
-#   test_package.sh    uses the Debian release that has PostgreSQL $PG. The base system stays in
-#                      target/debian-..., so that later runs need not make it again
+#   test_package.sh   uses the Debian release that has PostgreSQL $PG. The script keeps the base
+#                     system in target/debian-..., so that a later run does not make it again
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 declare -A suites=([15]=bookworm [17]=trixie [18]=forky)
@@ -19,7 +19,8 @@ suite=${suites[$PG_MAJOR]:-}
 command -v debootstrap >/dev/null ||
   die "debootstrap is not installed (Debian: apt-get install debootstrap)"
 
-# Runs the rest of the script in its own mount namespace, so that its mounts end with it.
+# Runs the rest of the script in its own mount namespace, so that all mounts end when the script
+# ends.
 if [ "${LEAD_AUDIT_UNSHARED:-}" != 1 ]; then
   "$ROOT/scripts/package.sh"
   LEAD_AUDIT_UNSHARED=1 exec unshare --mount --propagation private --pid --fork --kill-child \
@@ -35,7 +36,7 @@ inside() {
     LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
 psql() { inside runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 "$@"; }
-# expect TEXT COMMAND...: runs COMMAND, and fails if it prints anything other than TEXT.
+# expect TEXT COMMAND...: runs COMMAND, and fails if the output of COMMAND is not exactly TEXT.
 expect() {
   local found
   found=$("${@:2}") || die "this failed: ${*:2}"
@@ -47,8 +48,8 @@ make_base() {
   [ ! -e "$base" ] || return 0
   step "A minimal Debian $suite (once; a few minutes)"
   rm -rf "$base.new"
-  # If the installed debootstrap has no script for the release yet, this function uses the script
-  # of sid.
+  # Uses debootstrap's script for the release sid if the installed debootstrap has no script for
+  # the wanted release.
   script=/usr/share/debootstrap/scripts/$suite
   [ -e "$script" ] || script=${script%/*}/sid
   run_logged debootstrap debootstrap --variant=minbase "$suite" "$base.new" \
@@ -62,7 +63,7 @@ make_system() {
   mount -t proc proc "$system/proc"
   mount -t tmpfs tmpfs "$system/dev/shm"
   cp /etc/resolv.conf "$system/etc/"
-  # In the new system, apt uses the settings of this machine, for example its proxy.
+  # Copies the apt settings of this machine, for example its proxy, to the new system.
   apt-config dump | grep '^Acquire::' >"$system/etc/apt/apt.conf.d/99-as-here"
   printf '#!/bin/sh\nexit 101\n' >"$system/usr/sbin/policy-rc.d"
   chmod +x "$system/usr/sbin/policy-rc.d"

@@ -2,13 +2,14 @@
 # test_python.sh: runs the tests of clients/python and of docs/clients.md, on private clusters
 # under target/python.
 #
-#   test_python.sh                 runs mypy, then pytest with SQLAlchemy 2 and psycopg, then
-#                                  pytest with SQLAlchemy 1.4, where Django uses psycopg2
-#   test_python.sh ARGUMENT...     runs only pytest with SQLAlchemy 2. The ARGUMENTs go to pytest
-#   test_python.sh versions        runs pytest with Python 3.9 (Django 4.2), 3.10 (SQLAlchemy 1.4)
-#                                  and 3.13 (Django 6, SQLAlchemy 2.1). Skips a version that is not
-#                                  installed
-#   LEAD_AUDIT_SQLX=1              also runs the example with sqlx, which takes minutes to compile
+#   test_python.sh               runs mypy. Then runs pytest twice: with SQLAlchemy 2 and psycopg,
+#                                and with SQLAlchemy 1.4, where Django uses psycopg2
+#   test_python.sh ARGUMENT...   runs only pytest with SQLAlchemy 2. The ARGUMENTs go to pytest
+#   test_python.sh versions      runs pytest with Python 3.9 (Django 4.2), 3.10 (SQLAlchemy 1.4)
+#                                and 3.13 (Django 6, SQLAlchemy 2.1). Skips a Python version that
+#                                is not installed
+#   LEAD_AUDIT_SQLX=1            with this variable, the script also runs the example with sqlx,
+#                                which takes minutes to compile
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -20,15 +21,15 @@ export LEAD_AUDIT_PACKAGES=$PACKAGES
 "$ROOT/scripts/python.sh"
 "$ROOT/scripts/python.sh" sqlalchemy-1.4
 
-# Removes the clusters of runs that were killed.
+# Removes the clusters that killed runs have left.
 for dir in "$TARGET"/python/cluster-*; do
   if [ -e "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then
     "$ROOT/scripts/cluster.sh" remove "$dir"
   fi
 done
 
-# Runs the tests with each installed version of Python. Fails if the tests fail with a version, or
-# if no version is installed.
+# Runs the tests with each installed version of Python. Fails if the tests fail with one of the
+# versions, or if none of the versions is installed.
 versions() {
   local version status=0 made run=0
   for version in 3.9 3.10 3.13; do

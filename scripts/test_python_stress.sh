@@ -1,10 +1,10 @@
 #!/bin/bash
-# test_python_stress.sh: runs clients/python/tests/stress.py. This test uses all drivers, FastAPI
-# and Django at once, through PgBouncer, and restarts the server. It fails if an entry has a wrong
-# user. It uses a private cluster under target/python.
+# test_python_stress.sh: runs clients/python/tests/stress.py. This stress test uses all drivers,
+# FastAPI and Django at once, through PgBouncer, and restarts the server. The stress test fails if
+# an entry has a wrong user. The script uses a private cluster under target/python.
 #
-#   test_python_stress.sh [SECONDS]   SECONDS is the time without the start and the end, by default
-#                                     60
+#   test_python_stress.sh [SECONDS]   SECONDS is the duration of the stress test without its start
+#                                     and end, by default 60
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 

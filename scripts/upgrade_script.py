@@ -9,19 +9,20 @@ in sql/released/. The upgrade script has every statement of sql/*.sql that the i
 lacks, in the order of the files. CREATE FUNCTION, VIEW and TRIGGER become CREATE OR REPLACE if OLD
 has the object. A changed event trigger is dropped and created again.
 
-upgrade_script.py cannot derive other changes. Write them manually in sql/upgrade/OLD--NEW.sql:
+upgrade_script.py cannot derive the following statements. Write them manually in
+sql/upgrade/OLD--NEW.sql:
 * ALTER TABLE for a table of OLD
 * DROP for an object that NEW lacks, or for a function that gets other arguments or another result.
   upgrade_script.py adds the statements that create the function again, with its privileges and
   comments
 * ALTER ... SET SCHEMA for an object that moves to another schema
 * statements that move data
-In the upgrade script, the part of that file above the line "-- GENERATED" is before the generated
-statements, and the part below the line is after them.
+The line "-- GENERATED" divides sql/upgrade/OLD--NEW.sql. In the upgrade script, the part above this
+line stands before the generated statements, and the part below this line stands after them.
 
-crates/acceptance/tests/upgrade.rs compares the catalogs of a new database and an upgraded database,
-and so finds missing statements. docs/decisions/004-upgrade-scripts.md gives the reasons for this
-design.
+crates/acceptance/tests/upgrade.rs compares the catalogs of a new database and of an upgraded
+database. So it finds statements that the upgrade script lacks.
+docs/decisions/004-upgrade-scripts.md gives the reasons for this design.
 """
 
 import re
@@ -34,8 +35,8 @@ TOKEN = re.compile(
     r"(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<tag>\$\w*\$).*?(?P=tag))|(?P<end>;)|(?P<other>[^-/'\"$;]+|.)",
     re.DOTALL,
 )
-# Matches a CREATE, and finds the kind and the name of the object. EVENT TRIGGER stands before
-# TRIGGER, because the expression tries the kinds in this order.
+# Matches a CREATE statement, and finds the kind and the name of the created object. EVENT TRIGGER
+# stands before TRIGGER in the expression, because the expression tries the kinds in its order.
 MAKES = re.compile(
     r"CREATE (?:OR REPLACE )?(?:UNIQUE )?(?P<kind>EVENT"
     r" TRIGGER|TRIGGER|FUNCTION|VIEW|TABLE|SEQUENCE|INDEX|TYPE|DOMAIN|ROLE)"
@@ -54,7 +55,7 @@ def fail(message):
 
 
 def statements(text):
-    """Returns the statements of a script, without comments and final semicolons."""
+    """Returns the statements of an SQL script, without comments and final semicolons."""
     found, current = [], []
     for token in TOKEN.finditer(text):
         if token["end"]:
@@ -73,9 +74,9 @@ def key(statement):
 
 
 def made(statement):
-    """Returns the kind and the name of the object that a CREATE creates. None for other statements.
+    """Returns the kind and the name of the object that a CREATE statement creates, or None.
 
-    The name of a trigger includes its table.
+    The returned name of a trigger includes the trigger's table.
     """
     match = MAKES.match(statement)
     if not match:
@@ -102,7 +103,7 @@ def mentions(statement, kind, name):
 def after_moves(statement, moves):
     """Returns the statement with the new names of moved objects.
 
-    Does not change a statement with a dollar-quoted function body.
+    Returns a statement with a dollar-quoted function body unchanged.
     """
     if re.search(r"\$\w*\$", statement):
         return statement
@@ -114,7 +115,7 @@ def after_moves(statement, moves):
 
 
 def difference(old, new, by_hand):
-    """Returns the statements that lead from `old` to `new`, except the manual ones in `by_hand`."""
+    """Returns the statements that only `new` has, without the manual statements of `by_hand`."""
     moves = MOVES.findall(by_hand)
     had_text = {key(after_moves(statement, moves)) for statement in old} | {
         key(statement) for statement in statements(by_hand)
@@ -147,7 +148,7 @@ def difference(old, new, by_hand):
             continue
         if what not in had or what in dropped:
             anew.add(what)
-        if kind in REPLACEABLE and what in had:  # DROP may name one overload of several
+        if kind in REPLACEABLE and what in had:  # DROP can drop one of several overloads
             statement = re.sub(r"^CREATE (OR REPLACE )?", "CREATE OR REPLACE ", statement)
         elif what in anew:
             pass

@@ -1,28 +1,28 @@
 #!/bin/bash
-# valgrind.sh: runs acceptance tests with a server that runs under valgrind (memcheck), behind
-# `make test-valgrind`. Fails if valgrind reports that the library accesses invalid memory or uses
-# uninitialised memory.
+# valgrind.sh: runs acceptance tests with a server that runs under valgrind (memcheck). `make
+# test-valgrind` calls this script. The script fails if valgrind reports that the library accesses
+# invalid memory or uses uninitialised memory.
 #
-#   valgrind.sh [TEST...]   runs crates/acceptance/tests/TEST.rs. By default runs a few tests that
-#                           cover most of the library
+#   valgrind.sh [TEST...]   runs crates/acceptance/tests/TEST.rs. Without arguments, runs a few
+#                           tests that cover most of the library
 #
 # valgrind makes the tests 20 to 50 times slower, so no other target of the Makefile runs this
 # script. Debian's server does not tell valgrind about its memory contexts. So valgrind finds
-# errors outside of the blocks that a context allocates, but no errors within a block.
-# scripts/valgrind.supp lists reports that the library does not cause.
+# errors outside of the blocks that a memory context allocates, but no errors within a block.
+# scripts/valgrind.supp lists the reports of valgrind that the library does not cause.
 #
 # On 24 November 2026 the script ran two_phase, random_schemas and to_jsonb_oracle (valgrind 3.19,
-# PostgreSQL 15.20). There were 74 server processes and no report that names the library. There
-# were 5 reports in the server's own code, all in ReceiveSharedInvalidMessages. They are now in
-# valgrind.supp.
+# PostgreSQL 15.20). In 74 server processes, valgrind made no report that names the library. It
+# made 5 reports about the server's own code, all in ReceiveSharedInvalidMessages. valgrind.supp
+# lists these 5 reports.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 command -v valgrind >/dev/null ||
   die "valgrind is not installed (Debian: apt-get install valgrind)"
 "$ROOT/scripts/install.sh"
 
-# Copies the server, and replaces the program postgres with a script that starts the server under
-# valgrind. For other uses of the program, for example by initdb or with --version, the script runs
-# the program without valgrind.
+# Copies the server, and replaces its program postgres with a script. The replacement starts a
+# server under valgrind. For other uses of postgres, for example by initdb or with --version, the
+# replacement runs postgres without valgrind.
 prefix=$STATE/pg$PG_MAJOR-valgrind logs=$STATE/valgrind
 rm -rf "$prefix" "$logs"
 cp -a "$PREFIX" "$prefix"

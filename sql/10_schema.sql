@@ -1,6 +1,6 @@
--- The two schemas. CREATE EXTENSION uses an existing schema lead_audit, no matter which role owns
--- the schema. An owner who is not a superuser could change the audit trail, so such a schema is
--- refused.
+-- Creates the two schemas of the extension. If the schema lead_audit exists, CREATE EXTENSION uses
+-- it, no matter which role owns it. An owner who is not a superuser could change the audit trail,
+-- so this block raises an error for such an owner.
 DO $$
 BEGIN
   IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
@@ -26,9 +26,10 @@ COMMENT ON SCHEMA lead_audit IS
   'Audit trail of the watched tables. PUBLIC has no rights here. Writes to watched tables are '
   'recorded all the same.';
 
--- The functions that only lead_audit calls. Some run with the rights of a superuser, so a role
--- that owns their schema could gain these rights. There is no IF NOT EXISTS, so that CREATE
--- EXTENSION fails if another role has already created the schema.
+-- The schema lead_audit_internal contains the functions that only lead_audit calls. Some of these
+-- functions run with the rights of a superuser, so a role that owns the schema could gain these
+-- rights. The statement has no IF NOT EXISTS, so CREATE EXTENSION fails if the schema already
+-- exists.
 CREATE SCHEMA lead_audit_internal;
 REVOKE ALL ON SCHEMA lead_audit_internal FROM PUBLIC;
 COMMENT ON SCHEMA lead_audit_internal IS

@@ -1,6 +1,6 @@
--- The watched tables. A watch id identifies a watched table, and is an argument of its audit
--- triggers. Oids and names cannot identify the table: oids do not survive dump and restore, and
--- names change.
+-- One row for each watched table. A watch id identifies a watched table, and is an argument of the
+-- table's audit triggers. The oid of a table cannot identify it, because the oid changes in a dump
+-- and restore. The name cannot identify the table either, because the owner can rename the table.
 CREATE TABLE lead_audit.watch (
   watch_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   table_schema text NOT NULL,
@@ -40,9 +40,10 @@ COMMENT ON COLUMN lead_audit.watch.replica IS
   'Whether all writes by logical replication or with session_replication_role = replica are '
   'recorded too.';
 
--- The relations with audit triggers: watched tables, their partitions and their child tables. Oids
--- mean nothing in another cluster, so a dump does not contain the rows. After a restore, the DDL
--- guard fills this table again from the arguments of the triggers.
+-- One row for each relation with audit triggers: each watched table, each of its partitions and
+-- each of its child tables. The rows contain oids, which mean nothing in another cluster. So a
+-- dump does not contain the rows. After a restore, the DDL guard fills this table again from the
+-- arguments of the audit triggers.
 CREATE TABLE lead_audit.watched_relation (
   relation oid PRIMARY KEY,
   watch_id uuid NOT NULL,
@@ -86,7 +87,8 @@ COMMENT ON COLUMN lead_audit.watched_relation.is_restored IS
   'Whether a restore created its triggers and may still create its primary key. Ends with the '
   'next change.';
 
--- With this table, history() finds entries that were written under an earlier watch id.
+-- From this table, history() learns under which earlier watch ids the rows of a table have
+-- entries.
 CREATE TABLE lead_audit.earlier_identity (
   watch_id uuid NOT NULL,
   earlier_id uuid NOT NULL,
@@ -127,8 +129,9 @@ COMMENT ON COLUMN lead_audit.former_key.column_types IS 'Types of the same colum
 COMMENT ON COLUMN lead_audit.former_key.same_columns IS
   'Whether the next primary key has the same columns, renamed or with other types.';
 
--- A role with pg_write_all_data could otherwise write to these tables. Only their owner and
--- superusers may write to them; a superuser does so when a dump is restored.
+-- Without this trigger function, a role with pg_write_all_data could write to the tables of this
+-- file. Only the owner of these tables and superusers may write to them. A superuser writes to
+-- them when he restores a dump.
 CREATE FUNCTION lead_audit_internal.refuse_change_by_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -147,7 +150,8 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_change_by_others() IS
   'Trigger: refuses changes to the list of watched tables by roles with rights on all tables, '
   'such as members of pg_write_all_data. Error 42501.';
 
--- The same for tables that only the library and sealing write to.
+-- Refuses writes by a role with pg_write_all_data to tables to which only the library and sealing
+-- write.
 CREATE FUNCTION lead_audit_internal.refuse_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -1,6 +1,6 @@
--- The audit trail: one row for each event. Only the library writes it. The columns are those of
--- crates/ledger/src/columns.rs, in the same order. Wide types come first, so alignment costs
--- nothing.
+-- The audit trail: one row for each event. Only the library writes these rows. The table has the
+-- columns of crates/ledger/src/columns.rs, in the same order. Columns of wide types come first, so
+-- rows need no padding for alignment.
 CREATE SEQUENCE lead_audit.entry_id_seq;
 CREATE TABLE lead_audit.entry (
   id bigint NOT NULL PRIMARY KEY,
@@ -36,9 +36,9 @@ CREATE TABLE lead_audit.entry (
   statement text
 );
 ALTER SEQUENCE lead_audit.entry_id_seq OWNED BY lead_audit.entry.id;
--- Compressing a row of more than 2 kB costs more than all other work on the row. LZ4 takes a
--- fraction of the time of pglz, the default. A server may be built without LZ4: then the default
--- remains.
+-- Compressing an entry of more than 2 kB costs more time than all other work on the entry. LZ4
+-- takes a fraction of the time of pglz, which is PostgreSQL's default. If the server was built
+-- without LZ4, the columns keep the default.
 DO $$
 BEGIN
   ALTER TABLE lead_audit.entry
@@ -139,18 +139,19 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_change() IS
 
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.entry
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change();
--- ALWAYS: also if session_replication_role is replica.
+-- With ENABLE ALWAYS, the trigger also fires if session_replication_role is replica.
 ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
 COMMENT ON TRIGGER append_only ON lead_audit.entry IS 'Refuses UPDATE, DELETE and TRUNCATE.';
 
--- Counts the entries that could not be counted in lead_audit.unwritten. A rollback does not undo
--- the use of a sequence.
+-- This sequence counts unwritten entries that could not be counted in the table
+-- lead_audit.unwritten. A rollback does not reset a sequence, so the count also survives a
+-- rollback.
 CREATE SEQUENCE lead_audit.unwritten_seq;
 REVOKE ALL ON lead_audit.unwritten_seq FROM PUBLIC;
 COMMENT ON SEQUENCE lead_audit.unwritten_seq IS
   'Number of entries that could neither be written nor be counted in lead_audit.unwritten.';
--- One row for each transaction that committed although some of its entries were not written. The
--- table has no index, because the library inserts the rows without SQL.
+-- One row for each committed transaction with unwritten entries. The table has no index, because
+-- the library inserts the rows without SQL and does not maintain indexes.
 CREATE TABLE lead_audit.unwritten (entries bigint NOT NULL);
 REVOKE ALL ON lead_audit.unwritten FROM PUBLIC;
 COMMENT ON TABLE lead_audit.unwritten IS
@@ -159,8 +160,9 @@ COMMENT ON TABLE lead_audit.unwritten IS
 COMMENT ON COLUMN lead_audit.unwritten.entries IS
   'Number of entries that one committed transaction lacks.';
 
--- lead_audit.entry has no such trigger. The update from 1.0 would have to lock the table against
--- sessions that hold locks on watched tables, and could end their transactions by a deadlock.
+-- lead_audit.entry has no trigger own_writes_only. To create one there, the update from version
+-- 1.0 would have to lock lead_audit.entry. This lock could cause deadlocks with sessions that hold
+-- locks on watched tables, and so end their transactions.
 CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
   ON lead_audit.unwritten
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();

@@ -1,6 +1,6 @@
--- The Merkle tree over the entries, and its checkpoints. Only lead_audit.seal() and the background
--- worker write to these tables (src/seal/). The tree is that of RFC 6962. Its leaves are the
--- entries of finished transactions, in the order of sealing.
+-- The Merkle tree over the entries, and its checkpoints. Only lead_audit.seal() and the worker
+-- write to the tables of this file (src/seal/). The tree follows RFC 6962. Its leaves are hashes
+-- of the entries of finished transactions, in the order of sealing.
 
 CREATE TABLE lead_audit.checkpoint (
   tree_size bigint NOT NULL PRIMARY KEY CHECK (tree_size > 0),
@@ -27,8 +27,8 @@ COMMENT ON COLUMN lead_audit.checkpoint.note IS
 COMMENT ON COLUMN lead_audit.checkpoint.log_id IS
   'Log id at the time, from lead_audit.tree. NULL if version 1.0 wrote the checkpoint.';
 
--- With this table, one look-up finds the leaf of an id. The rows can be derived from the
--- checkpoints.
+-- One look-up in this table finds the index of the leaf of an entry. The rows of this table can be
+-- derived from the checkpoints.
 CREATE TABLE lead_audit.leaf_range (
   first_id bigint NOT NULL PRIMARY KEY,
   last_id bigint NOT NULL CHECK (last_id >= first_id),
@@ -42,15 +42,17 @@ COMMENT ON COLUMN lead_audit.leaf_range.last_id IS 'Last id of the range. The ra
 COMMENT ON COLUMN lead_audit.leaf_range.first_leaf IS
   'Index of the leaf of first_id, from 0. The leaves of the other ids follow.';
 
--- Tiles as in C2SP tlog-tiles: each has up to 256 hashes of one level. A full tile never changes.
--- The partial tile at the end of a level is in lead_audit.tree_edge, so rows are only added here.
+-- The full tiles of the tree, as C2SP tlog-tiles defines them: each has 256 hashes of one level. A
+-- full tile never changes, so seal() only adds rows to this table. The table lead_audit.tree_edge
+-- contains the partial tile at the end of each level.
 CREATE TABLE lead_audit.tree_tile (
   index bigint NOT NULL,
   level smallint NOT NULL,
   hashes bytea NOT NULL,
   PRIMARY KEY (level, index)
 );
--- PostgreSQL must not try to compress hashes, because it cannot shorten them.
+-- With STORAGE EXTERNAL, PostgreSQL does not try to compress the hashes. Compression cannot
+-- shorten hashes.
 ALTER TABLE lead_audit.tree_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
 REVOKE ALL ON lead_audit.tree_tile FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('lead_audit.tree_tile', '');
@@ -75,9 +77,9 @@ COMMENT ON COLUMN lead_audit.tree_edge.index IS 'Position of the tile in its lev
 COMMENT ON COLUMN lead_audit.tree_edge.level IS 'Same levels as in tree_tile.';
 COMMENT ON COLUMN lead_audit.tree_edge.hashes IS 'Concatenated hashes.';
 
--- The log id and the state of sealing. CREATE EXTENSION inserts a row, and a restored dump adds
--- its own row. Only one row counts: the row with the largest tree. Among rows with equal trees,
--- the oldest row counts.
+-- The log id and the state of sealing. CREATE EXTENSION inserts a row, and a restore of a dump
+-- adds the dump's row. Only the row with the largest tree counts. If several rows have trees of
+-- this size, the oldest of these rows counts.
 CREATE TABLE lead_audit.tree (
   log_id uuid NOT NULL PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -121,8 +123,8 @@ COMMENT ON COLUMN lead_audit.tree.publishing_errors IS
   'Number of failed attempts to publish a checkpoint.';
 COMMENT ON COLUMN lead_audit.tree.last_publishing_error_at IS 'Time of the last failed attempt.';
 COMMENT ON COLUMN lead_audit.tree.last_publishing_error IS 'Message of the last failed attempt.';
--- The script of a restore sets row_security = off at its beginning, so this setting shows that a
--- restore is running.
+-- The script of a restore sets row_security = off at its beginning. So row_security = off shows
+-- that a restore is running.
 INSERT INTO lead_audit.tree (awaits_restore)
 VALUES (pg_catalog.current_setting('row_security') OPERATOR(pg_catalog.=) 'off');
 
@@ -199,7 +201,8 @@ COMMENT ON TRIGGER sealing_only ON lead_audit.tree IS
 COMMENT ON TRIGGER sealing_only ON lead_audit.open_gap IS
   'Refuses UPDATE, DELETE and TRUNCATE, except by sealing.';
 
--- The triggers above refuse all other changes.
+-- The triggers own_inserts_only refuse an INSERT by another role. The triggers append_only and
+-- sealing_only refuse all other changes.
 CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.checkpoint
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
 ALTER TABLE lead_audit.checkpoint ENABLE ALWAYS TRIGGER own_inserts_only;

@@ -1,5 +1,6 @@
--- The functions of the view lead_audit.log. PUBLIC keeps EXECUTE, because PostgreSQL checks this
--- right for the role that reads the view. The functions only compute, and accept any JSON.
+-- The functions that the view lead_audit.log calls. PUBLIC keeps EXECUTE on these functions,
+-- because PostgreSQL checks the right of the role that reads the view. The functions are harmless:
+-- they only compute a result from their arguments, and accept any JSON.
 CREATE FUNCTION lead_audit_internal.as_jsonb(value json) RETURNS jsonb
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_as_jsonb';
 CREATE FUNCTION lead_audit_internal.new_values_of(row_values json, changed_values json)
@@ -15,10 +16,10 @@ COMMENT ON FUNCTION lead_audit_internal.diff_of(json, json) IS
   'Returns {"column": {"old": ..., "new": ...}} for each changed value, or NULL if that is too '
   'large or nested too deeply.';
 
--- The view for readers. An entry stores the old row and the changed values. The view derives the
--- complete new row and the diff. If the library wrote a text of less than 1,000 bytes, the text is
--- neither too large nor too deeply nested for jsonb. So the view uses a plain cast, which is
--- faster.
+-- The view of the audit trail for readers. An entry stores the old row and the changed values.
+-- From these columns the view computes the complete new row and the diff. A JSON text of less than
+-- 1,000 bytes is neither too large nor too deeply nested for jsonb. For such a text, the view uses
+-- a plain cast, which is faster than as_jsonb().
 CREATE VIEW lead_audit.log AS
 SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.operation,
        e.outcome,

@@ -1,11 +1,11 @@
--- The functions of the audit triggers. They run as the role that writes to the watched table,
--- which needs no rights on this schema. Dumps contain the names of the functions, so names and
--- schema must not change.
+-- The functions of the audit triggers. The functions run as the role that writes to the watched
+-- table. This role needs no rights on the schema lead_audit. Dumps contain the names of the
+-- functions, so their names and their schema must not change.
 CREATE FUNCTION lead_audit.capture() RETURNS trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';
--- PUBLIC keeps EXECUTE, because PostgreSQL checks this right when the owner of a watched
--- partitioned table creates a partition. The right cannot be abused: a role without USAGE on the
--- schema cannot name the function, and the DDL guard refuses triggers that somebody creates by
+-- PUBLIC keeps EXECUTE on capture(), because PostgreSQL checks this right when the owner of a
+-- watched partitioned table creates a partition. A role without USAGE on the schema lead_audit
+-- cannot name the function. The DDL guard refuses triggers with capture() that somebody creates by
 -- hand.
 COMMENT ON FUNCTION lead_audit.capture() IS
   'Row trigger of a watched table. Arguments: the watch id, the name of the soft-delete column or '

@@ -1,9 +1,10 @@
--- enable() and disable(), and the functions that they call.
+-- The functions enable() and disable(), and the functions that these two call.
 
--- The audit triggers: name, tgtype (catalog/pg_trigger.h) and level. 29 is AFTER INSERT OR UPDATE
--- OR DELETE FOR EACH ROW, 34 is BEFORE TRUNCATE. While a watched table becomes a partition, its
--- row trigger has the third name. This is a view and not a function, because other views read it
--- for roles that have no rights in this schema.
+-- The kinds of audit triggers, with name, tgtype (catalog/pg_trigger.h) and level. The tgtype 29
+-- means AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and 34 means BEFORE TRUNCATE. While a
+-- watched table becomes a partition, its row trigger has the name 00_lead_audit_row_before.
+-- trigger_kind is a view and not a function, because other views read it for roles that have no
+-- rights in this schema.
 CREATE VIEW lead_audit.trigger_kind (name, type, is_row) AS
 VALUES ('00_lead_audit_row'::name, 29::smallint, true),
        ('00_lead_audit_truncate'::name, 34::smallint, false),
@@ -24,12 +25,13 @@ REVOKE ALL ON FUNCTION lead_audit_internal.is_audit_trigger_name(name) FROM PUBL
 COMMENT ON FUNCTION lead_audit_internal.is_audit_trigger_name(name) IS
   'Whether audit triggers have this name.';
 
--- The audit triggers in the catalog, with the watch id in the arguments of each trigger. A trigger
--- with a condition or a column list does not fire for every event, so it does not count as on.
--- tgenabled is O for an ordinary trigger, and A for a trigger that also fires in the replica role.
--- All audit triggers should have A. Their function decides by the last argument: for a table
--- without replica, the argument is origin_only, and the function leaves out the changes that a
--- trusted source replicates. The bytea below is the text origin_only.
+-- The audit triggers in pg_trigger, with the watch id from the arguments of each trigger. An audit
+-- trigger with a condition or a column list does not fire for every event, so it does not count as
+-- on. tgenabled is O for an ordinary trigger, and A for a trigger that also fires with
+-- session_replication_role = replica. All audit triggers should have A. For a table without
+-- replica, the last argument of the audit trigger is origin_only. The trigger function then leaves
+-- out the changes that a trusted source replicates. The bytea constant in the view is the text
+-- origin_only.
 CREATE VIEW lead_audit.audit_trigger AS
 SELECT k.watch_id, t.tgrelid AS relation, t.tgname AS trigger_name, k.is_row,
        t.tgparentid = 0 AS is_own,
@@ -69,10 +71,11 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_on IS
 COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
   'Whether it is ENABLE ALWAYS, and has the last argument that lead_audit.watch.replica asks for.';
 
--- The root of each watched table, and whether rows and TRUNCATE are recorded in all of its
--- relations. The relations are found by inheritance, so a relation without audit triggers is among
--- them. A child table that is watched on its own has its own watch id, and its triggers count for
--- its parent too. A foreign table may lack the TRUNCATE trigger.
+-- For each watched table: its root, and whether row changes and TRUNCATEs are recorded in the
+-- table, its partitions and its child tables. The view finds partitions and child tables by
+-- inheritance, so it also finds those without audit triggers. A child table that is watched on its
+-- own has its own watch id. Its audit triggers count for its parent too. A foreign table is
+-- allowed to lack the TRUNCATE trigger.
 CREATE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 tree(watch_id, relation) AS (
@@ -115,9 +118,10 @@ COMMENT ON COLUMN lead_audit.trigger_state.root IS
 COMMENT ON COLUMN lead_audit.trigger_state.row_on IS 'Whether all row triggers are on.';
 COMMENT ON COLUMN lead_audit.trigger_state.truncate_on IS 'Whether all TRUNCATE triggers are on.';
 
--- The DDL guard, enable() and disable() use the functions below instead of these views. The
--- functions see all committed changes, including those that were committed after the transaction's
--- snapshot was taken. They look up only the requested rows, and they take no predicate locks.
+-- The DDL guard, enable() and disable() use the following functions instead of the views of this
+-- file. The functions see all committed changes, even those that were committed after the
+-- transaction took its snapshot. The functions read only the requested rows, and take no predicate
+-- locks.
 CREATE FUNCTION lead_audit_internal.watch_row(identity uuid) RETURNS lead_audit.watch
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_watch_row';
 CREATE FUNCTION lead_audit_internal.relation_row(relation oid) RETURNS lead_audit.watched_relation
@@ -273,8 +277,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.change_watch(uuid, jsonb) FROM PUBLIC
 COMMENT ON FUNCTION lead_audit_internal.change_watch(uuid, jsonb) IS
   'Changes columns of a row of lead_audit.watch.';
 
--- PostgreSQL 15 has no TRUNCATE triggers on foreign tables. After an upgrade from 15, a foreign
--- table lacks the trigger until enable() is called again.
+-- PostgreSQL 15 has no TRUNCATE triggers on foreign tables. After an upgrade from PostgreSQL 15, a
+-- foreign table lacks its TRUNCATE trigger until somebody calls enable() again.
 CREATE FUNCTION lead_audit_internal.has_truncate_triggers(kind text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT $1 <> 'f' OR current_setting('server_version_num')::integer >= 160000
@@ -294,8 +298,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.is_complete(oid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.is_complete(oid, uuid) IS
   'Whether the relation has all audit triggers with this watch id, and all are on.';
 
--- If a table is watched, every relation that a statement on the table can reach is watched: its
--- partitions and child tables.
+-- Returns the relations that a statement on the table can reach: the table, its partitions and its
+-- child tables. If the table is watched, all these relations are watched.
 CREATE FUNCTION lead_audit_internal.members_of(root oid) RETURNS SETOF oid
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'members_of_wrapper';
 CREATE FUNCTION lead_audit_internal.ancestors_of(member oid) RETURNS SETOF oid
@@ -401,8 +405,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.watched_above(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.watched_above(oid) IS
   'Returns the watched table of which a relation is a partition or child table, or NULL.';
 
--- A child table can be watched on its own. It then keeps its triggers, which have its own watch
--- id.
+-- Leaves out a child table that is watched on its own. Such a child table keeps its audit
+-- triggers, which have the child table's own watch id.
 CREATE FUNCTION lead_audit_internal.make_triggers(
   relation regclass, watch_id uuid, soft_delete_column text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -428,8 +432,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.make_triggers(regclass, uuid, text) F
 COMMENT ON FUNCTION lead_audit_internal.make_triggers(regclass, uuid, text) IS
   'Creates or repairs the audit triggers of a table, its partitions and child tables.';
 
--- CREATE OR REPLACE TRIGGER cannot replace a constraint trigger. A constraint trigger with the
--- name of an audit trigger is therefore renamed.
+-- CREATE OR REPLACE TRIGGER cannot replace a constraint trigger. So this function renames a
+-- constraint trigger that has the name of an audit trigger.
 CREATE FUNCTION lead_audit_internal.free_trigger_names(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -455,8 +459,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.free_trigger_names(regclass) FROM PUB
 COMMENT ON FUNCTION lead_audit_internal.free_trigger_names(regclass) IS
   'Renames constraint triggers that have the name of an audit trigger.';
 
--- PostgreSQL copies the row trigger of a partitioned table to all partitions. It does not copy a
--- statement trigger.
+-- PostgreSQL copies the row trigger of a partitioned table to all partitions, but does not copy
+-- the TRUNCATE trigger. So a partition gets only a TRUNCATE trigger from this function.
 CREATE FUNCTION lead_audit_internal.make_member_triggers(
   member oid, watch_id uuid, soft_delete_column text, is_root boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -478,7 +482,8 @@ COMMENT ON FUNCTION lead_audit_internal.make_member_triggers(oid, uuid, text, bo
   'Creates the audit triggers of one relation of a watched table.';
 
 -- All audit triggers are ENABLE ALWAYS. Ordinary triggers would not fire for the writes of a
--- subscription, and any role with the rights of pg_create_subscription can create a subscription.
+-- logical replication subscription. Any role with the rights of pg_create_subscription can create
+-- a subscription, and so could write without entries.
 CREATE FUNCTION lead_audit_internal.make_trigger(
   relation regclass, name text, events text, level text, function text, arguments text[],
   identity uuid) RETURNS void
@@ -523,10 +528,11 @@ REVOKE ALL ON FUNCTION lead_audit_internal.make_truncate_trigger(regclass, uuid)
 COMMENT ON FUNCTION lead_audit_internal.make_truncate_trigger(regclass, uuid) IS
   'Creates the TRUNCATE trigger of one relation of a watched table.';
 
--- ALTER TABLE ... ENABLE TRIGGER turns audit triggers into ordinary triggers. A dump with
--- --disable-triggers executes it, and the triggers in a dump of version 1.0 are ordinary ones. A
--- restore can create the triggers before it loads the row of lead_audit.watch. As long as that row
--- is missing, the arguments of the triggers stay as they are.
+-- Makes ordinary audit triggers ENABLE ALWAYS again. Audit triggers become ordinary triggers by
+-- ALTER TABLE ... ENABLE TRIGGER, which a dump with --disable-triggers contains. The audit
+-- triggers in a dump of version 1.0 are ordinary triggers, too. A restore can create the triggers
+-- before it loads the table's row of lead_audit.watch. While this row is missing, the function
+-- does not change the triggers.
 CREATE FUNCTION lead_audit_internal.renew_triggers(identity uuid, relations oid[])
 RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -678,7 +684,7 @@ REVOKE ALL ON FUNCTION lead_audit_internal.merge_watch(uuid, uuid, oid[]) FROM P
 COMMENT ON FUNCTION lead_audit_internal.merge_watch(uuid, uuid, oid[]) IS
   'Ends the watching of a table on its own that has become a partition of another watched table.';
 
--- tgtype & 67 = 1 holds for a trigger AFTER ... FOR EACH ROW.
+-- `kind & 67 = 1` is true for a trigger AFTER ... FOR EACH ROW, where `kind` is pg_trigger.tgtype.
 CREATE FUNCTION lead_audit_internal.warn_of_earlier_triggers(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -724,9 +730,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name)
 COMMENT ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name) IS
   'Returns the soft-delete column that enable() uses, or NULL. Errors 42703, 42804.';
 
--- Checks that enable() and disable() share. Both functions are written in SQL and PL/pgSQL, so
--- they run even with an older library, which does not have what they require. Therefore they first
--- check the version of the library.
+-- Checks that enable() and disable() share. enable() and disable() are written in SQL and
+-- PL/pgSQL, so PostgreSQL also runs them with an older library. An older library lacks functions
+-- that they call. So enable() and disable() check the version of the library first.
 CREATE FUNCTION lead_audit_internal.require_library() RETURNS void
   LANGUAGE c AS 'MODULE_PATHNAME', 'require_library_wrapper';
 REVOKE ALL ON FUNCTION lead_audit_internal.require_library() FROM PUBLIC;
@@ -793,8 +799,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.refuse_member(regclass, regclass, tex
 COMMENT ON FUNCTION lead_audit_internal.refuse_member(regclass, regclass, text) IS
   'Raises error 42809 for a partition or child table of a watched table.';
 
--- The steps of enable(), in the order of their execution. The argument "watching" is the row of
--- lead_audit.watch before the call, "wanted" the row after it.
+-- The steps of enable(), in the order of their execution. The argument "watching" is the table's
+-- row of lead_audit.watch before the call of enable(). The argument "wanted" is this row after the
+-- call.
 CREATE FUNCTION lead_audit_internal.wanted_watch(
   relation regclass, watching lead_audit.watch, soft_delete_column name, replica boolean)
 RETURNS lead_audit.watch LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -822,8 +829,8 @@ REVOKE ALL ON FUNCTION
 COMMENT ON FUNCTION lead_audit_internal.wanted_watch(regclass, lead_audit.watch, name, boolean) IS
   'Returns the row of lead_audit.watch that a call of enable() asks for.';
 
--- No entry records the first beginning of watching. An entry records that watching continues after
--- an interruption, or with other options.
+-- The first call of enable() for a table writes no entry. A later call writes an entry if watching
+-- continues after an interruption, or if the call changes an option.
 CREATE FUNCTION lead_audit_internal.begin_watch(
   relation regclass, watching lead_audit.watch, wanted lead_audit.watch) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

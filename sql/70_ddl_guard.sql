@@ -1,7 +1,7 @@
--- The DDL guard protects the audit triggers. The owner of a table could end its watching by ALTER
--- TABLE ... DISABLE TRIGGER or DROP TRIGGER. The guard refuses such commands to roles that may not
--- execute disable(). For other roles, and if the table itself is dropped, an entry records the
--- role and the command.
+-- The DDL guard protects the audit triggers. The owner of a table could end the table's watching
+-- with ALTER TABLE ... DISABLE TRIGGER or DROP TRIGGER. The DDL guard refuses these commands if
+-- the role has no right to execute disable(). If a role with this right executes such a command,
+-- or if somebody drops the table, an entry records the role and the command.
 CREATE FUNCTION lead_audit_internal.may_disable(who oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT has_function_privilege(who, 'lead_audit.disable(regclass)', 'EXECUTE')
@@ -78,10 +78,11 @@ COMMENT ON FUNCTION lead_audit_internal.affected_relations(boolean) IS
   'Returns the relations that the current command reaches: those that it changes, their '
   'partitions and child tables, and the tables that have columns of their row types.';
 
--- The guard first decides whether it refuses the command, in a function of its own, because an
--- error in the guard's other work must not hide the refusal. A relation that leaves its watched
--- table loses triggers; this is not refused, and handle_detached() handles it. If a superuser has
--- disabled some triggers of a table, the table's other triggers remain protected.
+-- Raises an error if the DDL guard refuses the command. The check is a function of its own that
+-- runs first, because an error in the DDL guard's other work must not hide the refusal. A relation
+-- that leaves its watched table loses its audit triggers. The DDL guard does not refuse this loss,
+-- and handle_detached() handles the relation. If a superuser has disabled some audit triggers of a
+-- table, the table's other audit triggers remain protected.
 CREATE FUNCTION lead_audit_internal.refuse_ddl(invoker oid, is_drop boolean) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -148,8 +149,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.refuse_ddl(oid, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.refuse_ddl(oid, boolean) IS
   'Refuses a command that ends the watching of a table, unless the role may do that. Error 42501.';
 
--- Sealing relies on two properties of the sequence: it gives out ids in ascending order, and each
--- id only once.
+-- Sealing relies on two properties of the sequence lead_audit.entry_id_seq: the sequence gives out
+-- ids in ascending order, and gives out each id only once.
 CREATE FUNCTION lead_audit_internal.refuse_id_order() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -191,9 +192,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oi
 COMMENT ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oid) IS
   'Changes the state of a watched table, and records it as an entry.';
 
--- The rows of a detached partition, or of a child table that no longer inherits, remain watched
--- under a watch id of their own. Otherwise an owner could detach the table, change its rows
--- unseen, and attach it again.
+-- A detached partition stays watched under a new watch id, and so does a former child table after
+-- NO INHERIT. Otherwise an owner could detach the partition, change its rows without entries, and
+-- attach it again.
 CREATE FUNCTION lead_audit_internal.watch_detached(
   watching lead_audit.watch, top lead_audit.watched_relation, parted oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -253,9 +254,9 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
          AND NOT EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of($1) a
                          WHERE a.is_row AND a.watch_id <> ($2).watch_id)
 $$;
--- Makes the rows of a new partition or child table part of the watched table, during the command
--- that creates or attaches the partition or child table. At other times, a relation without
--- triggers is left alone, because a restore creates the tables first and their triggers later.
+-- Begins to watch a new partition or child table of a watched table, during the command that
+-- creates or attaches it. During other commands, the function does nothing with a relation without
+-- audit triggers, because a restore creates tables first and their triggers later.
 CREATE FUNCTION lead_audit_internal.handle_attached(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -334,9 +335,10 @@ COMMENT ON FUNCTION lead_audit_internal.handle_attached(lead_audit.watch, oid, o
   'Handles partitions and child tables that joined a watched table. Returns those that it '
   'recorded as an entry.';
 
--- A change of columns or keys, a rename, and a move to another schema change values and names
--- without any row event. If a parallel restore creates the primary key after the triggers, that is
--- no change.
+-- Writes an entry if a command changes columns or the key of a watched table, renames the table or
+-- moves it to another schema. These commands change values or names without any row event. A
+-- parallel restore can create the primary key after the audit triggers. This primary key is no
+-- change, so it has no entry.
 CREATE FUNCTION lead_audit_internal.handle_altered(
   watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -403,9 +405,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.is_guarded(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.is_guarded(oid) IS
   'Whether the relation has all audit triggers with some watch id, and all are on.';
 
--- The guard first learns of a restored relation when a command touches the relation. If that
--- command enables or disables triggers, it is part of the restore: pg_dump --disable-triggers
--- disables triggers in order to load the data.
+-- The DDL guard learns of a restored relation only when a command touches the relation. If this
+-- command enables or disables triggers, it is part of the restore, because a dump with
+-- --disable-triggers disables triggers while it loads the data.
 CREATE FUNCTION lead_audit_internal.handle_trigger_state(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -615,9 +617,10 @@ COMMENT ON FUNCTION lead_audit_internal.after_drop() IS
   'Work of the DDL guard after a command that drops objects: audit triggers, watched tables, '
   'partitions, columns and keys.';
 
--- PostgreSQL copies the row trigger of the table above to a new partition, and raises an error if
--- the partition already has a trigger of that name. So the existing trigger is renamed. It is not
--- dropped, because ATTACH PARTITION can run code of the owner, whose writes must be recorded.
+-- ATTACH PARTITION copies the row trigger of the partitioned table to the partition, and fails if
+-- the partition already has a trigger with the same name. So this function renames the partition's
+-- existing row trigger first. The function does not drop the existing trigger, because ATTACH
+-- PARTITION can run code of the owner, and the writes of this code need entries.
 CREATE FUNCTION lead_audit_internal.before_attach(above oid, partition oid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -663,9 +666,10 @@ COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
   'Merges watched tables that have become partitions of another watched table into it.';
 
--- The state that the guard maintains, compared with the catalog. The view shows the differences.
--- They come from commands that the guard did not see. A child table can be watched on its own now,
--- or its own watching may have been disabled; neither is a fault of its parent.
+-- Shows the differences between the state that the DDL guard maintains and the catalog. Such a
+-- difference comes from a command that the DDL guard did not see. The view reports no fault of a
+-- parent if a child table is watched on its own, or if the child table's own watching was
+-- disabled.
 CREATE VIEW lead_audit.watch_fault AS
 WITH RECURSIVE known AS (
   SELECT m.watch_id, m.relation, m.is_root, m.is_complete, m.table_schema, m.table_name,

@@ -1,5 +1,6 @@
--- Sealing on demand, and the proofs that an entry is in the tree. These functions run with the
--- rights of the extension's owner, so an auditor needs no right except EXECUTE.
+-- Functions that seal entries on demand and compute proofs of the tree. The functions of this file
+-- run with the rights of the extension's owner, so an auditor needs only USAGE on the schema and
+-- EXECUTE on the functions.
 CREATE FUNCTION lead_audit.seal() RETURNS bigint
   LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS 'MODULE_PATHNAME', 'seal_wrapper';

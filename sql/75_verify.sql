@@ -1,5 +1,5 @@
--- Verification inside the database. Verification that does not trust the database runs outside of
--- it, on exported entries (docs/FORMAT.md).
+-- Functions that verify the log inside the database. An auditor who does not trust the database
+-- verifies exported entries outside of the database (docs/FORMAT.md).
 CREATE FUNCTION lead_audit.verify(
   from_id bigint DEFAULT NULL, to_id bigint DEFAULT NULL, from_time timestamptz DEFAULT NULL,
   to_time timestamptz DEFAULT NULL) RETURNS TABLE (id bigint, fault text, detail text)

@@ -1,5 +1,5 @@
--- Failed statements: the worker's position in the queue, the counts of records, and the list of
--- the parts of lead_audit that are active.
+-- Objects about failed statements: the worker's position in the queue, and the counts of records.
+-- The function status() lists the parts of lead_audit and whether each is on.
 CREATE TABLE lead_audit.queue_position (
   queue bigint PRIMARY KEY,
   position bigint NOT NULL
@@ -28,8 +28,9 @@ COMMENT ON FUNCTION lead_audit.queue() IS
   'log (dropped), the bytes that wait in the queue, and the process id of the worker. Returns no '
   'row unless the library is preloaded.';
 
--- PUBLIC keeps EXECUTE on the next two functions, because the view lead_audit.stats calls them as
--- the role that reads the view. Other calls need USAGE on the schema.
+-- PUBLIC keeps EXECUTE on own_queue() and quarantined(), because the view lead_audit.stats calls
+-- them as the role that reads the view. A role without USAGE on the schema lead_audit_internal
+-- cannot call them outside of the view.
 CREATE FUNCTION lead_audit_internal.own_queue(
   OUT queued bigint, OUT written bigint, OUT dropped bigint) RETURNS SETOF record
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'own_queue_wrapper';

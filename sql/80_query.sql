@@ -1,5 +1,5 @@
 -- Functions and views that read the audit trail. history() and summary() run with the rights of
--- the extension's owner, so a reader needs no right except EXECUTE.
+-- the extension's owner, so a reader needs only USAGE on the schema and EXECUTE on the functions.
 CREATE FUNCTION lead_audit.key_hash(watch_id uuid, row_key text) RETURNS bigint
   LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'key_hash_wrapper';
 REVOKE ALL ON FUNCTION lead_audit.key_hash(uuid, text) FROM PUBLIC;
@@ -84,9 +84,9 @@ COMMENT ON FUNCTION lead_audit_internal.identities_of(regclass) IS
   'Returns the watch ids under which the rows of a table have entries, each with its last entry. '
   'A partition that was attached or detached has more than one.';
 
--- Returns the earlier forms of a row's key. If an entry was written when the table had no primary
--- key, or a primary key of other columns, it is found by its values in the columns of the current
--- key.
+-- Returns the earlier forms of a row's key. An entry can be older than the current primary key,
+-- from a time when the table had no primary key or a primary key of other columns. history() finds
+-- such an entry by its values in the columns of the current primary key.
 CREATE FUNCTION lead_audit_internal.former_spellings(
   relation regclass, row_key text, identity uuid, until bigint)
 RETURNS TABLE (spelling jsonb, is_key boolean, after_entry bigint, until_entry bigint)
@@ -260,9 +260,10 @@ COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS
   'Returns the same counts as summary(regclass, text), for a primary key that is written as '
   '{"column": value, ...}.';
 
--- An entry is unsealed if its id is above looked_to (the last id that sealing examined), or if its
--- transaction ended after sealing examined the id. If there are more than 100,000 such entries
--- above looked_to, the view does not count them but subtracts looked_to from the last id.
+-- An entry is unsealed in two cases: its id is above looked_to (the last id that sealing
+-- examined), or its transaction ended after sealing examined the id. If more than 100,000 entries
+-- have ids above looked_to, the view does not count them. Instead it subtracts looked_to from the
+-- last id.
 CREATE VIEW lead_audit.stats AS
 SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s)
          + (SELECT coalesce(sum(u.entries), 0)::bigint FROM lead_audit.unwritten u)

@@ -1,15 +1,15 @@
 -- From 1.0 to 1.1. Written by scripts/upgrade_script.py from sql/upgrade/ and sql/*.sql: do not edit.
 \echo Run "ALTER EXTENSION lead_audit UPDATE" instead of this file. \quit
 
--- The hand-written part of the update from 1.0 to 1.1: what scripts/upgrade_script.py cannot
--- derive from sql/*.sql.
+-- The hand-written part of the update from version 1.0 to 1.1. It contains the statements that
+-- scripts/upgrade_script.py cannot derive from sql/*.sql.
 
--- Refuses the update if this session has loaded an earlier library. PostgreSQL has already set the
--- new version.
+-- Raises an error if this session has loaded an earlier library. At this point of an update, the
+-- catalog already contains the new version of the extension.
 SELECT lead_audit.require_library();
 
--- The DDL guard rests while its functions are exchanged. The generated part makes its triggers
--- again.
+-- Without its event triggers, the DDL guard is off while the update replaces its functions. The
+-- generated part of the update creates the event triggers again.
 DROP EVENT TRIGGER lead_audit_ddl;
 DROP EVENT TRIGGER lead_audit_start;
 DROP EVENT TRIGGER lead_audit_drop;
@@ -17,7 +17,7 @@ DROP EVENT TRIGGER lead_audit_drop;
 ALTER TABLE lead_audit.checkpoint ADD COLUMN log_id uuid;
 ALTER TABLE lead_audit.tree ADD COLUMN origin text, ADD COLUMN verifier_key text;
 
--- Their arguments, results or names have changed.
+-- Drops functions of version 1.0 whose arguments, results or names are different in version 1.1.
 DROP FUNCTION lead_audit.merge_watch(uuid, uuid);
 DROP FUNCTION lead_audit.follow_joining(lead_audit.watch, oid, boolean);
 DROP FUNCTION lead_audit.follow_soft_delete_column(uuid);
@@ -26,7 +26,8 @@ DROP FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolea
 DROP FUNCTION lead_audit.follow_ddl(boolean, text[]);
 DROP FUNCTION lead_audit.primary_key_of(oid);
 
--- Version 1.0 had its internal functions in schema lead_audit.
+-- Version 1.0 had its internal functions in the schema lead_audit. Version 1.1 has them in the
+-- schema lead_audit_internal.
 CREATE SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.refuse_change_by_others() SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.refuse_change() SET SCHEMA lead_audit_internal;
@@ -3099,14 +3100,16 @@ COMMENT ON COLUMN lead_audit.stats.quarantined IS
 
 COMMENT ON FUNCTION lead_audit_internal.watch_leads() IS 'Last step of CREATE EXTENSION.';
 
--- The digest of a table's columns now covers the attributes of composite types. Without this, the
--- next command on each table would be recorded as a change.
+-- In version 1.1, the digest of a table's columns also covers the attributes of composite types.
+-- This statement stores the new digests. Otherwise the next DDL command on each table would have
+-- an entry as a change of its columns.
 SELECT lead_audit_internal.note_relations(w.watch_id, NULL)
 FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled');
 
--- The triggers of version 1.0 are ordinary ones. To change them locks the table against writes
--- until the update ends. A table that is in use keeps its triggers until check_watched() changes
--- them. The wait is below deadlock_timeout, so that no writer loses a deadlock.
+-- Makes the audit triggers of version 1.0, which are ordinary triggers, ENABLE ALWAYS. A change of
+-- a table's triggers locks the table against writes until the update ends. A table that is in use
+-- keeps its ordinary triggers until check_watched() changes them. The lock timeout is shorter than
+-- deadlock_timeout, so that PostgreSQL does not end a writer's transaction by a deadlock.
 SET LOCAL lock_timeout = '500ms';
 DO $$
 DECLARE

@@ -1,1 +1,1 @@
-"""Compares the cost of writes to an audited table between audit systems. Run bench/compare.sh."""
+"""Compares the cost of writes between audit systems. bench/compare.sh runs this package."""

@@ -1,4 +1,4 @@
-"""Runs the comparison. Each round makes each measurement for all systems, one after the other."""
+"""Runs the comparison in rounds. In each round, every measurement runs for all systems in turn."""
 
 import argparse
 import json
@@ -91,7 +91,10 @@ def progress(text):
 
 
 def rotated(systems, by):
-    """Returns the systems, rotated to the left by `by`, so that each system comes first in turn."""
+    """Returns the systems, rotated to the left by `by`.
+
+    So each system is the first in some round.
+    """
     by %= len(systems)
     return systems[by:] + systems[:by]
 

@@ -1,4 +1,4 @@
-"""Measures a large UPDATE's memory, cost by size of statement and log, seal() and verify()."""
+"""Measures a large UPDATE's memory, cost by size of statement and of log, seal() and verify()."""
 
 import pathlib
 import statistics
@@ -11,7 +11,7 @@ from .statements import Timer, measure, timed
 class Memory:
     """Samples the private memory of a server process while the `with` block runs.
 
-    `growth` is the number of bytes by which the maximum exceeds the value before the block.
+    `growth` is the number of bytes by which the largest sample exceeds the memory before the block.
     """
 
     def __init__(self, pid):
@@ -47,7 +47,7 @@ class Memory:
 
 
 def memory(system, rows):
-    """Measures the memory of an UPDATE of `rows` rows. First fills the table up to that number."""
+    """Measures the memory of an UPDATE of `rows` rows. First fills the table up to `rows` rows."""
     connection = system.connection("leads")
     have = connection.execute("SELECT count(*) FROM leads").fetchone()[0]
     with connection.transaction():
@@ -69,15 +69,16 @@ def memory(system, rows):
 
 
 def growth(system, unaudited, sizes, rows, rounds):
-    """Measures the processor time that the audit adds to an UPDATE, for each size of the log.
+    """Measures, for each size of the log, the processor time that the audit adds to an UPDATE.
 
-    Also measures INSERT … SELECT of the same entries into `twin`, a copy of the log.
+    Also measures an INSERT … SELECT that inserts the entries of the UPDATE into `twin`, a copy of
+    the log.
     """
     connection = system.connection("leads")
     count = lambda: connection.execute("SELECT count(*) FROM twin").fetchone()[0]
     found = []
     connection.execute("TRUNCATE twin")
-    connection.execute("SET enable_seqscan = off")  # the log has no statistics
+    connection.execute("SET enable_seqscan = off")  # because the log has no statistics
     for size in sizes:
         while (
             have := connection.execute("SELECT count(*) FROM lead_audit.entry").fetchone()[0]
@@ -123,7 +124,8 @@ def growth(system, unaudited, sizes, rows, rounds):
 def by_statement_size(system, unaudited, sizes, rounds):
     """Measures the processor time that the audit adds to each row of an UPDATE, by number of rows.
 
-    Small UPDATEs run up to 200 times in one transaction, on at most as many rows as the largest.
+    A small UPDATE runs up to 200 times in one transaction, each time on other rows. Together these
+    UPDATEs change at most as many rows as the largest UPDATE.
     """
 
     def run(connection, size):

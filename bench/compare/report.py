@@ -6,7 +6,7 @@ median = statistics.median
 
 
 def bulk_figures(found):
-    """Returns {operation: figures} of the statements. Each ratio is a median over the rounds."""
+    """Returns {operation: figures} of the statements. Each ratio is the median of all rounds."""
     figures = {}
     for operation, data in found.get("statements", {}).items():
         systems, rows = data["systems"], data["rows"]

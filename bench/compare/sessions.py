@@ -1,11 +1,11 @@
-"""Measures transactions a second of pgbench: single-row writes and small transactions."""
+"""Measures the transactions a second of pgbench, with single-row writes and small transactions."""
 
 import pathlib
 import re
 import tempfile
 from dataclasses import dataclass
 
-# Each session writes to its own part of the table, so no session waits for a row lock.
+# Each session of pgbench writes to its own part of the table, so no session waits for a row lock.
 OWN_ROW = "\\set row 1 + :client_id * :part + random(0, :part - 1)\n"
 UPDATE = (
     "UPDATE leads SET enrichment_status = 'DONE', enrichment_task_id = :row::text,"
@@ -24,7 +24,7 @@ SCRIPTS = {
     + ", "
     "'new' || :row::text || '@example.com', 'example.com',"
     " 'Example Company ' || :row::text || ' Holdings Ltd.', 'Contact Person', 'web', 'user-1');\n",
-    # DELETE removes the rows that the load INSERT has inserted.
+    # The load "DELETE" deletes the rows that the load "INSERT" has inserted.
     "DELETE": NEW_ROW + "DELETE FROM leads WHERE id = " + NEW_ID + ";\n",
     "floor": OWN_ROW
     + "WITH changed AS ("
@@ -69,7 +69,8 @@ FULL = [
     if script != "floor"
 ]
 
-# Creates `finished`, a table like lead_audit's log. Its defaults are the values of one entry.
+# Creates the table `finished` with the columns of lead_audit.entry. The defaults of its columns are
+# the values of one entry.
 FLOOR = """
     UPDATE leads SET enrichment_status = 'DONE', enrichment_task_id = '1', updated_at = now()
       WHERE id = lpad('1', 32, '0');
@@ -89,7 +90,7 @@ FLOOR = """
 
 
 class Runner:
-    """Runs loads. For a load, every system runs the same number of transactions."""
+    """Runs loads. Every system runs the same number of transactions of a load."""
 
     def __init__(self, rows, seconds):
         self.rows, self.seconds, self.counts = rows, seconds, {}
@@ -100,13 +101,13 @@ class Runner:
             self.files[name].write_text(text)
 
     def tps(self, system, load, series):
-        """Returns transactions a second. The keys of INSERT and DELETE contain `series`."""
+        """Runs a load. Returns the transactions a second. The keys of new rows contain `series`."""
         if load not in self.counts:
             raise KeyError(f"{load} has not been calibrated")
         return self._run(system, load, series, self.counts[load])
 
     def calibrate(self, system, load):
-        """Finds the number of transactions that takes about `self.seconds` seconds."""
+        """Finds the number of transactions that take about `self.seconds` seconds."""
         if load.script == "DELETE":  # one transaction for each row that INSERT has inserted
             self.counts[load] = self.counts[Load("INSERT", load.sessions, load.durable)]
             return
@@ -121,9 +122,10 @@ class Runner:
         )
 
     def floor(self, system, load):
-        """Returns transactions a second of an UPDATE that also inserts an entry, in one statement.
+        """Returns the transactions a second of a statement that updates a row and inserts an entry.
 
-        The replica role turns the audit trigger off. Returns None for loads other than UPDATE.
+        session_replication_role = replica turns the audit trigger off. Returns None if the load is
+        not UPDATE.
         """
         if load.script != "UPDATE":
             return None

@@ -1,4 +1,4 @@
-"""Measures time, WAL and bytes of one statement over many rows, and of the floor (`Floor`)."""
+"""Measures time, WAL and bytes of a statement that writes many rows, and of the floor (`Floor`)."""
 
 import pathlib
 import time
@@ -66,7 +66,7 @@ def wal(connection):
 
 
 def own_columns(system, table):
-    """Returns the columns of the table, without columns that a system has added."""
+    """Returns the columns of the table, without columns that an audit system has added."""
     with system.cluster.connect(f"table_{table}") as connection:
         return [
             row[0]
@@ -78,12 +78,12 @@ def own_columns(system, table):
 
 
 def new_rows(columns, table, count):
-    """Returns a query that makes `count` rows with new keys."""
+    """Returns a query whose result is `count` rows with new keys."""
     return NEW[table].format(n=count, others=", ".join(columns[1:]))
 
 
 class Copy:
-    """Measures COPY. Makes the text of the rows once for each number of rows."""
+    """Measures COPY. Makes the text that COPY reads only once for each number of rows."""
 
     def __init__(self):
         self.text = {}
@@ -108,7 +108,8 @@ COPY = Copy()
 def measure(system, table, operation, rows):
     """Runs the operation once. Returns {"seconds", "cpu", "wal", "bytes"}.
 
-    Afterwards the table has the same keys as before. An UPDATE leaves its new values in the rows.
+    After the call, the table has the same keys as before. The new values of an UPDATE stay in the
+    table.
     """
     connection = system.connection(table)
     size = lambda: connection.execute("SELECT pg_database_size(current_database())").fetchone()[0]
@@ -150,8 +151,8 @@ def unaudited(connection, sql):
 class Floor:
     """Measures two parts of the floor: INSERT … SELECT and SHA-256.
 
-    Copies the newest entries of lead_audit to `twin`, a copy of the log, and computes SHA-256 of as
-    many bytes as their preimages have.
+    Copies the newest entries of lead_audit to `twin`, a copy of the log. Computes SHA-256 over as
+    many bytes as the preimages of these entries have.
     """
 
     def __init__(self, system, table):
@@ -167,17 +168,21 @@ class Floor:
         ).fetchone()[0]
 
     def measure(self):
-        """Measures the entries since the last call. Returns {"seconds", "cpu", "hash", …}."""
+        """Copies and hashes the entries since the last call.
+
+        Returns {"seconds", "cpu", "hash", …}.
+        """
         connection, first, last = self.connection, self.last, self._last()
         self.last = last
         before = wal(connection)
-        connection.execute("SET enable_seqscan = off")  # the log has no statistics
+        connection.execute("SET enable_seqscan = off")  # because the log has no statistics
         took = timed(
             connection, f"INSERT INTO twin SELECT * FROM lead_audit.entry WHERE id > {first}"
         )
         connection.execute("RESET enable_seqscan")
         written = wal(connection) - before
-        # The real preimages have the same members as these, but in a different order.
+        # The members of the computed preimages are those of the real preimages, but in a different
+        # order.
         connection.execute("TRUNCATE preimages")
         connection.execute(f"""INSERT INTO preimages SELECT (
               SELECT convert_to(

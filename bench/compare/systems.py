@@ -1,4 +1,4 @@
-"""The compared systems. For each table, a system has a database, which an SQL file sets up."""
+"""The compared audit systems. A system has a database for each table. An SQL file sets it up."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ TABLES = {
     "wide": BENCH / "tables" / "wide.sql",
     "toasted": BENCH / "tables" / "toasted.sql",
 }
-# The context that an application would set. Systems that do not know these settings ignore them.
+# Settings with the context that an application would set. Some systems do not read them.
 CONTEXT = (
     "-c lead_audit.user_id=u-17 -c lead_audit.user_ip=203.0.113.7"
     " -c lead_audit.request_id=req-000123"
@@ -22,7 +22,7 @@ CONTEXT = (
 
 @dataclass
 class Cluster:
-    """A server. `socket` is the directory of its socket."""
+    """A PostgreSQL server. `socket` is the directory of its Unix socket."""
 
     socket: str
     tools: pathlib.Path
@@ -66,13 +66,13 @@ class Cluster:
 
 @dataclass
 class System:
-    """One way to audit the table."""
+    """One way to audit a table, for example with lead_audit or with PL/pgSQL triggers."""
 
     file: pathlib.Path
     name: str
     label: str
     preloaded: bool
-    full: bool  # runs only with --full
+    full: bool  # whether it runs only with --full
     cluster: Cluster = None
     connections: dict = field(default_factory=dict)
 
@@ -93,7 +93,10 @@ class System:
         return f"{self.name}_{table}"
 
     def connection(self, table):
-        """Returns a session on the system's database for this table. The first call opens it."""
+        """Returns a session on the system's database for `table`.
+
+        The first call opens the session.
+        """
         if table not in self.connections:
             self.connections[table] = self.cluster.connect(
                 self.database(table), CONTEXT + " -c synchronous_commit=off"
@@ -116,7 +119,7 @@ class System:
 
 
 def make_table(cluster, table, rows):
-    """Creates the template database of a table. The systems' databases are copies of it."""
+    """Creates the template database of a table. All systems copy this database."""
     with cluster.connect("postgres") as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "table_{table}"')
         connection.execute(f'CREATE DATABASE "table_{table}"')

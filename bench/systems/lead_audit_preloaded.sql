@@ -1,4 +1,5 @@
 -- label: lead_audit, preloaded
 -- preloaded
--- By default, a preloaded library records failures and seals the trail every second.
+-- With its default settings, a preloaded library records failed statements and seals entries every
+-- second.
 CREATE EXTENSION lead_audit;

@@ -1,6 +1,7 @@
 -- label: PL/pgSQL, hash chain
--- The trigger of plpgsql.sql, with checksums that also cover the previous checksum. A lock that
--- lasts until the end of the transaction keeps two entries from following the same checksum.
+-- The trigger of plpgsql.sql, with checksums that form a hash chain: each checksum also covers the
+-- previous checksum. The trigger takes a lock until the end of the transaction, so that two
+-- entries never follow the same checksum.
 \ir plpgsql.sql
 CREATE FUNCTION audit.chain() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- A table `leads` with 100 columns and :n rows.
+-- Creates a table `leads` with 100 columns and :n rows.
 SELECT format('CREATE TABLE public.leads (id varchar NOT NULL PRIMARY KEY, %s)',
   string_agg(format('column_%s %s', lpad(i::text, 2, '0'),
     (ARRAY['text', 'integer', 'numeric(12,2)', 'timestamptz', 'boolean'])[1 + i % 5]),

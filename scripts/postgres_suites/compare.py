@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """compare.py MAJOR DIRECTORY ACCEPTED: compares the results of PostgreSQL's suites.
 
-scripts/postgres_suites.sh calls this script, and its head describes DIRECTORY. The result of a test
-passes if it equals one of PostgreSQL's expected outputs, or the result of the same test without the
-library. It also passes if ACCEPTED accepts each hunk of the difference. The comparison ignores the
-width of columns (several spaces or dashes count as one) and the row count below a table of results.
+scripts/postgres_suites.sh calls this script. The head of scripts/postgres_suites.sh describes
+DIRECTORY. The result of a test passes if it equals one of PostgreSQL's expected outputs, or the
+result of the same test without the library. A result also passes if ACCEPTED accepts each hunk of
+its difference. The comparison ignores the width of columns: several spaces or dashes count as one.
+The comparison also ignores the row count below a result of a query.
 
 ACCEPTED consists of sections:
 
@@ -14,11 +15,12 @@ ACCEPTED consists of sections:
     +a line that it has instead
 
 A section names a mode (preloaded, watched, or all for both), tests (* stands for any characters)
-and major versions (by default all). It accepts a hunk that consists of the section's lines. A line
-that begins with ~ is a regular expression, which must match a whole line of the hunk with its - or
-+. A section in which all lines begin with ~ accepts every line that matches one of its expressions,
-in any hunk. The names regress/oracle and isolation/oracle stand for the differences between the
-entries and the WAL. Each of these differences is a line with +.
+and major versions (by default all). A section accepts a hunk that consists of exactly the section's
+lines. A section's line that begins with ~ is a regular expression. The expression must match a
+whole line of the hunk, including the - or + of the line. If all lines of a section begin with ~,
+the section accepts every line, in any hunk, that matches one of its expressions. The names
+regress/oracle and isolation/oracle stand for the differences between the entries and the WAL. Each
+difference between the entries and the WAL is a line with +.
 """
 
 import fnmatch
@@ -40,7 +42,10 @@ DEATHS = re.compile(
 
 @dataclass
 class Section:
-    """A section of ACCEPTED. It accepts one hunk, or certain lines in any hunk."""
+    """A section of the file ACCEPTED.
+
+    The section accepts one hunk, or certain lines in any hunk.
+    """
 
     line_number: int
     modes: list[str]
@@ -95,7 +100,8 @@ def read_accepted(path: Path) -> list[Section]:
 
 
 def without_widths(path: Path) -> bytes:
-    """Returns the output with shortened runs of spaces and dashes, and without the row counts."""
+    """Returns an output file with shortened runs of spaces and dashes, and without the row counts.
+    """
     text = path.read_bytes()
     text = re.sub(rb"^\(\d+ rows?\)$", b"(rows)", text, flags=re.MULTILINE)
     text = re.sub(rb"[ \t]+$", b"", text, flags=re.MULTILINE)
@@ -103,7 +109,10 @@ def without_widths(path: Path) -> bytes:
 
 
 def hunks(expected: Path, found: Path) -> list[list[str]]:
-    """Returns the hunks of the difference. A hunk is a list of its lines with - or +."""
+    """Returns the hunks of the difference between two files.
+
+    A hunk is a list of lines that begin with - or +.
+    """
     texts = without_widths(expected), without_widths(found)
     if texts[0] == texts[1]:
         return []
@@ -154,9 +163,10 @@ class Comparison:
         ]
 
     def remaining(self, mode: str, suite: str, test: str) -> list[list[str]]:
-        """Returns the hunks that no section accepts.
+        """Returns the hunks of a test's result that no section accepts.
 
-        Compares the result with each expected output, and takes the one with the fewest such lines.
+        Compares the result with each expected output, and returns the hunks of the comparison that
+        leaves the fewest lines.
         """
         found = self.directory / mode / suite / "output/results" / f"{test}.out"
         if not found.exists():

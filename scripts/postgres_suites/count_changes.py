@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Counts the changes in the output of test_decoding, by transaction, table and operation.
 
-scripts/postgres_suites.sh and scripts/storm.sh call this script. It reads standard input. When the
-input ends, it writes lines to standard output. A line contains transaction, table, operation,
-statement and count, separated by tabs. The statement is 0, except for TRUNCATE. All tables of one
-TRUNCATE have the same number there. Tables of the schemas lead_audit and held are left out, because
-watch.sql stores its notes in held. After a restart the server sends unconfirmed transactions again.
-The script counts each transaction once.
+scripts/postgres_suites.sh and scripts/storm.sh call this script. The script reads standard input.
+When the input ends, the script writes the counts to standard output. A line contains transaction,
+table, operation, statement and count, separated by tabs. For a TRUNCATE, the field "statement" is a
+number that all tables of the TRUNCATE share. For other operations, it is 0. The script leaves out
+the tables of the schema lead_audit, and of the schema held, in which watch.sql stores its notes.
+After a restart the server sends unconfirmed transactions again, but the script counts each
+transaction once.
 """
 
 import re

@@ -1,6 +1,6 @@
 -- Compares the entries with the changes that logical decoding reads from the WAL, by transaction,
 -- table and operation. Prints one line for each difference that the conditions below do not
--- explain. count_changes.py has filled held.decoded.
+-- explain. The table held.decoded contains the changes that count_changes.py has counted.
 \set QUIET on
 SET client_min_messages = warning;
 
@@ -11,7 +11,8 @@ ANALYZE held.note, held.decoded;
 CREATE TEMP TABLE recorded AS
 SELECT e.txid::text::bigint AS xid, c.name, c.operation, count(*) AS n
 FROM (
-  -- A row whose entry could not be written is at least recorded as a gap.
+  -- An entry with the outcome gap, or a row of held.gap, stands for a row whose entry could not be
+  -- written.
   SELECT txid, relation, table_schema, table_name, operation, occurred_at, details::jsonb
   FROM lead_audit.entry WHERE outcome IN ('ok', 'gap')
   UNION ALL
@@ -21,13 +22,13 @@ CROSS JOIN LATERAL (
   SELECT format('%I.%I', e.table_schema, e.table_name), e.details -> 'moved_from'
 ) t(name, moved_from)
 CROSS JOIN LATERAL (
-  -- An UPDATE that moves a row to another partition is a DELETE and an INSERT for the WAL.
+  -- A partition move is one UPDATE entry, but a DELETE and an INSERT in the WAL.
   SELECT format('%I.%I', t.moved_from ->> 'table_schema', t.moved_from ->> 'table_name'), 'DELETE'
   WHERE t.moved_from IS NOT NULL
   UNION ALL
   SELECT t.name, CASE WHEN t.moved_from IS NOT NULL THEN 'INSERT'
-                      -- The rows of CREATE TABLE AS exist before the table is watched, so the
-                      -- baseline records them.
+                      -- The rows of CREATE TABLE AS exist before their table is watched, so each
+                      -- has a SNAPSHOT entry of the baseline.
                       WHEN e.operation = 'SNAPSHOT' AND EXISTS (
                         SELECT FROM held.note h
                         WHERE h.relation = e.relation AND h.xid = e.txid AND h.watched
@@ -35,8 +36,8 @@ CROSS JOIN LATERAL (
                       ELSE e.operation END
 ) c(name, operation)
 WHERE c.operation IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
-  -- Temporary tables (a child table of a watched table can be one) and unlogged tables leave
-  -- nothing in the WAL.
+  -- Temporary and unlogged tables leave no changes in the WAL. A child table of a watched table
+  -- can be temporary.
   AND e.table_schema !~ '^pg_temp_'
   AND (
     SELECT h.persistence FROM held.note h
@@ -53,9 +54,9 @@ FROM (SELECT xid, operation, name, coalesce(d.n, 0), coalesce(r.n, 0)
       FULL JOIN recorded r USING (xid, name, operation)
      ) b(xid, operation, name, decoded, recorded)
 WHERE b.decoded <> b.recorded
-  -- Leaves out relations that were never watched, because they are no tables.
+  -- Leaves out relations that were never watched because lead_audit cannot watch them.
   AND NOT EXISTS (SELECT FROM held.note h WHERE h.name = b.name HAVING NOT bool_or(h.watched))
-  -- TRUNCATE of a partitioned table is one entry, which counts the rows of all its partitions.
+  -- TRUNCATE of a partitioned table has one entry, which counts the rows of all partitions.
   AND NOT (b.operation = 'TRUNCATE' AND b.recorded < b.decoded
            AND EXISTS (
              SELECT FROM held.decoded own

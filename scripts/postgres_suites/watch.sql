@@ -1,6 +1,6 @@
--- Watches every table as soon as it exists. Notes the tables that are not watched, and the
--- unlogged tables, which leave nothing in the WAL. A note is a row of an ordinary table, so the
--- rollback of its transaction removes it.
+-- Watches every table as soon as it exists. The table held.note has a note for each table: whether
+-- it is watched, and whether it is unlogged and so leaves no changes in the WAL. A note is an
+-- ordinary row, so a rollback of the transaction removes both the table and its note.
 CREATE SCHEMA held;
 CREATE TABLE held.note (
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -13,7 +13,7 @@ CREATE TABLE held.note (
   reason text
 );
 
--- The decoded changes, for oracle.sql.
+-- The decoded changes of the WAL, which oracle.sql reads.
 CREATE TABLE held.decoded (
   xid bigint NOT NULL,
   name text NOT NULL,
@@ -22,7 +22,7 @@ CREATE TABLE held.decoded (
   n bigint NOT NULL
 );
 
--- Rows without an entry whose record is only in the server's log. storm.py fills this table.
+-- Rows without an entry for which the server's log has a line instead. storm.py fills this table.
 CREATE TABLE held.gap (
   txid xid8 NOT NULL,
   relation oid NOT NULL,

@@ -1,4 +1,4 @@
-"""Disturbs the sessions of the storm: cancels and terminates them, rewrites catalogs, and kills."""
+"""Disturbs the storm: cancels and terminates sessions, rewrites catalogs, kills processes."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ WORKERS = "('lead_audit worker', 'lead_audit launcher')"
 class Chaos(threading.Thread):
     """A session of a superuser that disturbs other sessions at random.
 
-    With `kill`, the session also kills processes. After each kill it waits until the server has
-    restarted.
+    With `kill`, the session also kills server processes. After each kill it waits until the server
+    has restarted.
     """
 
     def __init__(self, shared: Shared, conninfo: str, seed: int, kill: bool, pause: float):
@@ -71,7 +71,7 @@ class Chaos(threading.Thread):
                 except psycopg.OperationalError as error:
                     self.note(error)
                     time.sleep(0.1)
-        except BaseException as error:  # a defect of this program
+        except BaseException as error:  # a defect of the test itself
             self.fault = error
 
     def note(self, error: psycopg.Error) -> None:
@@ -216,14 +216,14 @@ class Chaos(threading.Thread):
             return
         self.killed.append(pid)
         os.kill(pid, signal.SIGKILL)
-        # After the kill, the server ends this session too. It accepts a new connection only after
-        # recovery.
+        # After the kill, the server ends the session of this thread too. The server accepts a new
+        # connection only after recovery.
         while not self.stop.wait(0.2):
             session.execute("SELECT 1")
 
 
 class Smith(threading.Thread):
-    """Runs sqlsmith repeatedly, because it reads the list of tables only when it starts."""
+    """Runs sqlsmith repeatedly, because sqlsmith reads the list of tables only when it starts."""
 
     def __init__(self, shared: Shared, conninfo: str, seed: int, log: Path):
         super().__init__(name="sqlsmith", daemon=True)

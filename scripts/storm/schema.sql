@@ -1,6 +1,6 @@
--- Tables of the storm. postgres_suites/watch.sql runs first, so each table is watched as soon as
--- it exists. The columns id, a and b of each table stay. The writers add, change and drop the
--- columns x1 to x3.
+-- Creates the tables of the storm. postgres_suites/watch.sql runs before this file, so each table
+-- is watched as soon as it exists. The writers never change the columns id, a and b of a table.
+-- They add, change and drop the columns x1 to x3.
 CREATE ROLE writer LOGIN;
 CREATE ROLE smith LOGIN;
 ALTER ROLE smith SET statement_timeout = '1s';
@@ -44,11 +44,11 @@ CREATE TABLE s.inh (id bigint, a int, b text);
 CREATE TABLE s.inh_0 (PRIMARY KEY (id)) INHERITS (s.inh);
 CREATE TABLE s.inh_1 (z int DEFAULT 7) INHERITS (s.inh);
 
--- Failures of the writers that must have a record: see Writer.fail.
+-- Statements of Writer.fail fail at this table. Each of these failed statements must be recorded.
 CREATE TABLE s.fixed (id bigint PRIMARY KEY);
 INSERT INTO s.fixed VALUES (1);
 
--- A function that writes, catches errors, and writes again.
+-- The function s.work() writes a row in a block, catches an error of the block, and writes again.
 CREATE FUNCTION s.work(relation text, first bigint, n int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   FOR number IN first .. first + n LOOP

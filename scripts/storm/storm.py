@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""storm.py SECONDS SEED SOCKET LOG DIRECTORY: runs the storm. See scripts/storm.sh.
+"""storm.py SECONDS SEED SOCKET LOG DIRECTORY: runs the storm, which scripts/storm.sh describes.
 
-SOCKET is the directory of the server's socket, and LOG is the server's log. These files go to
-DIRECTORY: decoded (the counts of decoded changes), oracle (the differences between the entries and
-the WAL), errors (the errors of the writers) and sqlsmith.log. Prints a line for each fault. Exit
-code 1 if there are faults.
+SOCKET is the directory of the server's socket, and LOG is the server's log. The script writes four
+files to DIRECTORY: decoded (the counts of decoded changes), oracle (the differences between the
+entries and the WAL), errors (the errors of the writers) and sqlsmith.log. The script prints a line
+for each fault. It ends with exit code 1 if there are faults.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ DEATHS = re.compile(
     r"terminated by signal|terminating any other active server processes|shutting down due to"
     r"|PANIC:|TRAP:|fatal runtime error|panicked at|memory allocation of"
 )
-# Errors that the statements of the writers must not cause. ACCEPTED matches exceptions: errors that
-# PostgreSQL itself raises. GRANT takes no lock on the table. If another session changes or drops
-# the table at the same time, GRANT fails with one of these errors. The same happens without
-# lead_audit: one session runs BEGIN; ALTER TABLE t SET (fillfactor = 50), another session runs
-# GRANT SELECT ON t TO r, and the first session commits.
+# INTERNAL matches errors that the statements of the writers must not cause. ACCEPTED matches
+# exceptions to INTERNAL, which are errors that PostgreSQL itself raises. GRANT takes no lock on the
+# table, so it fails with an error of ACCEPTED if another session changes or drops the table at the
+# same time. This GRANT fails without lead_audit, too: one session runs BEGIN; ALTER TABLE t SET
+# (fillfactor = 50), another session runs GRANT SELECT ON t TO r, and the first session commits.
 INTERNAL = re.compile(r"^(XX|58|53)|^(?!57|55P03|40).*lead_audit")
 ACCEPTED = re.compile(
     r"^XX000 (tuple concurrently (updated|deleted)|cache lookup failed for relation N) \(grant\)$"
@@ -111,8 +111,8 @@ class Storm:
             session.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
         with self.admin() as session:
             session.execute("CREATE EXTENSION lead_audit")
-            # With this setting, CREATE TABLE fails if lead_audit cannot watch the table (see
-            # watch.sql).
+            # With held.refuse = on, CREATE TABLE fails if lead_audit cannot watch the new table
+            # (see watch.sql).
             session.execute(f"ALTER DATABASE {DATABASE} SET held.refuse = 'on'")
         for script in (SUITES / "watch.sql", FILES / "schema.sql"):
             if script.parent == FILES:
@@ -132,12 +132,12 @@ class Storm:
         return chaos
 
     def end_unlogged(self) -> None:
-        """Makes all tables logged, before the kills begin.
+        """Sets all unlogged tables LOGGED before the kills begin.
 
-        If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, the server
-        may fail to start ("could not create file ...: File exists"). Recovery replays the creation
-        of the init fork, but not the rollback. The file of the init fork exists until the next
-        checkpoint.
+        If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, PostgreSQL
+        can fail to start ("could not create file ...: File exists"). Its recovery replays the
+        creation of the table's init fork, but not the rollback. The file of the init fork exists
+        until PostgreSQL's next checkpoint.
         """
         self.shared.unlogged = False
         with self.admin() as session:
@@ -177,7 +177,7 @@ class Storm:
     def wait_for_end(self) -> psycopg.Connection:
         """Waits until the writers' sessions have ended and the queue is empty.
 
-        Ends the prepared transactions before that. Returns a session of the superuser.
+        First commits or rolls back the prepared transactions. Returns a session of the superuser.
         """
         end = time.monotonic() + 180
         while True:
@@ -188,8 +188,8 @@ class Storm:
                 ):
                     session.execute(f"{'COMMIT' if number % 2 else 'ROLLBACK'} PREPARED '{name}'")
                 while True:
-                    # The queue gets empty even if the worker has ended, because the launcher starts
-                    # it again.
+                    # The queue becomes empty even if the worker has ended, because the launcher
+                    # starts a new worker.
                     if session.execute(
                         "SELECT NOT EXISTS (SELECT FROM pg_stat_activity"
                         " WHERE usename IN ('writer', 'smith'))"
@@ -262,7 +262,7 @@ class Storm:
             f"failures: {queued} queued, {written} written, {dropped} dropped,"
             f" {quarantined} quarantined; {recorded} entries, {logged} in the server's log"
         )
-        # `queued` counts some of the dropped records, but not all of them.
+        # The counter `queued` includes some of the dropped records, but not all of them.
         if not written <= queued <= written + dropped or (recorded, logged) != (written, dropped):
             self.faults.append("the counts of failures do not agree")
         self.check_failures(session)
@@ -273,7 +273,8 @@ class Storm:
     def check_gaps(self, session: psycopg.Connection, unwritten: int) -> None:
         """Checks that an entry with the outcome gap stands for each unwritten entry.
 
-        The only accepted causes are a lock timeout and a deadlock, for example with VACUUM FULL.
+        The check accepts an unwritten entry only if its cause is a lock timeout or a deadlock, for
+        example with VACUUM FULL.
         """
         for line in self.log.open(errors="replace"):
             if "has no audit entry" in line and '"outcome":"gap"' in line:
@@ -303,7 +304,7 @@ class Storm:
             )
 
     def check_failures(self, session: psycopg.Connection) -> None:
-        """Checks that each error that a writer saw is an entry or a line of the server's log."""
+        """Checks that each error that a writer saw has an entry or a line in the server's log."""
         found: Counter[str] = Counter(
             dict(
                 session.execute(
@@ -339,7 +340,8 @@ class Storm:
         with self.admin() as session:
             session.execute("SELECT pg_create_logical_replication_slot('oracle', 'test_decoding')")
         # After a restart, pg_recvlogical connects again and receives unconfirmed transactions a
-        # second time. count_changes.py counts each transaction once.
+        # second time. count_changes.py counts a transaction once, even if pg_recvlogical receives
+        # it twice.
         self.receiver = subprocess.Popen(
             [
                 "pg_recvlogical",
@@ -387,8 +389,9 @@ class Storm:
         self.counter.wait()
         with session.cursor().copy("COPY held.decoded FROM STDIN") as copy:
             copy.write(self.decoded.read_bytes())
-        # oracle.sql does not expect entries for tables that watch.sql has noted as unwatched, and
-        # finds them by name. In the storm every table is watched, so the names are removed.
+        # oracle.sql expects no entries for a table if watch.sql has noted a table of this name as
+        # unwatched. In the storm every table is watched, so the statement removes the names from
+        # these notes.
         session.execute("UPDATE held.note SET name = '' WHERE NOT watched")
         with (self.directory / "oracle").open("wb") as output:
             subprocess.run(
@@ -438,7 +441,7 @@ class Storm:
             f"{len(violent.killed)} kills, {self.restarts} restarts,"
             f" {smith.runs} runs of sqlsmith, seed {self.seed}"
         )
-        # A storm with few changes proves nothing.
+        # A storm with few changes tests too little, so it counts as a fault.
         if changes < 10 * self.seconds:
             self.faults.append(f"only {changes} changes in {self.seconds} s")
 

@@ -1,4 +1,7 @@
-"""The writers of the storm. They run random DML, and DDL on tables that other writers use."""
+"""The writers of the storm.
+
+Each writer runs random DML, and random DDL on tables that other writers use.
+"""
 
 from __future__ import annotations
 
@@ -52,11 +55,12 @@ ISOLATIONS = ["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZAB
 
 
 class Shared:
-    """The state that all writers share: counts, and the names of the tables that they created."""
+    """The state that all writers share: counts, and the names of tables that writers created."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        # Whether writers may create unlogged tables. Storm.end_unlogged gives the reason.
+        # Whether writers may create unlogged tables. Storm.end_unlogged explains why they may not
+        # at the end.
         self.unlogged = True
         self.lock = threading.Lock()
         self.numbers = itertools.count(1)
@@ -64,9 +68,9 @@ class Shared:
         self.errors: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
-        # failed: for each request, the number of statements of Writer.fail whose error the client
-        # saw. unsure: for each request, the number of statements that may have failed although the
-        # client saw no error.
+        # `failed` counts, for each request id, the statements of Writer.fail whose error the client
+        # saw. `unsure` counts, for each request id, the statements of Writer.fail that may have
+        # failed although the client saw no error.
         self.failed: Counter[str] = Counter()
         self.unsure: Counter[str] = Counter()
 
@@ -74,12 +78,15 @@ class Shared:
         return f"{schema}.d{next(self.numbers)}"
 
     def add(self, name: str) -> None:
-        """Adds a new table. Other writers can use the table after the commit."""
+        """Adds the name of a new table.
+
+        Other writers can use the table after its transaction commits.
+        """
         with self.lock:
             self.names.append(name)
 
     def refresh(self, names: list[str]) -> None:
-        """Replaces the names by those of the tables that exist."""
+        """Replaces the shared names by the names of the tables that exist."""
         with self.lock:
             self.names = names
 
@@ -95,7 +102,7 @@ class Writer(threading.Thread):
         self.random = random.Random(seed * 1000 + number)
         self.requests = 0
         self.request = ""
-        self.doing = "transaction"  # what the session does, for the message of an error
+        self.doing = "transaction"  # what the session does; an error's count shows it
         self.fault: BaseException | None = None
         self.writes: list[tuple[int, Callable[[Connection], None]]] = [
             (8, self.insert),
@@ -152,7 +159,7 @@ class Writer(threading.Thread):
                 except psycopg.OperationalError as error:
                     self.note(error)
                     time.sleep(0.05)
-        except BaseException as error:  # a defect of this program fails the storm
+        except BaseException as error:  # a defect of the test itself fails the storm
             self.fault = error
 
     def session(self, session: Connection) -> None:
@@ -246,7 +253,7 @@ class Writer(threading.Thread):
     def note(self, error: psycopg.Error) -> None:
         code = error.sqlstate or type(error).__name__
         self.shared.errors[code] += 1
-        # Messages that differ only in numbers are counted as the same message.
+        # Replaces numbers, so that messages that differ only in numbers count as the same message.
         message = error.diag.message_primary or (str(error).splitlines() or [""])[0]
         context = " [lead_audit]" if "lead_audit" in (error.diag.context or "") else ""
         message = f"{code} {re.sub('[0-9]+', 'N', message)} ({self.doing}){context}"
@@ -451,7 +458,10 @@ class Writer(threading.Thread):
         session.execute(f"TRUNCATE {table}")
 
     def fail(self, session: Connection) -> None:
-        """Runs a statement that fails, and counts the error, which must be recorded."""
+        """Runs a statement that fails, and counts its error.
+
+        The failed statement must be recorded.
+        """
         self.shared.unsure[self.request] += 1
         try:
             session.execute("INSERT INTO s.fixed VALUES (1)")
@@ -512,8 +522,8 @@ class Writer(threading.Thread):
         self.shared.add(name)
 
     def drop_table(self, session: Connection) -> None:
-        # Drops more tables at once if there are more tables, so that their number does not grow
-        # without a limit.
+        # Drops the more tables at once, the more tables there are, so that the number of tables
+        # stays limited.
         names = {
             self.shared.some_name(self.random) for _ in range(1 + len(self.shared.names) // 20)
         } - {"s.plain_0"}
@@ -552,7 +562,7 @@ class Writer(threading.Thread):
             if self.random.random() < 0.3
             else 2_000_000 + 1000 * self.random.randrange(1000)
         )
-        if self.random.random() < 0.5:  # rows outside of the range make ATTACH fail
+        if self.random.random() < 0.5:  # rows outside of the partition's range make ATTACH fail
             session.execute(f"DELETE FROM {name} WHERE id NOT BETWEEN {first} AND {first + 900}")
         session.execute(
             f"ALTER TABLE s.part ATTACH PARTITION {name}"

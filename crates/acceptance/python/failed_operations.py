@@ -1,14 +1,15 @@
-"""Makes every kind of failure with real clients.
+"""Executes failing statements of every kind with real clients.
 
-The clients are psycopg and psql. They use the simple and the extended protocol, run inside and
-outside of a transaction, and connect directly or through PgBouncer. Each failure must leave exactly
-one entry, within a second and with the right fields.
+The clients are psycopg and psql. The clients use the simple and the extended protocol, run inside
+and outside of a transaction, and connect directly or through PgBouncer. Each failed statement must
+have exactly one entry, within a second and with the right fields.
 
     failed_operations.py SERVER_URL BOUNCER_URL PSQL
 
 SERVER_URL connects the superuser to a database with the extension and without tables. BOUNCER_URL
 connects the role app to the same database through PgBouncer. The program prints a line for each
-kind of failure and connection. The exit status is 1 if an entry is wrong or missing.
+kind of failed statement and each kind of connection. The exit status is 1 if an entry is wrong or
+missing.
 """
 
 import contextlib
@@ -58,7 +59,7 @@ CREATE FUNCTION through_it(new_id text) RETURNS void LANGUAGE plpgsql AS
 
 
 class Kind:
-    """A kind of failure: a statement that fails, and the expected fields of its entry."""
+    """A statement that fails, and the expected fields of the entry of this failed statement."""
 
     def __init__(self, name, sql, params, code, operation, table, **expected):
         self.name, self.sql, self.params = name, sql, params
@@ -313,7 +314,7 @@ class Check:
         return self.admin.execute(sql, params).fetchone()
 
     def settle(self):
-        """Waits until the queue has no record. Returns the seconds that the wait took."""
+        """Waits until the queue is empty. Returns the duration of the wait in seconds."""
         begin = time.monotonic()
         while True:
             queued, written, dropped = self.one(
@@ -327,7 +328,10 @@ class Check:
 
     @contextlib.contextmanager
     def entries(self, what, expected):
-        """Checks the entries that the block made. `expected` has one dict of fields per entry."""
+        """Checks the entries that the `with` block made.
+
+        The list `expected` contains a dict of fields for each expected entry.
+        """
         self.settle()
         (last,) = self.one("SELECT coalesce(max(id), 0) FROM lead_audit.entry")
         begin = datetime.now(timezone.utc)
@@ -364,9 +368,10 @@ class Check:
         sys.stdout.flush()
 
     def fields(self, kind, error, statement, **more):
-        """Returns the expected fields of an entry of this kind.
+        """Returns the expected fields of the entry of a failed statement.
 
-        `error` is the error that the client received."""
+        `error` is the error that the client received.
+        """
         expected = kind.expected
         details = {
             name: expected[name] for name in ("constraint", "column") if name in expected
@@ -457,7 +462,7 @@ class Check:
 
     @staticmethod
     def extended(connection, sql):
-        """Sends a statement without parameters as Parse, Bind and Execute."""
+        """Sends a statement without parameters through the extended protocol."""
         result = connection.pgconn.exec_params(sql.encode(), None)
         if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
@@ -493,7 +498,7 @@ class Check:
         }
 
     def binding(self):
-        """Bind fails because the text of a parameter is not a value of the parameter's type."""
+        """Bind fails because a parameter's text is not a value of the parameter's type."""
         with (
             self.entries(
                 "bad input in a parameter",
@@ -519,7 +524,7 @@ class Check:
             )
 
     def first_statement(self):
-        """A failure of a session's first statement is recorded, in whichever phase it occurs."""
+        """A failing first statement of a session has an entry, no matter in which phase it fails."""
         for sql, code in [
             ("INSERT INTO leads (id, n) VALUES ('c', 'many')", "22P02"),
             ("INSERT INTO leads (id) VALUES ('a')", "23505"),
@@ -557,7 +562,8 @@ class Check:
             ):
                 connection.execute("CREATE TEMP TABLE leads (n int)")
                 self.ignore(connection, f"INSERT INTO {name} VALUES ('many')")
-        # A temporary table named leads hides the watched table only until it is dropped or renamed.
+        # A temporary table named leads hides the watched table leads. After the temporary table
+        # was dropped or renamed, the name means the watched table again.
         for commands in (
             ["CREATE TEMP TABLE leads (n int)", "DROP TABLE leads"],
             ["BEGIN", "CREATE TEMP TABLE leads (n int)", "ROLLBACK"],
@@ -575,7 +581,7 @@ class Check:
                 self.ignore(connection, "INSERT INTO leads (id, n) VALUES ('c', 'many')")
 
     def in_the_text(self):
-        """Fails statements before PostgreSQL looks up their table. Only the text names it."""
+        """Statements fail before PostgreSQL knows their table. Only their text names the table."""
         for sql, operation, code in [
             ("EXPLAIN INSERT INTO leads (id, n) VALUES ('c', 'many')", "INSERT", "22P02"),
             ("PREPARE later AS UPDATE leads SET n = 'many'", "UPDATE", "22P02"),
@@ -606,7 +612,8 @@ class Check:
             ),
             ("UPDATE public.leads SET owner = $x$it's$x$, n = E'ma\\'ny'", "UPDATE", "22P02"),
         ]:
-            # From PostgreSQL 18 on, a comment in front of a statement is not part of the statement.
+            # From PostgreSQL 18 on, the text of a statement does not contain a comment in front of
+            # the statement.
             own = (
                 sql.removeprefix("/* of /* the */ form */ ")
                 if self.admin.info.server_version >= 180000
@@ -622,7 +629,8 @@ class Check:
     def failing_rows(self):
         """An entry omits the rejected row if the row is too long for a record.
 
-        The entry still has the row's key, because the message of the error contains the key."""
+        The entry still has the row's key, because the message of the error contains the key.
+        """
         self.admin.execute("ALTER TABLE leads ALTER owner SET STORAGE EXTERNAL")
         for owner, values in [
             ("x" * 60_000, lambda found: found["owner"] == "x" * 60_000),
@@ -643,7 +651,10 @@ class Check:
                     connection.execute("INSERT INTO leads (id, owner) VALUES ('a', %s)", (owner,))
 
     def why_it_was_rolled_back(self):
-        """The entry of a rollback names the transaction's last error, on a watched table or not."""
+        """The entry of a rollback names the last error of the transaction.
+
+        The statement with this error does not have to concern a watched table.
+        """
         rows = {
             "written": [
                 {"operation": "INSERT", "rows": 1, "table_name": "leads", "table_schema": "public"},
@@ -1087,7 +1098,8 @@ class Check:
         if failed != summed:
             self.wrong += 1
             print(f"WRONG summary: {summed} failed instead of {failed}")
-        # The test compares the median, because a busy machine can delay any single entry.
+        # The limit of one second holds for the median of the delays, because a busy machine can
+        # delay a single entry.
         if statistics.median(self.delays) > 1:
             self.wrong += 1
             print("WRONG delay: entries come more than a second after their failures")

@@ -1,6 +1,7 @@
-"""Checks the tables of the tree with the verifier in verifiers/python. Prints one line per fault.
+"""Checks the tables of the Merkle tree with the Python verifier. Prints one line for each fault.
 
-Each line of standard input is a JSON array: the kind of a row, then its columns (src/tree.rs).
+Each line of standard input is a JSON array with the kind of a row and the row's columns. The query
+`ROWS` of src/tree.rs makes these lines.
 """
 
 import base64
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "verifiers/python/s
 from lead_audit_verifier import transparency as t
 from lead_audit_verifier.export import id_ranges
 
-TILE = 256  # number of hashes in a full tile: FORMAT.md, section 12
+TILE = 256  # number of hashes in a full tile (docs/FORMAT.md, section 12)
 
 rows = defaultdict(list)
 for line in sys.stdin:
@@ -51,7 +52,8 @@ ranges = sorted(
 if ranges != sorted(zip(ids, range(len(ids)))):
     print("leaf_range leads elsewhere")
 
-# The hashes of each level are the roots of the full tiles of the level below.
+# Level 0 of the tiles contains the leaves. Each higher level contains the roots of the full tiles
+# of the level below.
 expected, level, hashes = {}, 0, leaves
 while hashes:
     for at in range(0, len(hashes), TILE):

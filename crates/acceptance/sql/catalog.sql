@@ -1,7 +1,7 @@
--- Describes the extension's objects in the catalog, with one line for each fact. No line contains
--- an oid or another value that differs between two databases with the same extension. Columns are
--- numbered by their order, because PostgreSQL's own numbers are not consecutive after a column was
--- dropped.
+-- Describes the extension's objects in the catalog, with one line for each fact. Two databases
+-- with the same version of the extension have the same lines. For that reason, no line contains an
+-- oid. The place of a column is its position among the table's existing columns, because attnum
+-- also counts dropped columns.
 WITH schema AS (
   SELECT n.oid, n.nspowner, n.nspacl, 'schema ' || n.nspname AS title FROM pg_namespace n
   WHERE n.nspname IN ('lead_audit', 'lead_audit_internal')),
@@ -86,8 +86,8 @@ SELECT fact FROM (
                 a.title, place, format_type(atttypid, atttypmod), attnotnull,
                 pg_get_expr(d.adbin, d.adrelid), attcollation::regcollation, attstorage,
                 attcompression, attidentity, attgenerated,
-                -- Minor releases from late 2026 on store an additional number with each column,
-                -- which is omitted here.
+                -- The list omits the option pg_attver, a number that PostgreSQL's minor releases
+                -- from late 2026 on store with each column.
                 ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'),
                 coalesce(attstattarget, -1))
   FROM attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

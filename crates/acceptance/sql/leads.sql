@@ -1,4 +1,4 @@
--- The table `leads` of the first application that uses lead_audit.
+-- Creates the table `leads` as in the first application that uses lead_audit.
 CREATE TABLE public.leads (
   id varchar NOT NULL PRIMARY KEY,
   email varchar(255), domain varchar(255), company_name varchar(500), contact_name varchar(255),

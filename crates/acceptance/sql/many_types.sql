@@ -1,7 +1,8 @@
--- Rows of many types and the writes to them, always the same.
--- crates/acceptance/tests/same_checksums.rs compares the checksums of these writes between major
--- versions. Every supported version has these types. No value depends on the clock, on chance, on
--- oids or on the machine. xml is left out, because a server can be built without it.
+-- Creates tables with columns of many types, and writes the same values to these tables in each
+-- run. crates/acceptance/tests/same_checksums.rs compares the checksums of the entries between
+-- PostgreSQL's major versions. Every supported version of PostgreSQL has the types of these
+-- columns. No written value depends on the clock, on chance, on oids or on the machine. No column
+-- has the type xml, because PostgreSQL can be built without xml.
 CREATE TYPE mood AS ENUM ('glad', 'so so', 'Übel');
 CREATE DOMAIN price AS numeric(20, 4) CHECK (VALUE IS NULL OR VALUE > -1e15);
 CREATE TYPE address AS (street text, since timestamptz, paid money, tags text[]);

@@ -1,9 +1,11 @@
--- The tools of a tamperer who has all rights and knows docs/FORMAT.md. After a change, these
--- functions recompute the values that depend on the changed ones. They were written from that page
--- alone, and use no code of the extension.
+-- Creates the tools of a tamperer who has all rights in the database and knows docs/FORMAT.md.
+-- After a change of entries, these functions recompute the stored checksums and hashes that depend
+-- on the changed entries. The functions were written from docs/FORMAT.md alone, and use no code of
+-- the extension.
 CREATE SCHEMA kit;
 
--- FORMAT.md, section 5. The output of to_json() is canonical for a text (section 3).
+-- Returns the preimage of an entry's checksum (docs/FORMAT.md, section 5). For a text, the output
+-- of to_json() is canonical JSON (docs/FORMAT.md, section 3).
 CREATE FUNCTION kit.preimage(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS $$
   SELECT convert_to(
     '{' || string_agg('"' || name || '":' || value, ',' ORDER BY name COLLATE "C") || '}', 'UTF8')
@@ -31,7 +33,8 @@ $$;
 CREATE FUNCTION kit.checksum(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS
   'SELECT sha256(kit.preimage(e))';
 
--- FORMAT.md, section 6, without the previous key hash.
+-- Returns the key hash of an entry (docs/FORMAT.md, section 6). Does not return the hash of the
+-- previous key.
 CREATE FUNCTION kit.key_hash(e lead_audit.entry) RETURNS bigint LANGUAGE sql AS $$
   SELECT ('x' || encode(
     substr(sha256(uuid_send(e.watch_id) || convert_to(e.row_key::text, 'UTF8')), 1, 8), 'hex')
@@ -53,8 +56,8 @@ BEGIN
 END
 $$;
 
--- FORMAT.md, section 11. The order of the leaves is the order of the checkpoints, and within a
--- checkpoint the order of the ids.
+-- Returns the leaves of the tree (docs/FORMAT.md, section 11). The leaves are in the order of the
+-- checkpoints, and within a checkpoint in the order of the ids.
 CREATE FUNCTION kit.leaves() RETURNS TABLE (leaf bigint, id bigint, hash bytea) LANGUAGE sql AS $$
   SELECT row_number() OVER (ORDER BY c.tree_size, x.id) - 1, x.id,
     sha256('\x00'::bytea || e.checksum)
@@ -64,7 +67,7 @@ CREATE FUNCTION kit.leaves() RETURNS TABLE (leaf bigint, id bigint, hash bytea) 
   JOIN lead_audit.entry e USING (id)
 $$;
 
--- FORMAT.md, section 11.
+-- Returns the root of the tree that has these hashes as its leaves (docs/FORMAT.md, section 11).
 CREATE FUNCTION kit.root(hashes bytea[]) RETURNS bytea LANGUAGE plpgsql AS $$
 DECLARE above bytea[];
 BEGIN
@@ -89,8 +92,8 @@ CREATE FUNCTION kit.stored_leaves() RETURNS bytea[] LANGUAGE sql AS $$
   ) t, generate_series(0, length(hashes) / 32 - 1) i
 $$;
 
--- FORMAT.md, section 12. Replaces the tiles from the level `lowest` up by those of a tree with
--- these leaves.
+-- Replaces the tiles of the level `lowest` and of all higher levels. Computes the new tiles from
+-- the leaves `hashes` (docs/FORMAT.md, section 12).
 CREATE FUNCTION kit.store_tiles(hashes bytea[], lowest integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE tile bytea[]; above bytea[]; level integer := 0;
 BEGIN
@@ -117,9 +120,9 @@ BEGIN
 END
 $$;
 
--- Repairs stored values up to a depth. Depth 1 repairs the leaves. Depth 2 also repairs all inner
--- nodes. Depth 3 also repairs the column `root` of the checkpoints. Depth 4 also repairs the texts
--- of the notes, which keep their old signatures.
+-- Recomputes stored values of the tree from the entries. Depth 1 recomputes the leaves. Depth 2
+-- also recomputes all inner nodes. Depth 3 also recomputes the column `root` of the checkpoints.
+-- Depth 4 also recomputes the texts of the notes, which keep their old signatures.
 CREATE FUNCTION kit.repair(depth integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE leaves bytea[] := (SELECT array_agg(hash ORDER BY leaf) FROM kit.leaves());
         inner_nodes record;
@@ -153,8 +156,9 @@ CREATE FUNCTION kit.unsign() RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.checkpoint SET note = split_part(note, E'\n\n', 1) || E'\n'
 $$;
 
--- Removes ids without an entry from the checkpoints. Recomputes their tree sizes and leaf_range,
--- but leaves roots, tiles and notes to kit.repair().
+-- Removes ids without an entry from the checkpoints. Recomputes the tree sizes of the checkpoints
+-- and the table leaf_range. Does not recompute roots, tiles and notes, for which the caller uses
+-- kit.repair().
 CREATE FUNCTION kit.forget_missing() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE next record; size bigint := 0;
 BEGIN
@@ -174,7 +178,7 @@ BEGIN
 END
 $$;
 
--- Recomputes leaf_range and the size of the tree from the checkpoints.
+-- Recomputes the table leaf_range and the stored size of the tree from the checkpoints.
 CREATE FUNCTION kit.index_leaves() RETURNS void LANGUAGE sql AS $$
   DELETE FROM lead_audit.leaf_range;
   INSERT INTO lead_audit.leaf_range (first_id, last_id, first_leaf)
@@ -184,7 +188,8 @@ CREATE FUNCTION kit.index_leaves() RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.tree SET tree_size = (SELECT max(tree_size) FROM lead_audit.checkpoint);
 $$;
 
--- Removes all traces of sealing.
+-- Deletes all checkpoints, the whole tree and the state of sealing, as in a log that was never
+-- sealed.
 CREATE FUNCTION kit.unseal() RETURNS void LANGUAGE sql AS $$
   DELETE FROM lead_audit.checkpoint;
   DELETE FROM lead_audit.tree_tile; DELETE FROM lead_audit.tree_edge;
@@ -203,7 +208,7 @@ BEGIN
 END
 $$;
 
--- Copies an entry to another id, with another user and a matching checksum.
+-- Copies an entry to another id. Gives the copy another user, and computes the copy's checksum.
 CREATE FUNCTION kit.copy(from_id bigint, to_id bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE e lead_audit.entry := (SELECT e FROM lead_audit.entry e WHERE id = from_id);
 BEGIN

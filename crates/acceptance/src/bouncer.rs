@@ -1,4 +1,5 @@
-//! Starts a PgBouncer in front of a cluster, for a test. The PgBouncer listens on a Unix socket.
+//! Starts a PgBouncer for a test. The PgBouncer listens on a Unix socket, and connects its clients
+//! to the server of a cluster.
 
 use crate::cluster::Cluster;
 use std::fs;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const PORT: u16 = 6432;
 
-/// A running PgBouncer in transaction mode. The process ends when this value is dropped.
+/// A running PgBouncer in transaction mode. Dropping a `Bouncer` ends the process.
 pub struct Bouncer {
     process: Child,
     directory: PathBuf,
@@ -17,11 +18,11 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts a PgBouncer for one database. The PgBouncer connects to the server as `role`. The
-    /// program `pgbouncer` must be on the PATH.
+    /// Starts a PgBouncer for one database of a cluster. The PgBouncer connects to the server as
+    /// `role`. The program `pgbouncer` must be on the PATH.
     ///
     /// # Panics
-    /// If PgBouncer does not start.
+    /// Panics if PgBouncer does not start.
     #[must_use]
     pub fn start(cluster: &Cluster, database: &str, role: &str) -> Self {
         let directory = cluster.socket_directory().join("bouncer");
@@ -60,7 +61,7 @@ impl Bouncer {
         bouncer
     }
 
-    /// Returns the connection string for clients.
+    /// Returns the connection string with which a client connects to this PgBouncer.
     #[must_use]
     pub fn url(&self) -> String {
         format!(

@@ -1,4 +1,4 @@
-//! Database sessions, and the queries that most tests need.
+//! Provides database sessions, and the queries that most tests need.
 
 use postgres::error::DbError;
 use postgres::types::FromSqlOwned;
@@ -7,17 +7,17 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A client's connection, with the notices and warnings that it has received.
+/// A client's connection to a server, with the notices and warnings that the server has sent.
 pub struct Session {
     client: Client,
     notices: Arc<Mutex<Vec<DbError>>>,
 }
 
 impl Session {
-    /// Opens a connection.
+    /// Opens a connection to a server.
     ///
     /// # Errors
-    /// If the connection fails.
+    /// Returns an error if the connection fails.
     pub fn connect(config: &Config) -> Result<Self, Error> {
         let notices: Arc<Mutex<Vec<DbError>>> = Arc::default();
         let mut config = config.clone();
@@ -28,16 +28,17 @@ impl Session {
         Ok(Session { client: config.connect(NoTls)?, notices })
     }
 
-    /// Returns the notices and warnings that were received since the last call.
+    /// Returns the notices and warnings that the server has sent since the last call of `notices`
+    /// or `warnings`.
     ///
     /// # Panics
-    /// Never.
+    /// Never panics, because no thread panics while it holds the lock of the notices.
     pub fn notices(&self) -> Vec<DbError> {
         std::mem::take(&mut *self.notices.lock().expect("no holder of this lock panics"))
     }
 
-    /// Returns the messages of the warnings that were received since the last call, and drops the
-    /// notices.
+    /// Returns the messages of the warnings that the server has sent since the last call of
+    /// `notices` or `warnings`. Discards the notices of that time.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.notices().into_iter().filter(|notice| notice.severity() == "WARNING");
@@ -67,7 +68,7 @@ impl DerefMut for Session {
 /// Runs statements that must succeed.
 ///
 /// # Panics
-/// If a statement fails.
+/// Panics if a statement fails.
 #[track_caller]
 pub fn call(session: &mut Session, sql: &str) {
     if let Err(error) = session.batch_execute(sql) {
@@ -75,10 +76,11 @@ pub fn call(session: &mut Session, sql: &str) {
     }
 }
 
-/// Runs statements. If one fails, returns its SQLSTATE and message as the error.
+/// Runs statements. If a statement fails, returns the SQLSTATE and the message of the statement's
+/// error.
 ///
 /// # Errors
-/// If a statement fails.
+/// Returns an error if a statement fails.
 pub fn try_call(session: &mut Session, sql: &str) -> Result<(), String> {
     session.batch_execute(sql).map_err(|error| describe(&error))
 }
@@ -86,7 +88,8 @@ pub fn try_call(session: &mut Session, sql: &str) -> Result<(), String> {
 /// Returns the single value of a query's result.
 ///
 /// # Panics
-/// If the query fails, or does not return one value of this type.
+/// Panics if the query fails, or if the query does not return exactly one row whose first value
+/// has the type `T`.
 #[track_caller]
 pub fn value<T: FromSqlOwned>(session: &mut Session, sql: &str) -> T {
     match session.query_one(sql, &[]) {
@@ -95,10 +98,10 @@ pub fn value<T: FromSqlOwned>(session: &mut Session, sql: &str) -> T {
     }
 }
 
-/// Waits until the single value of a query's result is true.
+/// Repeats the query `condition` until the single value of its result is true.
 ///
 /// # Panics
-/// If the value is still false after `longest`.
+/// Panics if the value is still false after the time `longest`.
 #[track_caller]
 pub fn wait_until(session: &mut Session, longest: Duration, condition: &str) {
     let begin = Instant::now();
@@ -108,10 +111,10 @@ pub fn wait_until(session: &mut Session, longest: Duration, condition: &str) {
     }
 }
 
-/// Runs statements of which one must fail. Returns its SQLSTATE.
+/// Runs statements, one of which must fail. Returns the SQLSTATE of the statement that failed.
 ///
 /// # Panics
-/// If no statement fails, or if the error is not from the server.
+/// Panics if no statement fails, or if the error does not come from the server.
 #[track_caller]
 pub fn sqlstate(session: &mut Session, sql: &str) -> String {
     match session.batch_execute(sql) {

@@ -1,5 +1,5 @@
-//! Private clusters for tests. Each cluster has its own directory, and listens only on a Unix
-//! socket. It is removed when its value is dropped.
+//! Creates PostgreSQL clusters for tests. Each cluster has its own directory, and its server
+//! listens only on a Unix socket. Dropping a `Cluster` stops the server and removes the directory.
 
 use crate::client::Session;
 use std::fs;
@@ -13,8 +13,8 @@ use tempfile::TempDir;
 /// The name of the superuser of every cluster.
 const SUPERUSER: &str = "postgres";
 
-/// Maximum length of a socket's directory in bytes. The path of the socket, which is longer, must
-/// fit into 107 bytes.
+/// The maximum length of the path of the socket's directory, in bytes. PostgreSQL limits the path
+/// of the socket itself, which is longer, to 107 bytes.
 const SOCKET_DIR_LIMIT: usize = 90;
 
 /// The settings of a new cluster.
@@ -33,7 +33,8 @@ impl Builder {
         self
     }
 
-    /// Makes the server load the extension's library when it starts.
+    /// Adds the extension's library to shared_preload_libraries, so that the server loads the
+    /// library at its start.
     #[must_use]
     pub fn preloaded(self) -> Self {
         self.setting("shared_preload_libraries = 'lead_audit'")
@@ -46,8 +47,8 @@ impl Builder {
         self
     }
 
-    /// Uses this PostgreSQL installation. The default is the installation of
-    /// `LEAD_AUDIT_PG_CONFIG`.
+    /// Sets the program pg_config of the PostgreSQL installation that the cluster uses. The
+    /// default is the pg_config that `LEAD_AUDIT_PG_CONFIG` names.
     #[must_use]
     pub fn installation(mut self, pg_config: PathBuf) -> Self {
         self.pg_config = Some(pg_config);
@@ -57,7 +58,7 @@ impl Builder {
     /// Creates and starts the cluster.
     ///
     /// # Panics
-    /// If the cluster cannot be created or started.
+    /// Panics if the cluster cannot be created or started.
     #[must_use]
     pub fn start(self) -> Cluster {
         let cluster = self.create();
@@ -68,7 +69,7 @@ impl Builder {
     /// Creates the cluster, but does not start its server.
     ///
     /// # Panics
-    /// If the cluster cannot be created.
+    /// Panics if the cluster cannot be created.
     #[must_use]
     pub fn create(self) -> Cluster {
         Cluster::make(&self, |cluster| {
@@ -87,8 +88,8 @@ impl Builder {
             cluster.run_server_program("initdb", &[&place[..], &["--no-sync"]].concat());
             cluster.configure(&[
                 "listen_addresses = ''".to_owned(),
-                // Even without fsync, written data survives a crash of the server. The data would
-                // be lost only if the machine crashed, and no test does that.
+                // Without fsync, written data survives a crash of the server, but not a crash of
+                // the machine. No test crashes the machine.
                 "fsync = off".to_owned(),
                 "max_prepared_transactions = 20".to_owned(),
                 "deadlock_timeout = 100ms".to_owned(),
@@ -100,7 +101,7 @@ impl Builder {
     /// Creates and starts a standby of `primary`.
     ///
     /// # Panics
-    /// If the standby cannot be created or started.
+    /// Panics if the standby cannot be created or started.
     #[must_use]
     pub fn start_standby_of(self, primary: &Cluster) -> Cluster {
         let cluster = Cluster::make(&self, |cluster| {
@@ -126,19 +127,19 @@ impl Builder {
     }
 }
 
-/// A cluster. Its server usually runs.
+/// A PostgreSQL cluster of a test. The cluster's server runs, except after `Builder::create`,
+/// `stop` and `kill`.
 pub struct Cluster {
     bin: PathBuf,
     server_user: Option<ServerUser>,
     file_size_limit: Option<u64>,
     directory: TempDir,
-    /// A second directory for the socket. Exists only if the path of `directory` is too long for a
-    /// socket.
+    /// The directory of the socket, if the path of `directory` is too long for a socket.
     short_directory: Option<TempDir>,
 }
 
 impl Cluster {
-    /// Starts a cluster with the default settings of this module.
+    /// Creates and starts a cluster with the default settings.
     #[must_use]
     pub fn start() -> Self {
         Self::builder().start()
@@ -182,10 +183,11 @@ impl Cluster {
         cluster
     }
 
-    /// Adds lines to postgresql.conf. The lines take effect when the server next starts.
+    /// Adds lines to the cluster's postgresql.conf. The lines take effect at the next start of the
+    /// server.
     ///
     /// # Panics
-    /// If the file cannot be written.
+    /// Panics if the file cannot be written.
     pub fn configure(&self, lines: &[String]) {
         let file = self.data().join("postgresql.conf");
         let before = fs::read_to_string(&file).expect("initdb writes a postgresql.conf");
@@ -206,7 +208,7 @@ impl Cluster {
     /// ended.
     ///
     /// # Panics
-    /// If a process does not end within a minute.
+    /// Panics if a process of the server does not end within a minute.
     pub fn kill(&self) {
         let killed = Command::new("kill")
             .args(["-9", &self.postmaster().to_string()])
@@ -218,8 +220,9 @@ impl Cluster {
             assert!(begin.elapsed() < Duration::from_secs(60), "processes of a killed server stay");
             std::thread::sleep(Duration::from_millis(10));
         }
-        // In a container, nobody may reap dead processes. The server would then take the process id
-        // in a lock file for the id of a running server, so the lock files are removed.
+        // A container can lack a process that reaps dead processes, and then the id of the dead
+        // postmaster remains in use. With the old lock files, a new postmaster would assume that
+        // the old postmaster still runs, so the lock files are removed.
         for file in
             [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")]
         {
@@ -227,8 +230,8 @@ impl Cluster {
         }
     }
 
-    /// Returns whether the server still has processes. The working directory of each of them is the
-    /// data directory.
+    /// Returns whether a process of the server still exists. The working directory of each server
+    /// process is the data directory.
     fn has_processes(&self) -> bool {
         let processes = fs::read_dir("/proc").expect("there is a /proc");
         let data = self.data();
@@ -254,8 +257,8 @@ impl Cluster {
             .expect("its first line is the process id")
     }
 
-    /// Stops the server in this shutdown mode of pg_ctl. The mode "immediate" has the effect of a
-    /// crash.
+    /// Stops the server with pg_ctl, in the shutdown mode `mode`. The shutdown mode "immediate"
+    /// has the effect of a crash.
     pub fn stop(&self, mode: &str) {
         self.run_server_program(
             "pg_ctl",
@@ -263,16 +266,17 @@ impl Cluster {
         );
     }
 
-    /// Returns the directory with all files of this cluster. The server's user owns the directory.
+    /// Returns the directory that contains all files of this cluster. The operating-system user of
+    /// the server owns this directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Makes the server's user the owner of this file or directory.
+    /// Gives a file or directory to the operating-system user of the server.
     ///
     /// # Panics
-    /// If the owner cannot be changed.
+    /// Panics if the owner cannot be changed.
     pub fn give_to_server(&self, path: &Path) {
         if let Some(user) = &self.server_user {
             chown(path, Some(user.uid), Some(user.gid)).expect("root may give a file away");
@@ -281,26 +285,26 @@ impl Cluster {
             .expect("its permissions can be set");
     }
 
-    /// Opens a session of the superuser.
+    /// Opens a session of the superuser in a database.
     #[must_use]
     pub fn admin(&self, database: &str) -> Session {
         self.session(SUPERUSER, database)
     }
 
-    /// Opens a session of a role.
+    /// Opens a session of a role in a database.
     ///
     /// # Panics
-    /// If the connection fails.
+    /// Panics if the connection fails.
     #[must_use]
     pub fn session(&self, role: &str, database: &str) -> Session {
         self.try_session(role, database)
             .unwrap_or_else(|error| panic!("connection as {role} to {database} failed: {error}"))
     }
 
-    /// Opens a session of a role. Returns an error if the connection fails.
+    /// Opens a session of a role, in the same way as `session`.
     ///
     /// # Errors
-    /// If the connection fails.
+    /// Returns an error if the connection fails.
     pub fn try_session(&self, role: &str, database: &str) -> Result<Session, postgres::Error> {
         let mut config = postgres::Config::new();
         config
@@ -311,14 +315,14 @@ impl Cluster {
         Session::connect(&config)
     }
 
-    /// Returns the connection string of a role.
+    /// Returns the connection string with which a role connects to a database of this cluster.
     #[must_use]
     pub fn connection_string(&self, role: &str, database: &str) -> String {
         format!("host={} user={role} dbname={database}", self.socket_directory().display())
     }
 
-    /// Returns a command that runs a client program of PostgreSQL (psql, pg_dump, …). Without other
-    /// arguments, the program connects to this cluster as the superuser.
+    /// Returns a command that runs a client program of PostgreSQL (psql, pg_dump, …). By default,
+    /// the program connects to this cluster as the superuser.
     #[must_use]
     pub fn client_program(&self, name: &str) -> Command {
         let mut command = self.program(name);
@@ -329,10 +333,10 @@ impl Cluster {
         command
     }
 
-    /// Runs a client program and returns its standard output.
+    /// Runs a client program of PostgreSQL, and returns the text of the program's standard output.
     ///
     /// # Panics
-    /// If the program fails.
+    /// Panics if the program fails.
     pub fn run(&self, name: &str, arguments: &[&str]) -> String {
         let output = self
             .client_program(name)
@@ -343,7 +347,7 @@ impl Cluster {
         String::from_utf8(output.stdout).expect("the output is UTF-8")
     }
 
-    /// Returns the whole log of the server.
+    /// Returns the whole text of the server's log.
     #[must_use]
     pub fn log_text(&self) -> String {
         fs::read(self.log())
@@ -357,11 +361,11 @@ impl Cluster {
         command
     }
 
-    /// Runs a server program as the server's user. The working directory is the cluster's
-    /// directory.
+    /// Runs a program of PostgreSQL, for example initdb or pg_ctl, as the operating-system user of
+    /// the server. The program's working directory is the directory of the cluster.
     ///
     /// # Panics
-    /// If the program fails.
+    /// Panics if the program fails.
     pub fn run_server_program(&self, name: &str, arguments: &[&str]) {
         let program = self.bin.join(name);
         let mut words: Vec<String> = Vec::new();
@@ -387,7 +391,7 @@ impl Cluster {
         succeeded(name, &output);
     }
 
-    /// Returns a command that runs a program as the server's user.
+    /// Returns a command that runs a program as the operating-system user of the server.
     #[must_use]
     pub fn as_server_user(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
@@ -408,13 +412,13 @@ impl Cluster {
         self.directory.path().join("log")
     }
 
-    /// Returns the directory of the server's programs.
+    /// Returns the directory of PostgreSQL's programs.
     #[must_use]
     pub fn bin(&self) -> &Path {
         &self.bin
     }
 
-    /// Returns the directory of the socket.
+    /// Returns the directory of the server's socket.
     #[must_use]
     pub fn socket_directory(&self) -> &Path {
         self.short_directory.as_ref().unwrap_or(&self.directory).path()
@@ -434,12 +438,12 @@ impl Drop for Cluster {
         if !self.data().join("postmaster.pid").exists() {
             return;
         }
-        // The data is not needed any more, so the default is the fastest shutdown mode.
-        // scripts/coverage.sh chooses another mode, because a process writes its line counts only
-        // if it exits normally.
+        // The data of a dropped cluster is not needed, so the default shutdown mode is the fastest
+        // mode. scripts/coverage.sh sets another shutdown mode, because a server process writes
+        // its counts of executed lines only at a normal exit.
         let mode = std::env::var("LEAD_AUDIT_STOP_MODE").unwrap_or_else(|_| "immediate".to_owned());
-        // If the server cannot be stopped, this is only reported: a second panic would hide the
-        // first one.
+        // If the server cannot be stopped, the test only prints a message. A panic of `drop` would
+        // hide the panic of a failed test.
         let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.stop(&mode)));
         if stopped.is_err() {
             eprintln!("the server in {} could not be stopped", self.directory.path().display());
@@ -447,7 +451,8 @@ impl Drop for Cluster {
     }
 }
 
-/// The user that runs the server if the tests run as root. PostgreSQL refuses to run as root.
+/// The operating-system user of the server. A cluster has this user only if root runs the tests.
+/// PostgreSQL refuses to run as root.
 struct ServerUser {
     name: String,
     uid: u32,
@@ -505,8 +510,8 @@ fn temporary_directory(parent: &Path) -> TempDir {
     made.unwrap_or_else(|error| panic!("cannot make a directory in {}: {error}", parent.display()))
 }
 
-/// Removes environment variables of the caller: PGHOST, PGOPTIONS and the like, which would change
-/// the connection, and RUST_BACKTRACE, which would change the DETAIL of errors.
+/// Removes environment variables from a command. libpq's variables (PGHOST, PGOPTIONS, …) would
+/// change the connection. RUST_BACKTRACE would change the DETAIL of errors.
 fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The `lead-audit` command.
+/// The program `lead-audit`.
 pub struct LeadAudit {
     program: PathBuf,
 }
@@ -12,7 +12,7 @@ pub struct LeadAudit {
 /// The result of one run of the command.
 #[derive(Debug)]
 pub struct Answer {
-    /// The exit status.
+    /// The exit status of the command.
     pub status: i32,
     /// The text that the command wrote to standard output.
     pub output: String,
@@ -21,10 +21,10 @@ pub struct Answer {
 }
 
 impl LeadAudit {
-    /// Returns the command that scripts/test.sh has built.
+    /// Returns the program `lead-audit` that scripts/test.sh has built.
     ///
     /// # Panics
-    /// If `LEAD_AUDIT_COMMAND` is not set.
+    /// Panics if `LEAD_AUDIT_COMMAND` is not set.
     #[must_use]
     pub fn new() -> Self {
         let program = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
@@ -35,7 +35,7 @@ impl LeadAudit {
         }
     }
 
-    /// Returns a run of the command that is not started yet.
+    /// Returns a `Command` with these arguments. The caller starts this `Command`.
     #[must_use]
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(&self.program);
@@ -51,7 +51,7 @@ impl LeadAudit {
     /// Runs the command to its end.
     ///
     /// # Panics
-    /// If the command does not start, or is killed by a signal.
+    /// Panics if the command does not start, or is killed by a signal.
     pub fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Answer {
         Answer::of(
             self.command(arguments)
@@ -60,11 +60,11 @@ impl LeadAudit {
         )
     }
 
-    /// Runs the command to its end. The exit status must be `status`. Returns the text of standard
-    /// output.
+    /// Runs the command to its end, and returns the text of its standard output. The command's
+    /// exit status must be `status`.
     ///
     /// # Panics
-    /// If the exit status differs.
+    /// Panics if the command ends with another exit status.
     #[track_caller]
     pub fn expect(&self, status: i32, arguments: &[impl AsRef<OsStr>]) -> String {
         let answer = self.run(arguments);
@@ -83,7 +83,7 @@ impl Answer {
     /// Returns the result of a process that has ended.
     ///
     /// # Panics
-    /// If the process was killed by a signal, or its output is not UTF-8.
+    /// Panics if the process was killed by a signal, or its output is not UTF-8.
     #[must_use]
     pub fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("the output is UTF-8");
@@ -92,10 +92,10 @@ impl Answer {
     }
 }
 
-/// Returns a path as text, for a command line.
+/// Returns a path as text for a command line.
 ///
 /// # Panics
-/// If the path is not UTF-8.
+/// Panics if the path is not UTF-8.
 #[must_use]
 pub fn text_of(path: &Path) -> &str {
     path.to_str().expect("paths here are UTF-8")

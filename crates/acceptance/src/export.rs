@@ -1,5 +1,5 @@
-//! Exports entries with the query in `docs/FORMAT.md`, and runs the verifier in `verifiers/python`
-//! on the result.
+//! Exports entries with the query in `docs/FORMAT.md`, and verifies the export with the Python
+//! verifier (`verifiers/python`).
 
 use crate::cluster::Cluster;
 use std::collections::BTreeMap;
@@ -9,20 +9,20 @@ use std::process::{Command, Stdio};
 /// The verdict of the Python verifier on all entries of a database.
 #[derive(Debug)]
 pub struct PythonVerdict {
-    /// The number of entries that the verifier read.
+    /// The number of entries that the Python verifier read.
     pub entries: u64,
-    /// The number of faults that the verifier counted.
+    /// The number of faults that the Python verifier counted.
     pub faults: u64,
-    /// The verifier's messages for each faulty entry.
+    /// The messages of the Python verifier, by the id of the faulty entry.
     pub faulty: BTreeMap<i64, Vec<String>>,
-    /// Whether the verifier ended with status 0.
+    /// Whether the Python verifier ended with exit status 0.
     pub satisfied: bool,
 }
 
-/// Exports all entries of a database and verifies them outside the database.
+/// Exports all entries of a database, and verifies the export with the Python verifier.
 ///
 /// # Panics
-/// If the export or the verifier itself fails.
+/// Panics if the export or the verifier itself fails.
 #[must_use]
 pub fn verify_with_python(cluster: &Cluster, database: &str) -> PythonVerdict {
     let mut export = cluster
@@ -61,8 +61,8 @@ pub fn verify_with_python(cluster: &Cluster, database: &str) -> PythonVerdict {
     read(&output, verifier.status.success())
 }
 
-/// Parses the verifier's output. A line for a fault looks like "entry 17: the reason". The last
-/// line looks like "200 entries, 1 faults".
+/// Parses the output of the Python verifier. A line for a fault looks like "entry 17: the reason".
+/// The last line of the output looks like "200 entries, 1 faults".
 fn read(output: &str, satisfied: bool) -> PythonVerdict {
     let mut verdict = PythonVerdict { entries: 0, faults: 0, faulty: BTreeMap::new(), satisfied };
     let mut lines: Vec<&str> = output.lines().collect();
@@ -82,7 +82,8 @@ fn read(output: &str, satisfied: bool) -> PythonVerdict {
     verdict
 }
 
-/// Returns the query in the here-document of section 9 of docs/FORMAT.md.
+/// Returns the query for exports from docs/FORMAT.md. The page shows this query in the
+/// here-document of section 9.
 fn documented_query() -> String {
     let page = std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md is there");
     let (_, rest) =
@@ -92,8 +93,8 @@ fn documented_query() -> String {
     format!("{query};\n")
 }
 
-/// Returns the directory of the Python verifier. `python3` can run this directory. The first
-/// argument of the verifier is `entries` or `export`.
+/// Returns the directory of the Python verifier. `python3` can run this directory. The verifier's
+/// first argument is `entries` or `export`.
 #[must_use]
 pub fn python_verifier() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python/src/lead_audit_verifier")

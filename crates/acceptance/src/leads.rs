@@ -15,8 +15,8 @@ pub fn leads_database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Creates a database as `leads_database` does. In addition, the role `app` owns the table. The
-/// role has no other rights.
+/// Creates a database in the same way as `leads_database`, and makes the role `app` the owner of
+/// the table `leads`. The role `app` has no other rights.
 pub fn app_database(cluster: &Cluster, name: &str) -> Session {
     let mut admin = leads_database(cluster, name);
     call(

@@ -1,8 +1,8 @@
-//! Supports the acceptance tests with private clusters that a test may crash, with clients for
-//! these clusters, and with the verifier in `verifiers/python`, which shares no code with the
-//! extension.
+//! Contains the parts that the acceptance tests share: clusters that a test can crash, clients of
+//! these clusters, and calls of the Python verifier (`verifiers/python`). The Python verifier
+//! shares no code with the extension.
 //!
-//! Environment variables:
+//! The acceptance tests read these environment variables:
 //! * `LEAD_AUDIT_PG_CONFIG` (required): pg_config of a PostgreSQL in which the extension is
 //!   installed.
 //! * `LEAD_AUDIT_NEXT_PG_CONFIG`: pg_config of the next major version, for the test of pg_upgrade
@@ -11,17 +11,17 @@
 //! * `LEAD_AUDIT_PYTHON`: a Python that has psycopg; by default python3.
 //! * `LEAD_AUDIT_STATE_DIR`: directory for clusters; by default the system's directory for
 //!   temporary files.
-//! * `LEAD_AUDIT_STOP_MODE`: shutdown mode of pg_ctl after a test; by default immediate, which is
-//!   fast.
+//! * `LEAD_AUDIT_STOP_MODE`: shutdown mode of pg_ctl after a test; by default immediate, the
+//!   fastest mode.
 //! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: duration of the tests with concurrent writes; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: number of times that a test crashes the server; by default 6.
-//! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: 1 makes each large value 200 MB; by default only two values
-//!   are.
-//! * `LEAD_AUDIT_ACCEPTANCE_ONLY`: runs only the tampering attempts whose name contains this text;
-//!   by default all.
-//! * `LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES`: number of databases that get the extension at once; by
-//!   default 20.
-//! * `LEAD_AUDIT_ACCEPTANCE_SEED`: seed of the random choices; by default always the same.
+//! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: with 1, each large value has 200 MB; by default only two
+//!   values have 200 MB.
+//! * `LEAD_AUDIT_ACCEPTANCE_ONLY`: a text; only the tampering attempts run whose names contain
+//!   this text; by default all attempts run.
+//! * `LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES`: number of databases in which a test creates the
+//!   extension; by default 20.
+//! * `LEAD_AUDIT_ACCEPTANCE_SEED`: seed of the random choices; by default a fixed number.
 
 mod bouncer;
 mod client;
@@ -47,10 +47,10 @@ pub use trail::{
 };
 pub use tree::{assert_tree_whole, seal, unsealed};
 
-/// Reads a number from an environment variable.
+/// Reads a number from an environment variable. Returns `default` if the variable is not set.
 ///
 /// # Panics
-/// If the variable is not a number.
+/// Panics if the variable is not a number.
 pub fn setting(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => {

@@ -1,5 +1,5 @@
-//! Creates a populated database. Checks that database after it was dumped and restored, upgraded,
-//! or promoted on another server.
+//! Creates a database with entries of many kinds. Checks this database after a dump and restore,
+//! after pg_upgrade, and after the promotion of a standby.
 
 use crate::client::{Session, call, value};
 use crate::cluster::Cluster;
@@ -22,7 +22,7 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Reads the parts from a database.
+    /// Reads these parts from a database.
     #[must_use]
     pub fn of(admin: &mut Session) -> Self {
         Trail {
@@ -53,8 +53,8 @@ impl Trail {
     }
 }
 
-/// Creates a populated database with several tables. One of the tables is no longer watched, one
-/// was dropped, and one has a baseline.
+/// Creates a database with several watched tables, and writes to these tables. Ends the watching
+/// of one table, drops one table, and makes a baseline of one table.
 pub fn make(cluster: &Cluster, name: &str) -> Trail {
     let mut admin = app_database(cluster, name);
     let mut app = cluster.session("app", name);
@@ -71,7 +71,8 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
          UPDATE leads SET is_deleted = true WHERE created_by = 'user-3';
          DELETE FROM leads WHERE created_by = 'user-4'",
     );
-    // Seals the entries so far, which fill more than one tile. Later entries remain unsealed.
+    // Seals the entries of the table `leads`, which fill more than one tile. The entries of the
+    // other tables remain unsealed.
     call(&mut admin, "SELECT lead_audit.seal()");
     call(
         &mut admin,
@@ -104,11 +105,11 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
     Trail::of(&mut admin)
 }
 
-/// Checks a database that was moved as a whole: the trail is unchanged and intact, and the tables
-/// are watched.
+/// Checks a database that was moved as a whole. The audit trail must be unchanged and intact, and
+/// the tables must be watched.
 ///
 /// # Panics
-/// If a check fails.
+/// Panics if a check fails.
 pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
     let mut admin = cluster.admin(name);
     let last_ddl: Option<String> = value(
@@ -121,11 +122,11 @@ pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
     assert_watched_as_before(cluster, name);
 }
 
-/// Checks that the tables are watched under the same watch ids as before: a few writes create the
-/// expected entries.
+/// Checks that the tables of a moved database are watched under their old watch ids. A few writes
+/// must create the expected entries.
 ///
 /// # Panics
-/// If a check fails.
+/// Panics if a check fails.
 pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     let mut admin = cluster.admin(name);
     let sealed =
@@ -165,7 +166,7 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     let new: i64 =
         value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
     let all: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
-    // The row that moves to another partition has one entry.
+    // The UPDATE that moves a row to another partition has one entry.
     assert_eq!(
         (new, all),
         (6, count + 6),
@@ -186,8 +187,8 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     assert_eq!(soft, 2, "{name}: soft deletes are still known as such");
     assert_intact(&mut admin);
 
-    // The tree grows from the size that it had: the old checkpoint is unchanged, and the new
-    // checkpoint extends it.
+    // Sealing must extend the existing tree. The old checkpoint must stay unchanged, and the new
+    // checkpoint must extend the old checkpoint.
     let leaves: i64 = value(&mut admin, "SELECT lead_audit.seal()");
     let entries: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
     assert_eq!(leaves, entries, "{name}: every entry is a leaf");

@@ -1,4 +1,4 @@
-//! Checks that every trail must pass.
+//! Contains checks of an audit trail. Every audit trail must pass these checks.
 
 use crate::client::Session;
 use crate::value;
@@ -6,7 +6,7 @@ use crate::value;
 /// One row of `lead_audit.verify()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The entry's id.
+    /// The id of the faulty entry.
     pub id: i64,
     /// The kind of fault.
     pub kind: String,
@@ -17,7 +17,7 @@ pub struct Fault {
 /// Returns the faults that `lead_audit.verify()` finds.
 ///
 /// # Panics
-/// If `lead_audit.verify()` raises an error.
+/// Panics if `lead_audit.verify()` raises an error.
 pub fn faults(admin: &mut Session) -> Vec<Fault> {
     let rows = admin
         .query("SELECT id, fault, detail FROM lead_audit.verify() ORDER BY id", &[])
@@ -28,26 +28,27 @@ pub fn faults(admin: &mut Session) -> Vec<Fault> {
 /// Checks that `lead_audit.verify()` finds no fault.
 ///
 /// # Panics
-/// If there is a fault.
+/// Panics if `lead_audit.verify()` finds a fault.
 #[track_caller]
 pub fn assert_intact(admin: &mut Session) {
     assert_eq!(faults(admin), [], "verify() found faults in a trail that nobody touched");
 }
 
-/// Checks that the trail of a table reproduces the table. Each row must equal the last state in its
-/// history. If a key has no row, its history must end with a removal. In the order of the ids, each
-/// entry of a row must begin with the state in which the row's previous entry ended. The table
-/// needs a primary key named id, and must have been watched since its creation.
+/// Checks that the entries of a table reproduce the table. Each row of the table must equal the
+/// last row image in the row's history. The history of a key that no row has must end with the
+/// removal of the row. In the order of the ids, the old row image of each entry must equal the new
+/// row image of the row's previous entry. The table needs a primary key named id, and must have
+/// been watched since its creation.
 ///
-/// Compares the values as text, because 1.0 and 1.00 are equal as jsonb. Compares them in UTC,
-/// because writers may have another TimeZone.
+/// Compares the values as text, because 1.0 and 1.00 are equal as jsonb. Converts times in UTC,
+/// because a writer can have another TimeZone.
 ///
 /// # Panics
-/// If the trail does not reproduce the table.
+/// Panics if the entries do not reproduce the table.
 #[track_caller]
 pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
-    // An UPDATE that changes the key counts twice: as the end of the row with the old key, and as
-    // the beginning of the row with the new key.
+    // An UPDATE that changes the key counts as two events. The first event removes the row with
+    // the old key, and the second event creates the row with the new key.
     let events = format!(
         "SELECT e.id, x.key, x.was, x.now FROM (
            SELECT id, coalesce(new_values, old_values)->>'id' AS key,
@@ -104,7 +105,7 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
     transaction.commit().expect("nothing was changed");
 }
 
-/// Returns the operations of a table's entries, in the order of the entries, separated by blanks.
+/// Returns the operations of a table's entries, separated by blanks and in the order of the ids.
 pub fn operations(admin: &mut Session, table: &str) -> String {
     value(
         admin,
@@ -115,8 +116,8 @@ pub fn operations(admin: &mut Session, table: &str) -> String {
     )
 }
 
-/// Returns these columns of all entries above an id, in the order of the ids. The values of an entry
-/// are separated by " | ".
+/// Returns the columns `columns` of all entries whose id is above `above`, in the order of the
+/// ids. The values of one entry are separated by " | ".
 pub fn entries_above(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
     let rows = admin.query(
         &format!(
@@ -127,13 +128,13 @@ pub fn entries_above(admin: &mut Session, columns: &str, above: i64) -> Vec<Stri
     rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
 }
 
-/// Returns the id of the last entry, or 0.
+/// Returns the id of the last entry, or 0 if the log is empty.
 pub fn last_entry(admin: &mut Session) -> i64 {
     value(admin, "SELECT coalesce(max(id), 0) FROM lead_audit.entry")
 }
 
-/// Checks that each watched table has its audit triggers, that these are enabled, and that its
-/// state is "on".
+/// Checks that the audit triggers of each watched table are enabled, and that lead_audit.watched
+/// shows the state "on" for each watched table.
 pub fn assert_all_on(admin: &mut Session) {
     let not: String = value(
         admin,
@@ -143,7 +144,8 @@ pub fn assert_all_on(admin: &mut Session) {
     assert_eq!(not, "", "not watched as a whole");
 }
 
-/// Returns a part of each text that begins shortly before the first difference.
+/// Shortens two texts for a message. Each result begins shortly before the first difference
+/// between the texts.
 fn shown_difference(left: Option<&str>, right: Option<&str>) -> (String, String) {
     let (Some(left), Some(right)) = (left, right) else {
         let shown = |text: Option<&str>| {

@@ -1,11 +1,12 @@
-//! Checks of the tree that every database must pass.
+//! Checks the Merkle tree of a database, seals entries, and counts unsealed entries.
 
 use crate::client::{Session, value};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The query for the input of `python/tree.py`: for each row, its kind and its columns.
+/// Returns the input of `python/tree.py`. Each line is a JSON array with the kind of a row and the
+/// row's columns.
 const ROWS: &str = "
     SELECT json_build_array('checkpoint', tree_size::text, encode(root, 'hex'), note,
                             entry_ids::text)::text
@@ -21,11 +22,10 @@ const ROWS: &str = "
        SELECT level, index, hashes FROM lead_audit.tree_edge WHERE hashes <> '') t
     UNION ALL SELECT json_build_array('tree', tree_size::text)::text FROM lead_audit.tree";
 
-/// Checks with the Python verifier that the tree, its checkpoints and its tiles match the sealed
-/// entries.
+/// Checks with the Python verifier that the tree's checkpoints and tiles match the sealed entries.
 ///
 /// # Panics
-/// If they do not match.
+/// Panics if a checkpoint or a tile does not match the sealed entries.
 #[track_caller]
 pub fn assert_tree_whole(admin: &mut Session) {
     let rows: Vec<String> = match admin.query(ROWS, &[]) {
@@ -40,7 +40,8 @@ pub fn assert_tree_whole(admin: &mut Session) {
         .spawn()
         .expect("python3 starts");
     let mut input = verifier.stdin.take().expect("standard input is a pipe");
-    // The verifier reads all of its input before it writes, so neither process waits for the other.
+    // The verifier writes nothing until it has read its whole input. The test and the verifier can
+    // therefore not deadlock on full pipes.
     input.write_all((rows.join("\n") + "\n").as_bytes()).expect("the verifier reads the rows");
     drop(input);
     let output = verifier.wait_with_output().expect("the verifier ends");
@@ -53,10 +54,10 @@ pub fn assert_tree_whole(admin: &mut Session) {
     );
 }
 
-/// Seals, and returns the size of the tree.
+/// Seals entries, and returns the new size of the tree.
 ///
 /// # Panics
-/// If sealing fails.
+/// Panics if sealing fails.
 #[track_caller]
 pub fn seal(session: &mut Session) -> i64 {
     value(session, "SELECT lead_audit.seal()")
@@ -65,7 +66,7 @@ pub fn seal(session: &mut Session) -> i64 {
 /// Returns the number of visible entries that no checkpoint contains.
 ///
 /// # Panics
-/// If the query fails.
+/// Panics if the query fails.
 #[track_caller]
 pub fn unsealed(session: &mut Session) -> i64 {
     value(

@@ -1,5 +1,6 @@
-//! The role of the application owns its table and has no other rights. Its writes are audited, and
-//! it cannot prevent the auditing. Nobody can change an entry by ordinary means.
+//! Tests the role of an application, which owns the watched table and has no other rights. The
+//! writes of this role are audited, and the role cannot prevent the auditing. No role can change
+//! an entry while the triggers that protect the log are enabled.
 
 use acceptance::{
     Cluster, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value,
@@ -28,7 +29,7 @@ fn the_application_cannot_touch_the_trail() {
         let before: String = value(&mut admin, all);
 
         for sql in [
-            // Attempts to read the log:
+            // These statements try to read the log.
             "SELECT * FROM lead_audit.log",
             "SELECT count(*) FROM lead_audit.entry",
             "SELECT * FROM lead_audit.watched",
@@ -40,7 +41,7 @@ fn the_application_cannot_touch_the_trail() {
             "SELECT lead_audit.verify_entry(1)",
             "COPY lead_audit.entry TO STDOUT",
             "SELECT last_value FROM lead_audit.entry_id_seq",
-            // Attempts to change the log:
+            // These statements try to change the log.
             "INSERT INTO lead_audit.entry SELECT * FROM lead_audit.entry",
             "UPDATE lead_audit.entry SET user_id = NULL",
             "DELETE FROM lead_audit.entry",
@@ -61,7 +62,7 @@ fn the_application_cannot_touch_the_trail() {
             "DROP SCHEMA lead_audit CASCADE",
             "DROP EVENT TRIGGER lead_audit_ddl",
             "ALTER EVENT TRIGGER lead_audit_ddl DISABLE",
-            // Attempts to end or to begin watching:
+            // These statements try to begin or to end the watching of a table.
             "SELECT lead_audit.disable('leads')",
             "SELECT lead_audit.enable('leads')",
             "SET lead_audit.enabled = off",
@@ -85,7 +86,7 @@ fn the_application_cannot_touch_the_trail() {
             "DROP TRIGGER \"00_lead_audit_row\" ON leads",
             "DROP TRIGGER \"00_lead_audit_truncate\" ON leads",
             "CREATE OR REPLACE TRIGGER \"00_lead_audit_row\" AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-            // Attempts to forge entries:
+            // These statements try to forge entries.
             "SELECT lead_audit_internal.write_ddl(NULL, NULL, NULL, NULL, 'forged')",
             "SELECT lead_audit_internal.write_baseline('leads', gen_random_uuid(), '')",
             "CREATE TRIGGER forged AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION lead_audit.capture('00000000-0000-0000-0000-000000000000', '')",
@@ -105,7 +106,8 @@ fn the_application_cannot_touch_the_trail() {
         );
         assert_eq!(nothing_by_app, 1);
 
-        // The DDL that an owner may run on its table does not end auditing, and is recorded.
+        // The owner of a watched table can run this DDL on the table. The DDL does not end the
+        // auditing, and has entries.
         for (sql, more) in [
             ("INSERT INTO leads (id) VALUES ('c')", 1),
             (
@@ -144,7 +146,7 @@ fn the_application_cannot_touch_the_trail() {
         }
         assert_intact(&mut admin);
 
-        // An owner may drop its table, and an entry records the DROP.
+        // The owner of a watched table can drop the table. An entry records the DROP TABLE.
         let before: i64 = value(&mut admin, ENTRIES);
         call(&mut app, "DROP TABLE leads");
         assert_eq!(value::<i64>(&mut admin, ENTRIES) - before, 1);
@@ -227,8 +229,9 @@ fn no_ordinary_path_changes_an_entry() {
         "UPDATE lead_audit.log SET user_id = 'x'",
         "DELETE FROM lead_audit.log",
     ];
-    // In the first round, the role keeper has every right that can be granted. In the second round,
-    // keeper owns the table. The session admin is the superuser, who created the table.
+    // In the round "granted", the role keeper has every right on lead_audit.entry that can be
+    // granted. In the round "owner", keeper owns lead_audit.entry. The session admin belongs to
+    // the superuser, who owns lead_audit.entry at first.
     let mut keeper = cluster.session("keeper", "append_only");
     for round in ["granted", "owner"] {
         if round == "owner" {
@@ -237,8 +240,8 @@ fn no_ordinary_path_changes_an_entry() {
         for sql in sql {
             for session in [&mut admin, &mut keeper] {
                 let state = sqlstate(session, sql);
-                // No role can update a column of a view that is an expression, so the error is
-                // another one.
+                // For an UPDATE of the view lead_audit.log, PostgreSQL itself raises 55000,
+                // because the column is an expression.
                 assert!(
                     state == REFUSED || (sql.contains("lead_audit.log") && state == "55000"),
                     "{state}: {sql} ({round})"
@@ -246,7 +249,8 @@ fn no_ordinary_path_changes_an_entry() {
             }
         }
     }
-    // The guard also refuses commands in the replica role, in which ordinary triggers do not fire.
+    // The triggers that protect the log also fire if session_replication_role is replica, in
+    // contrast to ordinary triggers.
     for sql in &sql[..8] {
         let state = sqlstate(
             &mut admin,
@@ -257,7 +261,7 @@ fn no_ordinary_path_changes_an_entry() {
     }
     assert_eq!(value::<String>(&mut admin, all), before);
     assert_intact(&mut admin);
-    // The application is audited, no matter which role owns the log.
+    // The writes of the application have entries, no matter which role owns the log.
     let mut app = cluster.session("app", "append_only");
     call(&mut app, "UPDATE leads SET source = 'x'");
     assert_eq!(app.warnings(), [""; 0]);
@@ -265,8 +269,8 @@ fn no_ordinary_path_changes_an_entry() {
     assert_trail_gives_table(&mut admin, "leads");
 }
 
-/// A transaction does not see that a table was renamed or watched after the transaction began. The
-/// guard must see it.
+/// Under REPEATABLE READ, a transaction does not see that another session has renamed a table or
+/// begun to watch a table. The DDL guard must see these changes.
 #[test]
 fn an_old_snapshot_does_not_bypass_the_guard() {
     let cluster = Cluster::start();
@@ -287,7 +291,7 @@ fn an_old_snapshot_does_not_bypass_the_guard() {
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "the table renamed, the row");
 }
 
-/// The text of the command is longer than an entry can keep.
+/// The comments make the text of each DDL command longer than the text that an entry can contain.
 #[test]
 fn a_command_behind_a_long_comment_is_recorded() {
     let cluster = Cluster::start();

@@ -1,5 +1,5 @@
-//! A statement that changes very many rows gets all of its entries, although they are never all in
-//! memory at once.
+//! A statement that changes very many rows has an entry for each row. The entries of the statement
+//! are never all in memory at the same time.
 
 use acceptance::{Cluster, add_leads, app_database, call, value};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,9 +8,10 @@ use std::time::Duration;
 const ROWS: i64 = 300_000;
 
 /// Without batches, the entries of the statement would take about 300,000 × 1 kB = 300 MB. With
-/// batches of 1 MB, only PostgreSQL itself needs memory: for the queue of trigger events (16 bytes
-/// per row, about 5 MB), for the plan and for caches. malloc also returns little memory to the
-/// system. 48 MB is far above the need of PostgreSQL, and far below 300 MB.
+/// batches of 1 MB, nearly all memory is PostgreSQL's own: the queue of trigger events (16 bytes
+/// per row, about 5 MB), the plan and the caches. malloc returns only little of the freed memory
+/// to the operating system. The bound of 48 MB is far above PostgreSQL's own memory, and far below
+/// 300 MB.
 const BOUND: u64 = 48 << 20;
 
 #[test]
@@ -55,13 +56,13 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
 }
 
 /// A trigger of the application writes row by row, each row in a block with an exception handler.
-/// The entries of such an inner statement are written when the inner statement ends. They do not
-/// stay in memory until the outer statement ends.
+/// When the inner statement of such a block ends, the statement's entries are written. The entries
+/// of the inner statements do not stay in memory until the outer statement ends.
 #[test]
 fn entries_of_inner_statements_leave_memory() {
     const INNER: u64 = 20_000;
-    // If the entries stayed in memory, they would take 20,000 × 4 kB = 80 MB. On an unwatched table
-    // the statement needs almost no memory.
+    // The entries of all inner statements together have 20,000 × 4 kB = 80 MB. On an unwatched
+    // table, the same statement needs almost no memory.
     const INNER_BOUND: u64 = 20 << 20;
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "inner_writes");
@@ -94,7 +95,7 @@ fn peak_while(pid: i32, work: impl FnOnce()) -> u64 {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        // The thread that measures must end even if `work` panics.
+        // The thread that measures the memory must end even if `work` panics.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         stop.store(true, Ordering::Relaxed);
         if let Err(panic) = ended {

@@ -1,6 +1,6 @@
-//! A superuser changes one column of an entry behind the extension's back, two hundred times. Each
-//! time it is another entry, and the columns take turns. Verification must find every change and
-//! must report nothing else.
+//! A superuser changes one column in each of two hundred entries, with UPDATE statements on
+//! lead_audit.entry. The changed columns take turns. Verification must report each changed entry,
+//! and no other entry.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, call, faults, value,
@@ -10,10 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const TAMPERINGS: usize = 200;
 
-/// Returns SQL expressions that change a value of this column. `$` stands for the column.
+/// Returns SQL expressions for a changed value of a column. In the expressions, `$` stands for the
+/// column.
 fn changes(column: &str, type_name: &str) -> &'static [&'static str] {
     match (column, type_name) {
-        // The new ids are not in use. Verification then reports the new id.
+        // No entry has one of the new ids. Verification reports the changed entry under its new
+        // id.
         ("id", _) => &["$ + 1000000", "-$", "$ + 2000000", "0"],
         (_, "bigint" | "integer") => &["$ + 1", "$ - 1", "-$", "NULL", "coalesce($, 0)", "0"],
         (_, "smallint") => &["$ + 1", "0", "-$", "NULL"],
@@ -88,8 +90,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     let mut admin = app_database(&cluster, "tamper");
     write_trail(&mut cluster.session("app", "tamper"), &mut admin);
     assert_intact(&mut admin);
-    // A superuser can disable the triggers that protect the log. Then every statement can change
-    // it.
+    // A superuser can disable the triggers that protect the log. After that, any statement can
+    // change the log.
     call(
         &mut admin,
         "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only;
@@ -120,7 +122,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     assert!(wronged.is_empty(), "the verifier in Python found what nobody touched: {wronged:#?}");
     assert!(!verdict.satisfied);
 
-    // The other functions of verification must report the same entries.
+    // verify_entry(), and verify() for a range of ids, must report the same entries as verify()
+    // for the whole log.
     let by_entry: Vec<i64> = admin
         .query(
             "SELECT id FROM lead_audit.entry WHERE NOT lead_audit.verify_entry(id) ORDER BY id",
@@ -144,8 +147,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
         .collect();
     assert_eq!(by_range, [some]);
 
-    // When the original values are back, nothing is reported: verification detects changed values,
-    // not writes.
+    // After the original entries were restored, verification reports nothing. Verification detects
+    // changed values, and not the writes themselves.
     call(
         &mut admin,
         "TRUNCATE lead_audit.entry; INSERT INTO lead_audit.entry SELECT * FROM original",
@@ -181,8 +184,8 @@ fn write_trail(app: &mut Session, admin: &mut Session) {
     );
 }
 
-/// Changes one column in each of many entries. Returns the ids that these entries have now, each
-/// with a description of the change.
+/// Changes one column in each of many entries. Returns the id of each changed entry after the
+/// change, with a description of the change.
 fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
     let columns: Vec<(String, String)> = admin
         .query(
@@ -218,8 +221,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
             .map(|row| row.get(0))
             .collect();
         let mut done = None;
-        // Some changes do not alter some values: lower('ok') is 'ok'. Then the loops try the next
-        // entry or the next change.
+        // A change can leave a value as it was, for example lower('ok'). In this case, the loops
+        // try the next entry or the next change.
         'search: for _ in 0..all.len() {
             let turn = next_change.entry(type_name).or_insert_with(|| random.below(50) as usize);
             let change = all[*turn % all.len()];

@@ -1,6 +1,6 @@
-//! Each checkpoint is published once, and only after its transaction has committed, even if the
-//! server crashes. Published checkpoints always agree with the database. This holds in the same
-//! cluster and after a move to another cluster.
+//! Tests the publishing of checkpoints, also around crashes of the server. Each checkpoint is
+//! published once, and only after its transaction has committed. Published checkpoints agree with
+//! the database, in the same cluster and after a move to another cluster.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call,
@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Creates a directory beside the data directory. The server can write to it.
+/// Creates a directory beside the data directory, and gives the new directory to the server.
 fn directory(cluster: &Cluster, name: &str) -> PathBuf {
     let directory = cluster.directory().join(name);
     fs::create_dir(&directory).expect("a directory can be made");
@@ -25,7 +25,7 @@ fn directory(cluster: &Cluster, name: &str) -> PathBuf {
     directory
 }
 
-/// Creates a signing key, in a file that the server can read.
+/// Creates a signing key, and a key file that the server can read.
 fn key_file(cluster: &Cluster, name: &str) -> (SigningKey, PathBuf) {
     let key = SigningKey::generate(name).expect("a key");
     let file = cluster.directory().join(format!("{name}.key"));
@@ -35,8 +35,8 @@ fn key_file(cluster: &Cluster, name: &str) -> (SigningKey, PathBuf) {
     (key, file)
 }
 
-/// Returns the published files of a directory, by folder and tree size. Unfinished files, which
-/// nobody reads, are left out.
+/// Returns the texts of the published files, by subdirectory and tree size. Omits unfinished
+/// files.
 fn published(directory: &Path) -> BTreeMap<(String, u64), String> {
     let mut files = BTreeMap::new();
     for folder in fs::read_dir(directory).expect("the directory can be read") {
@@ -65,7 +65,7 @@ fn notes(session: &mut Session) -> BTreeMap<u64, String> {
     rows.iter().map(|row| (row.get::<_, i64>(0) as u64, row.get(1))).collect()
 }
 
-/// Waits for the next notification, and returns its payload.
+/// Waits for the next notification, and returns a list with its payload.
 fn hear(session: &mut Session) -> Vec<String> {
     let mut notifications = session.notifications();
     let next = notifications.timeout_iter(Duration::from_secs(60)).take(1);
@@ -98,8 +98,8 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
     call(&mut admin, "BEGIN; SAVEPOINT s; SELECT lead_audit.seal(); ROLLBACK TO s; COMMIT");
     assert!(published(&directory).is_empty(), "nothing leaves that was rolled back to a savepoint");
     call(&mut admin, "BEGIN; SAVEPOINT s; SELECT lead_audit.seal(); RELEASE s; COMMIT");
-    // The worker sends the notifications for checkpoints that sessions seal. Its first notification
-    // is only about the newest checkpoint.
+    // The worker sends the notifications for checkpoints that sessions seal. The worker's first
+    // notification contains only the newest checkpoint.
     let mut heard = hear(&mut app);
     add_leads(&mut app, 301, 305);
     assert_eq!(seal(&mut admin), 305);
@@ -147,8 +147,8 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
         );
     }
 
-    // A server that has the key finds a bad signature. A tamperer who does not have the key cannot
-    // forge a good one.
+    // If the server has the signing key, lead_audit.verify() finds a bad signature and a missing
+    // signature. Without the signing key, a tamperer cannot make a valid signature.
     assert_intact(&mut admin);
     call(
         &mut admin,
@@ -243,8 +243,8 @@ fn unpublished_checkpoints_are_published_later() {
     assert_eq!(seal(&mut admin), 30);
     let files: Vec<u64> = published(&missing).into_keys().map(|(_, size)| size).collect();
     assert_eq!(files, [10, 20, 30]);
-    // A new session does not know which checkpoints were published before. It publishes the missing
-    // ones.
+    // A new session does not know which checkpoints other sessions have published. The session
+    // publishes each checkpoint that has no file.
     for file in fs::read_dir(
         fs::read_dir(&missing).expect("readable").next().expect("one").expect("folder").path(),
     )
@@ -263,9 +263,9 @@ fn unpublished_checkpoints_are_published_later() {
         [10, 20, 30]
     );
 
-    // Publishing never overwrites a different checkpoint of the same size. If a history was
-    // restored from a backup and continued differently, its checkpoints differ from the published
-    // ones.
+    // Publishing never overwrites the file of a different checkpoint with the same tree size. The
+    // database `copy` is an older state of the log with another new entry, so its new checkpoint
+    // differs from the published checkpoint.
     let before = published(&missing);
     cluster.run(
         "pg_dump",
@@ -320,7 +320,7 @@ fn a_crash_causes_neither_gap_nor_fork() {
                 scope.spawn(move || write_until_the_end(cluster, stopped, round, writer));
             }
             std::thread::sleep(Duration::from_millis(100 + random.below(600)));
-            // On a busy machine, three checkpoints take longer.
+            // On a busy machine, three checkpoints can take longer than the pause above.
             let (before, begin) = (seen.len(), Instant::now());
             while published(&directory).len() < before + 3
                 && begin.elapsed() < Duration::from_secs(60)
@@ -359,8 +359,8 @@ fn a_crash_causes_neither_gap_nor_fork() {
     }
     let mut admin = cluster.admin("crash");
     let (size, checkpoints) = (seal(&mut admin), notes(&mut admin).len());
-    // The worker may have died after a commit and before it wrote the file. The next worker
-    // publishes the missing files.
+    // A killed worker can have committed a checkpoint without writing the checkpoint's file. The
+    // next worker writes the missing files.
     let begin = Instant::now();
     while published(&directory).len() < notes(&mut admin).len() {
         assert!(
@@ -397,7 +397,8 @@ fn write_until_the_end(cluster: &Cluster, stopped: &AtomicBool, round: u64, writ
     }
 }
 
-/// Sends SIGKILL to the worker, which seals, or to a writer.
+/// Kills a process with SIGKILL: the worker if `worker` is true, otherwise the server process of a
+/// writer.
 fn kill_a_process(cluster: &Cluster, worker: bool) {
     let condition = if worker { "backend_type = 'lead_audit worker'" } else { "usename = 'app'" };
     let sql =
@@ -438,8 +439,9 @@ fn the_tree_continues_after_dump_and_restore() {
     let (mut app, mut open) = (cluster.session("app", "source"), cluster.session("app", "source"));
     add_leads(&mut app, 1, 400);
     seal(&mut admin);
-    // At the time of the dump, one transaction is open, one has ended since sealing last looked for
-    // it, and some entries are not sealed.
+    // The state of the log at the time of the dump is difficult. The transaction of `open` has not
+    // ended. The transaction of `ending` has ended after the last sealing. Five later entries are
+    // not sealed.
     call(&mut open, "BEGIN; INSERT INTO leads (id) VALUES ('open')");
     let mut ending = cluster.session("app", "source");
     call(&mut ending, "BEGIN; INSERT INTO leads (id) VALUES ('ending')");
@@ -461,7 +463,7 @@ fn the_tree_continues_after_dump_and_restore() {
         )
     };
 
-    // The worker of this cluster seals all the time, even during the restore.
+    // The worker of the cluster `other` seals every millisecond, even during the restore.
     let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '1ms'").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
     for (name, arguments) in [
@@ -496,12 +498,13 @@ fn the_tree_continues_after_dump_and_restore() {
         assert_tree_whole(&mut admin);
         assert_intact(&mut admin);
     }
-    // The dump must have changed nothing in the source.
+    // The dump must have changed nothing in the database `source`.
     call(&mut open, "COMMIT");
     assert_eq!(seal(&mut admin), 412);
     assert_tree_whole(&mut admin);
 
-    // If only the schema is restored, the log begins again with its first entry.
+    // A restore of the schema without the data creates an empty log, whose tree begins with the
+    // size 0.
     call(&mut cluster.admin("postgres"), "CREATE DATABASE empty");
     let schema = cluster.directory().join("schema.sql");
     let schema = schema.to_str().expect("UTF-8");

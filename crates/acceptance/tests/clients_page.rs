@@ -1,5 +1,5 @@
-//! Runs the Rust program on the page docs/clients.md. The tests in clients/python/tests run the
-//! programs in other languages.
+//! Runs the Rust program of the page docs/clients.md. The tests in clients/python/tests run the
+//! page's programs in other languages.
 
 use acceptance::{Cluster, app_database};
 use std::process::Command;
@@ -7,14 +7,14 @@ use std::process::Command;
 mod page {
     include!(concat!(env!("OUT_DIR"), "/clients_page.rs"));
 
-    /// Runs the program.
+    /// Runs the Rust program of docs/clients.md.
     pub fn run() {
         main().expect("the program succeeds");
     }
 }
 
-/// This is not a test of its own. `rust_program` runs it in a separate process, because the program
-/// reads environment variables.
+/// The test `rust_program` runs this function in a separate process, because the program reads
+/// environment variables. Without `rust_program`, this function tests nothing.
 #[test]
 #[ignore = "run by rust_program"]
 fn program() {

@@ -1,6 +1,6 @@
 //! Eight sessions write to the same rows at once. Each session has its own context, which changes
 //! with each transaction. Every committed change must have exactly one entry, with the context of
-//! its writer. Changes that were rolled back must have none.
+//! its writer. A change that was rolled back must have no entry.
 
 use acceptance::{
     Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting,
@@ -13,7 +13,8 @@ const WRITERS: u64 = 8;
 const ROWS: u64 = 500;
 const LONG: Duration = Duration::from_secs(60);
 
-/// A change. Its writer describes it, and its entry must describe it equally.
+/// The description of a row change. The description that the writer makes must equal the
+/// description that the test reads from the entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Change {
     request_id: String,
@@ -24,7 +25,7 @@ struct Change {
     user_agent: Option<String>,
     backend_pid: i32,
     txid: String,
-    /// The writer whose name is in the row itself. None for a DELETE.
+    /// The writer whom the column `updated_by` of the row names. None for a DELETE.
     written_by: Option<String>,
 }
 
@@ -70,8 +71,8 @@ fn each_entry_has_its_own_writers_context() {
         assert!(expected.len() > 1000, "only {} changes: this proves nothing", expected.len());
         println!("{} changes, library preloaded: {preloaded}", expected.len());
 
-        // For the same row, a later commit must have a higher id: each entry of a row begins with
-        // the state in which the previous entry ended.
+        // The ids of a row's entries must have the order of the commits. Each entry of a row must
+        // begin with the row image with which the row's previous entry ends.
         assert_trail_gives_table(&mut admin, "leads");
         assert_intact(&mut admin);
         let unwritten: i64 = value(&mut admin, "SELECT entries_not_written FROM lead_audit.stats");
@@ -89,9 +90,9 @@ fn each_entry_has_its_own_writers_context() {
     }
 }
 
-/// PostgreSQL reports a serialization failure at the next write of a transaction. That write may be
-/// the insertion of entries. The statement must then fail with this error, and must not be treated
-/// as one whose entry cannot be written.
+/// PostgreSQL reports a serialization failure at the next write of a transaction, which can be the
+/// insertion of entries. The statement must then fail with the serialization failure. The
+/// extension must not count the statement's entries as unwritten entries.
 #[test]
 fn a_serialization_failure_is_not_an_unwritten_entry() {
     let cluster = Cluster::start();
@@ -108,7 +109,8 @@ fn a_serialization_failure_is_not_an_unwritten_entry() {
         &mut second,
         "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT v FROM pair WHERE id = 1; UPDATE pair SET v = 9 WHERE id = 2",
     );
-    // The other session commits when this session has written the row but not yet the entry.
+    // The session `second` commits after the session `first` has written its row, and before
+    // `first` writes the entry of this row.
     let (refused, warnings) = std::thread::scope(|scope| {
         let first = scope.spawn(move || {
             let refused = sqlstate(
@@ -169,7 +171,7 @@ impl Writer {
     }
 
     fn write_until(mut self, deadline: Instant) -> Vec<Change> {
-        // On a busy machine, this many changes take longer.
+        // On a busy machine, the minimum number of changes takes longer than the deadline.
         while Instant::now() < deadline || self.committed.len() <= 1000 / WRITERS as usize {
             self.transactions += 1;
             if self.random.one_in(4) { self.single_statement() } else { self.transaction() }
@@ -177,8 +179,8 @@ impl Writer {
         self.committed
     }
 
-    /// Runs one statement outside of a transaction block. The context is in settings of the
-    /// session.
+    /// Runs one statement outside of a transaction block. SET puts the context into settings of
+    /// the session.
     fn single_statement(&mut self) {
         let user = format!("user-{}", self.number);
         let request = format!("{}-{}", self.number, self.transactions);
@@ -200,12 +202,12 @@ impl Writer {
         call(&mut self.session, "RESET lead_audit.user_id; RESET lead_audit.request_id");
     }
 
-    /// Runs a transaction of several statements and savepoints, and commits it or rolls it back.
-    /// The context is set by SET LOCAL.
+    /// Runs a transaction of several statements and savepoints, and commits or rolls back the
+    /// transaction. SET LOCAL puts the context into settings of the transaction.
     fn transaction(&mut self) {
         let request = format!("{}-{}", self.number, self.transactions);
-        // Some transactions set no user. Their entries must not have the user of an earlier
-        // transaction of this session.
+        // Some transactions set no user. The entries of a transaction without a user must not
+        // contain the user of the session's earlier transactions.
         let user =
             (!self.random.one_in(5)).then(|| format!("user-{}-{}", self.number, self.transactions));
         call(&mut self.session, &format!("BEGIN; SET LOCAL lead_audit.request_id = '{request}'"));
@@ -223,8 +225,7 @@ impl Writer {
             self.committed.append(&mut work.done);
         } else {
             if !work.broken && self.random.one_in(2) {
-                // In some transactions an error causes the rollback instead of a deliberate
-                // ROLLBACK.
+                // In some transactions, an error causes the rollback before the ROLLBACK is sent.
                 let _ = self.session.batch_execute("SELECT 1 / 0");
             }
             call(&mut self.session, "ROLLBACK");
@@ -264,8 +265,8 @@ impl Writer {
         }
     }
 
-    /// Returns a statement that returns operation, key and transaction id of each row that it
-    /// writes.
+    /// Returns the SQL of a statement that writes rows. The statement itself returns the
+    /// operation, the key and the transaction id for each written row.
     fn statement(&mut self, work: &Work) -> String {
         let (tag, user) =
             (&work.template.request_id, work.template.written_by.as_deref().unwrap_or_default());
@@ -301,7 +302,7 @@ impl Writer {
                                   WHERE id = 'r{other}' AND id <> 'r{row}' RETURNING id)
                  SELECT 'DELETE', id, pg_current_xact_id()::text FROM gone UNION ALL SELECT 'UPDATE', id, pg_current_xact_id()::text FROM changed"
             ),
-            // This statement fails after it has written rows.
+            // This INSERT fails after it has written rows.
             _ => format!(
                 "INSERT INTO leads (id, enrichment_task_id, updated_by) SELECT 'failing-' || least(g, 5), '{tag}', '{user}'
                  FROM generate_series(1, 10) g {}",
@@ -311,7 +312,7 @@ impl Writer {
     }
 
     fn template(&self, request_id: String, user_id: Option<String>) -> Change {
-        // The row names its writer even if the context has no user.
+        // The column `updated_by` of the row names the writer even if the context has no user.
         let written_by = Some(user_id.clone().unwrap_or_else(|| format!("nobody-{request_id}")));
         Change {
             request_id,
@@ -341,7 +342,7 @@ fn take(rows: &[postgres::Row], done: &mut Vec<Change>, template: &Change) {
     }
 }
 
-/// Checks that an error is a conflict between the writers, who conflict on purpose.
+/// Checks that an error is a conflict between two writers. The writers conflict on purpose.
 fn assert_is_expected(error: &postgres::Error) {
     let code = error.code().map(|code| code.code()).unwrap_or_default();
     assert!(["40P01", "23505"].contains(&code), "{error}: {:?}", error.as_db_error());
@@ -379,8 +380,7 @@ fn changes_in_trail(admin: &mut Session) -> Vec<Change> {
         .collect()
 }
 
-/// Returns the changes that only one of two sorted lists contains, or that one list contains more
-/// often.
+/// Returns the changes that one of two sorted lists contains more often than the other list.
 fn difference<'a>(
     expected: &'a [Change],
     found: &'a [Change],

@@ -1,6 +1,6 @@
-//! The server crashes again and again during writes. Some crashes are a SIGKILL to a writer's
-//! server process or to the postmaster. Others are an immediate shutdown, which ends all processes.
-//! Afterwards, committed changes must have their entries, and other changes must have none.
+//! The server crashes again and again during writes. The cause of a crash is a SIGKILL to a
+//! writer's server process, a SIGKILL to the postmaster, or an immediate shutdown. After a crash,
+//! each committed change must have its entry, and no other change may have an entry.
 
 use acceptance::{
     Cluster, Random, app_database, assert_intact, assert_trail_gives_table, call, setting, value,
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const WRITERS: u64 = 4;
 
-/// How a transaction ended, as far as its writer knows.
+/// The end of a transaction, as the transaction's writer knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Committed,
@@ -26,12 +26,12 @@ fn after_a_crash_each_change_has_its_entry() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
     let cluster = Cluster::builder().preloaded().setting("restart_after_crash = on").start();
     let mut admin = app_database(&cluster, "crash");
-    // With this index, the writers find their rows by the beginning of the key.
+    // With this index, a query finds the rows of a writer by the beginning of the key.
     call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
     drop(admin);
     let mut random = Random::new(700);
-    // Keyed by request_id. The number is the number of entries that the transaction must have if it
-    // was committed.
+    // The transactions of all writers, by request id. The number in a value is the number of
+    // entries that a committed transaction must have.
     let mut transactions: BTreeMap<String, (i64, End)> = BTreeMap::new();
     for round in 0..crashes {
         let pause = Duration::from_millis(100 + random.below(500));
@@ -97,7 +97,7 @@ fn after_a_crash_each_change_has_its_entry() {
             found.keys().all(|request| transactions.contains_key(request)),
             "entries of nobody"
         );
-        // The table and the trail must agree, even if a writer does not know how its transaction
+        // The table and its entries must agree, even if a writer does not know how its transaction
         // ended. No rows are removed between the checks, so an effect of a crash is still visible
         // after later crashes.
         if round % 5 == 0 || round + 1 == crashes {
@@ -115,7 +115,7 @@ fn after_a_crash_each_change_has_its_entry() {
     assert!(ends(End::RolledBack) > 0);
 }
 
-/// Runs transactions until the server no longer answers.
+/// Runs transactions until the server does not answer.
 fn write_until_the_end(
     cluster: &Cluster,
     stopped: &AtomicBool,
@@ -169,8 +169,8 @@ fn write_until_the_end(
     done
 }
 
-/// Sends SIGKILL to the server process of a writer. The postmaster then restarts all other
-/// processes.
+/// Sends SIGKILL to the server process of a writer. After such a kill, the postmaster restarts all
+/// other processes.
 fn kill_a_writer(cluster: &Cluster) {
     let pid: i32 = value(
         &mut cluster.admin("crash"),
@@ -182,7 +182,7 @@ fn kill_a_writer(cluster: &Cluster) {
 
 fn wait_until_it_is_back(cluster: &Cluster) {
     let begin = Instant::now();
-    // It takes a moment until the server notices the kill. A session that survives the delay of 0.1
+    // The postmaster notices the kill after a moment. A session that survives a delay of 0.1
     // seconds belongs to the restarted server.
     loop {
         let postmaster_says_ready = || -> Option<()> {

@@ -1,6 +1,6 @@
-//! Runs CREATE EXTENSION and DROP EXTENSION in a database: before or after its schemas and tables
-//! are created, again after a drop, in a transaction that is rolled back, and while other sessions
-//! stay open.
+//! Runs CREATE EXTENSION and DROP EXTENSION in many situations. The commands run before and after
+//! the creation of schemas and tables, again after a drop, in a transaction that is rolled back,
+//! and while other sessions stay open.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
@@ -25,8 +25,8 @@ fn dropped_and_created_while_sessions_write() {
         let first: i64 = value(&mut admin, ENTRIES);
         assert_eq!(first, 30);
 
-        // The triggers depend on the extension, so a DROP without CASCADE cannot end auditing by
-        // accident.
+        // The audit triggers depend on the extension, so DROP EXTENSION without CASCADE fails and
+        // cannot end the auditing by accident.
         assert_eq!(sqlstate(&mut admin, "DROP EXTENSION lead_audit"), "2BP01");
         call(&mut admin, "BEGIN; DROP EXTENSION lead_audit CASCADE; ROLLBACK");
         write(&mut app, 21);
@@ -35,9 +35,9 @@ fn dropped_and_created_while_sessions_write() {
 
         for round in 0..2 {
             call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
-            // PostgreSQL keeps the schema that the control file names, and that schema is empty.
-            // The other schema, which the extension's script created, is dropped with the
-            // extension.
+            // DROP EXTENSION keeps the schema lead_audit, which the control file names, and
+            // empties it. DROP EXTENSION drops the schema lead_audit_internal, which the
+            // extension's script has created.
             assert!(value::<bool>(
                 &mut admin,
                 "SELECT to_regnamespace('lead_audit_internal') IS NULL"
@@ -106,7 +106,7 @@ fn schemas_and_tables_in_any_order() {
         call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
         cluster.admin(name)
     };
-    // The schema of the extension is fixed and cannot be changed.
+    // The schema of the extension is fixed. A user cannot choose or change this schema.
     let mut admin = database("elsewhere");
     call(&mut admin, "CREATE SCHEMA other");
     for statement in
@@ -123,7 +123,8 @@ fn schemas_and_tables_in_any_order() {
         );
     }
 
-    // If a superuser has created the schema before, it is used, and its content stays.
+    // If a superuser has created the schema lead_audit before, CREATE EXTENSION uses this schema
+    // and keeps the objects in it.
     let mut admin = database("schema_first");
     call(
         &mut admin,
@@ -145,8 +146,9 @@ fn schemas_and_tables_in_any_order() {
         "leads is not on this search_path: nothing is watched"
     );
 
-    // If the schema already contains an object of a needed name, CREATE EXTENSION fails and leaves
-    // nothing behind. An existing internal schema is never used, no matter which role created it.
+    // If the schema lead_audit contains an object whose name the extension needs, CREATE EXTENSION
+    // fails and leaves nothing behind. CREATE EXTENSION also fails if a schema lead_audit_internal
+    // exists, no matter which role created this schema.
     for taken in [
         "CREATE SCHEMA lead_audit_internal",
         "DROP SCHEMA lead_audit; CREATE SCHEMA lead_audit_internal AUTHORIZATION pg_database_owner",
@@ -162,7 +164,7 @@ fn schemas_and_tables_in_any_order() {
         assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'lead_audit')"), 0);
     }
 
-    // Runs with several values of search_path, some of which contain lead_audit.
+    // Runs CREATE EXTENSION under several values of search_path, some of which contain lead_audit.
     for (number, path) in [
         "lead_audit, crm, public",
         "crm, lead_audit",

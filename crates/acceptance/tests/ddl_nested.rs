@@ -1,15 +1,15 @@
 //! During a DDL command, PostgreSQL runs code of a table's owner: functions in index expressions,
-//! in partition keys and in predicates. This code may run while a table is already part of a
-//! watched table but has no trigger yet, or while it no longer has one. The writes of such code
-//! must be recorded, and such code must not get more rights than its owner has.
+//! in partition keys and in predicates. The owner's code can run while a partition or child table
+//! of a watched table lacks its audit triggers. The writes of the owner's code must be recorded.
+//! The owner's code must not get more rights than the owner has.
 
 use acceptance::{
     Cluster, Session, app_database, assert_all_on, assert_intact, call, operations, sqlstate,
     try_call, value,
 };
 
-/// Creates `trap(int)` and `trap(text)`, which return their argument. The first call after `arm`
-/// also runs the code that was passed to `arm`.
+/// Creates `trap(int)` and `trap(text)`, which return their argument. The first call of `trap`
+/// after a call of `arm` also executes the command that was passed to `arm`.
 const TRAP: &str = "
     GRANT CREATE ON SCHEMA public TO app;
     SET ROLE app;
@@ -35,8 +35,9 @@ fn was_sprung(app: &mut Session) -> bool {
     value(app, "SELECT NOT EXISTS (SELECT FROM armed)")
 }
 
-/// When a table that is itself watched becomes a partition, its triggers are replaced. The guard
-/// must cover commands that run while the table's own triggers are already gone.
+/// When a detached partition is attached again, the DDL guard replaces the partition's audit
+/// triggers. The owner's code can run a command while the old triggers are removed. The command
+/// must be refused or recorded.
 #[test]
 fn commands_while_a_partition_is_attached() {
     let cluster = Cluster::start();
@@ -93,8 +94,9 @@ fn commands_while_a_partition_is_attached() {
     assert_intact(&mut admin);
 }
 
-/// A write to a table that PostgreSQL is rewriting is lost, so its entry would describe no change.
-/// The guard refuses such writes.
+/// While ALTER TABLE rewrites a table, PostgreSQL loses writes to the old file of the table. The
+/// entry of such a write would describe a change that does not exist, so the extension refuses the
+/// write.
 #[test]
 fn writes_to_a_table_that_is_being_rewritten() {
     let cluster = Cluster::start();
@@ -122,7 +124,8 @@ fn writes_to_a_table_that_is_being_rewritten() {
             assert!(!was_sprung(&mut app));
             call(&mut app, "DELETE FROM armed");
         }
-        // Writes to another table are not lost, and are recorded.
+        // While PostgreSQL rewrites the table `w`, a write to another table is not lost, and has
+        // an entry.
         arm(&mut app, "INSERT INTO other VALUES (1)");
         call(&mut app, command);
         assert!(was_sprung(&mut app));
@@ -133,8 +136,8 @@ fn writes_to_a_table_that_is_being_rewritten() {
     assert_intact(&mut admin);
 }
 
-/// A running statement looked up the triggers of its table when it started, so the guard refuses to
-/// change them during the statement.
+/// A statement looks up the triggers of its table when the statement starts. The DDL guard
+/// therefore refuses commands that would change these triggers while the statement runs.
 #[test]
 fn statements_around_the_command() {
     let cluster = Cluster::start();
@@ -163,14 +166,15 @@ fn statements_around_the_command() {
         &mut app,
         "ALTER TABLE w INHERIT top; ALTER TABLE pl ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)",
     );
-    // The same holds for the opposite command, which detaches a partition.
+    // The DDL guard also refuses to detach a partition while a statement writes to the partition.
     let detach = "UPDATE p2 SET v = run(id - 10, 'ALTER TABLE pl DETACH PARTITION p2')::text";
     assert_eq!(sqlstate(&mut app, detach), "55006");
     assert_all_on(&mut admin);
 }
 
-/// When the guard and enable() change triggers, PostgreSQL reads the partition key. It then calls
-/// the functions in the key whose arguments are constants.
+/// When the DDL guard or enable() changes triggers of a partitioned table, PostgreSQL reads the
+/// partition key. PostgreSQL then calls each function in the partition key whose arguments are
+/// constants.
 #[test]
 fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     let cluster = Cluster::start();
@@ -185,8 +189,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     );
     call(&mut admin, "SELECT lead_audit.enable('pl')");
     call(&mut app, "INSERT INTO pl VALUES (151, 'a'), (152, 'b')");
-    // The function cannot return its role to the test, so it reports a wrong role by raising an
-    // error.
+    // The function in the partition key cannot return its role to the test. Under a wrong role,
+    // the function raises an error.
     call(
         &mut app,
         r#"CREATE FUNCTION seize() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -205,7 +209,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
         ("SELECT lead_audit.disable('other')", false),
         ("SELECT lead_audit.enable('other')", false),
     ] {
-        // The session is new, so nothing is cached.
+        // Each statement runs in a new session, in which nothing is cached.
         let mut session =
             if by_app { cluster.session("app", "rights") } else { cluster.admin("rights") };
         assert_eq!(try_call(&mut session, statement), Ok(()), "{statement}");
@@ -214,8 +218,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
             "{statement}"
         );
     }
-    // PostgreSQL itself may have called the function as the owner, outside of the guard. The writes
-    // of such a call must have entries.
+    // PostgreSQL itself can have called the function as the table's owner, outside of the DDL
+    // guard. The writes of such a call must have entries.
     let (changed, recorded) = (
         value::<i64>(&mut admin, "SELECT count(*) FROM pl22 WHERE v = 'HACKED'"),
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'"),
@@ -227,8 +231,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     assert_intact(&mut admin);
 }
 
-/// The worker runs as superuser. It must call no function of a partition key, and must report that
-/// the table was not repaired.
+/// The worker runs as a superuser, so it must call no function of a partition key. The worker must
+/// report that it has not repaired the table with this partition key.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();
@@ -257,7 +261,7 @@ fn the_worker_calls_no_function_of_a_partition_key() {
     assert_all_on(&mut admin);
 }
 
-/// Triggers are disabled for a part of one command.
+/// One ALTER TABLE disables audit triggers, runs the owner's code, and enables the triggers again.
 #[test]
 fn triggers_disabled_within_a_command() {
     let cluster = Cluster::start();
@@ -280,7 +284,7 @@ fn triggers_disabled_within_a_command() {
         let command = format!("ALTER TABLE w {off}, REPLICA IDENTITY USING INDEX i, {on}");
         arm(&mut app, "UPDATE w SET v = 'HACKED'");
         assert_eq!(sqlstate(&mut cluster.session("app", "within"), &command), "42501", "{command}");
-        // If a role may disable the triggers, an entry records the command.
+        // A superuser can disable the audit triggers. An entry then records the ALTER TABLE.
         let before = operations(&mut admin, "w");
         call(&mut cluster.admin("within"), &command);
         assert_eq!(operations(&mut admin, "w"), format!("{before} DDL").trim(), "{command}");
@@ -289,9 +293,10 @@ fn triggers_disabled_within_a_command() {
     assert_all_on(&mut admin);
 }
 
-/// The guard creates triggers with the rights of the extension's owner. This can fire an event
-/// trigger of another role. That event trigger must run with the same rights as for the user's own
-/// command: as the user, or as its owner if it is SECURITY DEFINER.
+/// The DDL guard creates triggers with the rights of the extension's owner, and each CREATE
+/// TRIGGER can fire an event trigger of another role. This event trigger must run with the rights
+/// that it has during the user's own command. Its function runs as the user, or as the function's
+/// owner if the function is SECURITY DEFINER.
 #[test]
 fn event_triggers_of_others_keep_their_rights() {
     let cluster = Cluster::start();

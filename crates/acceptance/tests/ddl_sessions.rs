@@ -1,5 +1,6 @@
-//! Two sessions run DDL on watched tables at once, under every isolation level and in either order.
-//! The DDL must not disturb sessions that use other tables, and the guard must miss nothing.
+//! Two sessions run DDL on watched tables at once, under several isolation levels and in either
+//! order. The DDL must not disturb sessions that use other tables. The DDL guard must miss no
+//! command.
 
 use acceptance::{
     Cluster, Session, app_database, assert_all_on, assert_intact, call, operations, sqlstate,
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Runs `blocked` in a new session, where it waits for another session. Calls `release`, which ends
-/// the wait.
+/// Runs the command `blocked` in a new session. When `blocked` waits for another session, calls
+/// `release`, which ends the wait.
 fn in_turn(
     cluster: &Cluster,
     database: &str,
@@ -20,7 +21,8 @@ fn in_turn(
     in_turn_of(&mut cluster.admin(database), cluster, database, blocked, release)
 }
 
-/// Does the same as `in_turn`, but in the session `waiting`.
+/// Runs the command `blocked` in the session `waiting`. When `blocked` waits for another session,
+/// calls `release`, which ends the wait.
 fn in_turn_of(
     waiting: &mut Session,
     cluster: &Cluster,
@@ -41,8 +43,8 @@ fn in_turn_of(
     })
 }
 
-/// A table stops being a child of the watched table while another session creates a grandchild
-/// below it. The new table must leave the watched table too.
+/// One session removes the child table `mid` from the watched table, while another session creates
+/// the table `k` below `mid`. The watching of `k` must end together with the watching of `mid`.
 #[test]
 fn a_child_table_that_is_created_while_its_parent_leaves() {
     let cluster = Cluster::start();
@@ -77,8 +79,8 @@ fn a_child_table_that_is_created_while_its_parent_leaves() {
     assert_intact(&mut admin);
 }
 
-/// The guard stores rows about the tables of a session. These rows must not conflict with the reads
-/// of another serializable transaction.
+/// The DDL guard writes rows about the tables of a command to lead_audit.watched_relation. These
+/// rows must not conflict with the reads of another serializable transaction.
 #[test]
 fn ddl_on_two_tables_under_serializable() {
     let cluster = Cluster::start();
@@ -113,7 +115,7 @@ fn ddl_on_two_tables_under_serializable() {
         ("DROP TABLE a2", "DROP TABLE b2"),
     ] {
         call(&mut admin, "VACUUM ANALYZE lead_audit.watch, lead_audit.watched_relation");
-        // Both sessions are in the middle of their commands before either of them commits.
+        // Both transactions begin before either of them commits.
         for session in [&mut one, &mut two] {
             call(session, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM leads");
         }
@@ -126,8 +128,8 @@ fn ddl_on_two_tables_under_serializable() {
     assert_intact(&mut admin);
 }
 
-/// The snapshot of a transaction is older than the partition, the child table or the watching that
-/// its commands concern.
+/// A transaction runs DDL on partitions, child tables and watched tables. The snapshot of the
+/// transaction is older than the creation or the watching of these tables.
 #[test]
 fn ddl_under_an_old_snapshot() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
@@ -170,8 +172,8 @@ fn ddl_under_an_old_snapshot() {
         assert_all_on(&mut admin);
         assert_intact(&mut admin);
 
-        // Other commands under such a snapshot add or remove a table that is newer than the
-        // snapshot.
+        // The commands of this transaction watch or attach tables that are newer than the
+        // transaction's snapshot.
         call(&mut old, &begin);
         call(
             &mut admin,
@@ -199,7 +201,8 @@ fn ddl_under_an_old_snapshot() {
     }
 }
 
-/// Another session creates a grandchild while its parent becomes a part of a watched table.
+/// One session makes the table `mid` a watched table or a child of a watched table, while another
+/// session creates a table below `mid`.
 #[test]
 fn a_grandchild_that_is_created_while_its_parent_joins() {
     let cluster = Cluster::start();
@@ -226,7 +229,7 @@ fn a_grandchild_that_is_created_while_its_parent_joins() {
         );
         assert_eq!(found, "INSERT UPDATE TRUNCATE", "{join}");
         assert_all_on(&mut admin);
-        // In the opposite order, the grandchild waits until its parent is watched.
+        // In the opposite order, CREATE TABLE waits until the table `mid2` is watched.
         call(
             &mut admin,
             "CREATE TABLE mid2 (id int, note text); CREATE TABLE sub2 () INHERITS (mid2)",
@@ -273,7 +276,8 @@ fn a_temporary_child_of_another_session() {
     call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.disable('t')");
 }
 
-/// The worker compares the watched tables with the catalog, and repairs what bypassed the guard.
+/// The worker compares the watched tables with the catalog, and adds missing triggers after a
+/// command that bypassed the DDL guard.
 #[test]
 fn the_worker_finds_what_bypassed_the_guard() {
     let cluster = Cluster::builder().preloaded().start();

@@ -1,6 +1,6 @@
-//! DROP EXTENSION must leave nothing behind. The test compares the output of pg_dump and the number
-//! of rows in all of PostgreSQL's catalogs before the extension was created and after it was
-//! dropped.
+//! DROP EXTENSION must leave nothing behind. The test compares the state before CREATE EXTENSION
+//! with the state after DROP EXTENSION. The compared state is the output of pg_dump and the number
+//! of rows in each catalog.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value,
@@ -26,8 +26,8 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Returns the number of rows in each catalog, including shared catalogs. Statistics are left out,
-/// because autovacuum writes them. Uses a new session, in which nothing is cached.
+/// Returns the number of rows in each catalog, including shared catalogs. Omits the catalogs of
+/// statistics, because autovacuum writes to them. Uses a new session, in which nothing is cached.
 fn catalogs(cluster: &Cluster, database: &str) -> BTreeMap<String, i64> {
     let mut admin = cluster.admin(database);
     let names =
@@ -54,7 +54,8 @@ fn dump(cluster: &Cluster, database: &str) -> String {
         .join("\n")
 }
 
-/// Returns the files below a directory whose names contain the name of the extension.
+/// Returns the files whose names contain the name of the extension, in a directory and in its
+/// subdirectories.
 fn files_of_it(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("the data directory can be read").flatten() {
@@ -68,7 +69,7 @@ fn files_of_it(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Creates a database in which the extension was never created. It has the table `leads`, two other
+/// Creates a database without the extension. The database contains the table `leads`, two other
 /// tables and a role.
 fn bare(cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
@@ -122,8 +123,8 @@ fn nothing_is_left_in_the_database() {
                 assert_eq!(value::<i64>(&mut admin, WORKERS), 1);
             }
             if round == 0 {
-                // First round, as documented: when no table is watched any more, DROP EXTENSION
-                // works without CASCADE.
+                // The first round ends the watching of all tables, as the documentation
+                // recommends. After that, DROP EXTENSION works without CASCADE.
                 for table in ["leads", "crm.accounts", "crm.parted"] {
                     assert!(
                         value::<bool>(&mut admin, &format!("SELECT lead_audit.disable('{table}')")),
@@ -136,8 +137,8 @@ fn nothing_is_left_in_the_database() {
             }
             call(&mut admin, "DROP SCHEMA lead_audit");
 
-            // Sessions that were opened before the drop can continue, even the one that has set a
-            // context. Their writes create no entries.
+            // A session that was opened before the DROP EXTENSION can continue, even if it has set
+            // a context. The writes of this session create no entries.
             call(
                 &mut app,
                 "INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true",
@@ -173,8 +174,8 @@ fn nothing_is_left_in_the_database() {
     }
 }
 
-/// Drops the extension while the worker is busy with each of its tasks. The drop and the worker
-/// must never deadlock.
+/// Drops the extension while the worker is busy with each of its tasks. DROP EXTENSION and the
+/// worker must never deadlock.
 #[test]
 fn never_a_deadlock_with_the_worker() {
     let cluster = Cluster::builder()

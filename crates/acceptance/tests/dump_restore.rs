@@ -1,6 +1,6 @@
-//! PostgreSQL's own programs dump and restore databases. The trail must be restored entry by entry,
-//! the restore itself must create no entries, and the tables must be watched under the same watch
-//! ids.
+//! PostgreSQL's own programs dump and restore databases. The restored database must contain the
+//! same entries, and the restore itself must create no entries. The restored tables must be
+//! watched under their old watch ids.
 
 use acceptance::populated_database::{self, Trail, assert_restored, assert_watched_as_before};
 use acceptance::{
@@ -12,7 +12,7 @@ fn new_database(cluster: &Cluster, name: &str) {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
 }
 
-/// Runs psql or pg_restore. Neither may print an alarming message.
+/// Runs psql or pg_restore. The program must print no error and no warning.
 fn restore(cluster: &Cluster, program: &str, arguments: &[&str]) {
     let output =
         cluster.client_program(program).args(arguments).output().expect("the program starts");
@@ -60,8 +60,8 @@ fn a_restored_database_has_its_trail() {
     );
     assert_restored(&cluster, "from_directory", &before);
 
-    // A restored database can be dumped again, and restored into a server in which the extension
-    // was never created.
+    // A restored database can be dumped again. The new dump can be restored into a server in which
+    // the extension was never created.
     let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
     let again = file("again.dump");
@@ -82,8 +82,9 @@ fn schema_and_data_are_restored_separately() {
     let cluster = Cluster::start();
     drop(populated_database::make(&cluster, "source"));
     let mut admin = cluster.admin("source");
-    // pg_dump does not dump that this trigger is disabled, so the restored one would be enabled.
-    // That is how pg_dump works, so the table is dropped first.
+    // A schema dump does not contain the state of the disabled trigger of this table, so the
+    // restored trigger would be enabled. The test drops the table, because the extension cannot
+    // change pg_dump.
     call(&mut admin, "DROP TABLE \"switched off\"");
     let before = Trail::of(&mut admin);
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
@@ -111,8 +112,8 @@ fn schema_and_data_are_restored_separately() {
         "the triggers came with the table"
     );
 
-    // The manual of pg_dump recommends this option for data-only dumps. It disables triggers during
-    // the load.
+    // The manual of pg_dump recommends `--disable-triggers` for data-only dumps. The option
+    // disables triggers while psql loads the data.
     cluster.run("pg_dump", &["--data-only", "--disable-triggers", "-d", "source", "-f", &data]);
     let arguments =
         ["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &data];
@@ -192,7 +193,7 @@ fn a_single_table_is_restored_beside_the_extension() {
     assert_eq!(value::<i64>(&mut admin, entries), updated + rows + 60);
     assert_intact(&mut admin);
 
-    // If only data is loaded into a watched table, the load is an ordinary write.
+    // A load of data into a table that is already watched is an ordinary write, and has entries.
     let mut own = app_database(&cluster, "own_leads");
     restore_file(&cluster, "own_leads", &data);
     assert_eq!(

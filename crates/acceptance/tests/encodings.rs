@@ -20,7 +20,7 @@ fn a_database_in_another_encoding_is_refused() {
                 "0A000: lead_audit needs a database with the encoding UTF8 (The encoding of this database is {encoding}.)"
             ))
         );
-        // The enable() that failed must leave nothing behind, and must not damage the table.
+        // A call of enable() that fails must leave nothing behind, and must not damage the table.
         assert_eq!(
             value::<i64>(
                 &mut admin,
@@ -41,7 +41,7 @@ fn a_client_in_another_encoding_works() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "utf8");
     let file = cluster.directory().join("latin1.sql");
-    // The bytes are é and ü in LATIN1.
+    // In LATIN1, the bytes \xe9 and \xfc are é and ü.
     std::fs::write(&file, b"SET lead_audit.user_id = 'Ren\xe9'; INSERT INTO leads (id, company_name) VALUES ('1', 'M\xfcller');")
         .expect("a file");
     let file = file.to_str().expect("UTF-8").to_owned();
@@ -59,8 +59,8 @@ fn a_client_in_another_encoding_works() {
     assert_eq!(entry, "René Müller");
     assert_intact(&mut admin);
 
-    // Characters that the client's encoding does not have are not sent to this client. The entry
-    // must contain them nevertheless.
+    // The server cannot send these characters to the client, because the client's encoding does
+    // not contain them. The entry must contain the characters nevertheless.
     call(&mut cluster.session("app", "utf8"), "UPDATE leads SET company_name = '日本 😀'");
     let read = |query: &str| {
         let psql = cluster

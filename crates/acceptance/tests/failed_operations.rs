@@ -1,6 +1,6 @@
-//! Each failure must have an entry. The tests cover failures of every kind from psycopg and psql
-//! (crates/acceptance/python), a full disk, a standby, restarts, and databases that are created and
-//! dropped.
+//! Each failed statement must have an entry. The tests run failed statements of every kind through
+//! psycopg and psql (crates/acceptance/python). Other tests cover a full disk, a standby,
+//! restarts, and databases that are created and dropped.
 
 use acceptance::{
     Bouncer, Builder, Cluster, Session, app_database, assert_intact, call, sqlstate, try_call,
@@ -74,13 +74,14 @@ fn each_kind_from_real_clients() {
         wrong.join("\n"),
         String::from_utf8_lossy(&output.stderr)
     );
-    println!("{}", wrong.join("\n")); // how many, and how soon the entries were there
+    // If no entry is wrong, `wrong` contains only the line with the totals and the delays.
+    println!("{}", wrong.join("\n"));
 }
 
 #[test]
 fn a_full_disk() {
-    // No file may grow beyond this limit. The table's file reaches it, and the log's files stay
-    // below.
+    // The server can write no file of more than 20 MB. The file of the table reaches this limit,
+    // and the files of the log stay smaller.
     let cluster = preloaded().file_size_limit(20_000).start();
     let mut admin = app_database(&cluster, "disk");
     call(
@@ -92,8 +93,8 @@ fn a_full_disk() {
     call(&mut admin, "ALTER ROLE app SET lead_audit.batch_memory = '512MB'");
     let mut app = cluster.session("app", "disk");
     let code = sqlstate(&mut app, fill);
-    // The client receives the error before the transaction has finished aborting. The failure is
-    // counted only when it has.
+    // The client receives the error before the server has finished the abort of the transaction.
+    // The record of the failed statement is counted only after the abort.
     wait_until(&mut admin, "SELECT queued > 0 FROM lead_audit.stats");
     wait_until(&mut admin, WRITTEN);
     let rows = admin
@@ -132,7 +133,7 @@ fn without_preloading_status_names_the_remedy() {
         0
     );
 
-    // Applies the remedy that status() names.
+    // Applies the remedy that status() names for the part "preloading".
     let (_, remedy) = status(&mut admin, "preloading");
     drop(admin);
     cluster.stop("fast");
@@ -147,8 +148,8 @@ fn without_preloading_status_names_the_remedy() {
     wait_until(&mut admin, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
 }
 
-/// Records that are in the queue when the server is shut down or killed are written after the
-/// restart.
+/// If the server is shut down or killed while records are in the queue, the worker writes the
+/// entries of these records after the restart.
 #[test]
 fn a_restart_loses_no_record() {
     let cluster = preloaded().start();
@@ -166,7 +167,8 @@ fn a_restart_loses_no_record() {
             duplicate(&cluster, "restart");
         }
         expected += 50;
-        // A client receives its error a moment before the failure is counted.
+        // A client receives its error a moment before the record of the failed statement is
+        // counted.
         wait_until(&mut admin, "SELECT queued - written = 50 FROM lead_audit_internal.own_queue()");
         if mode == "smart" {
             call(&mut holder, "ROLLBACK");
@@ -206,8 +208,8 @@ fn a_restart_loses_no_record() {
     assert_intact(&mut admin);
 }
 
-/// Records that are written together share a subtransaction. After an error, the worker writes each
-/// record in its own subtransaction.
+/// The worker writes all records of a round in one subtransaction. After an error, the worker
+/// writes each record in a subtransaction of its own.
 #[test]
 fn a_record_that_fails_does_not_affect_the_others() {
     let cluster = preloaded().start();
@@ -221,8 +223,8 @@ fn a_record_that_fails_does_not_affect_the_others() {
     for id in [-1, -2, -3] {
         duplicate(&cluster, "together");
         assert_eq!(sqlstate(&mut admin, &format!("INSERT INTO moods VALUES ({id})")), "23514");
-        // The session's parser refuses this text, and so does the worker's. So the record leads to
-        // an error and not to an entry.
+        // PostgreSQL's parser refuses this text in the session, and again in the worker. The
+        // record of this statement therefore causes an error in the worker, and gets no entry.
         assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (1"), "42601");
     }
     wait_until(&mut admin, "SELECT queued - written = 9 FROM lead_audit_internal.own_queue()");
@@ -261,8 +263,8 @@ fn databases_are_created_and_dropped() {
     call(&mut other, "DROP DATABASE renamed");
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
     call(&mut cluster.admin("two"), "DROP EXTENSION lead_audit CASCADE");
-    // Before the worker notices the drop, failures can still enter the queue. Such failures go only
-    // to the server's log.
+    // Before the worker notices the DROP EXTENSION, the records of failed statements can still
+    // enter the queue. The worker writes these records only to the server's log.
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one'"));
     assert_eq!(
         sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"),
@@ -274,7 +276,8 @@ fn databases_are_created_and_dropped() {
         &mut cluster.admin("two"),
         "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'",
     );
-    // A role that may not drop a database must not be able to stop its worker by an attempt.
+    // A role without the right to drop a database must not be able to stop the database's worker
+    // by a DROP DATABASE that fails.
     call(&mut other, "CREATE ROLE nobody LOGIN");
     let before: i32 = value(
         &mut other,
@@ -315,7 +318,7 @@ fn a_missing_background_process_is_reported() {
         value::<i64>(&mut alone, "SELECT queued - written FROM lead_audit_internal.own_queue()"),
         1
     );
-    // There are now enough processes for all databases.
+    // With max_worker_processes = 3, the server has a background process for the worker.
     drop(alone);
     cluster.configure(&["max_worker_processes = 3".to_owned()]);
     cluster.stop("fast");
@@ -353,7 +356,8 @@ fn two_databases_take_turns_with_one_background_process() {
     for database in [&mut first, &mut second] {
         wait_until(database, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
     }
-    // The other database then needs no process any more.
+    // After the DROP EXTENSION, the database `first` needs no worker, so the database `second`
+    // keeps the only background process.
     call(&mut first, "DROP EXTENSION lead_audit CASCADE");
     wait_until(
         &mut second,
@@ -387,8 +391,8 @@ fn a_standby_writes_nothing_until_it_is_promoted() {
     assert_intact(&mut on_standby);
 }
 
-/// With on_error = warn, an entry that cannot be written is replaced by an entry with the outcome
-/// `gap`, if the row was committed.
+/// With on_error = warn, an entry with the outcome `gap` replaces an entry that could not be
+/// written, if the row was committed.
 #[test]
 fn gaps_have_entries() {
     let cluster = preloaded().start();
@@ -420,12 +424,14 @@ fn gaps_have_entries() {
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'poison')"),
         1
     );
-    // A row that was rolled back needs no entry, so it is not counted as a missing one.
+    // A row that was rolled back needs no entry, so `entries_not_written` does not count such a
+    // row.
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 1);
     assert_intact(&mut admin);
 }
 
-/// No role can read the queue. A role can fill the queue only by statements that fail.
+/// A role that is not a superuser cannot read the queue. Such a role can fill the queue only by
+/// statements that fail.
 #[test]
 fn roles_cannot_read_the_queue() {
     let cluster = preloaded().start();
@@ -452,8 +458,9 @@ fn roles_cannot_read_the_queue() {
     assert!(try_call(&mut app, "SET lead_audit.queue_size = '1MB'").is_err());
 }
 
-/// The queue must not hold more than the entry will. If statement texts are not recorded, the queue
-/// must hold no value that only the text contains.
+/// A record in the queue must not contain more data than its entry will contain. If statement
+/// texts are not recorded, the queue must contain no value that only the statement's text
+/// contains.
 #[test]
 fn the_queue_holds_no_more_than_the_entry() {
     let cluster = preloaded().start();

@@ -3,7 +3,7 @@
 
 use acceptance::{Cluster, Session, assert_intact, call, value};
 
-/// Returns the entries of TRUNCATE and of DDL, in order.
+/// Returns the entries of TRUNCATE and of DDL, in the order of the ids.
 fn entries(admin: &mut Session) -> String {
     value(
         admin,
@@ -60,7 +60,8 @@ fn truncate_of_foreign_members() {
     expected += ", DDL fp, DDL fp, DDL fc";
     assert_eq!(entries(&mut admin), expected);
 
-    // Passwords of user mappings, also in the text of another command.
+    // No entry may contain the password of a user mapping, not even if one query contains the user
+    // mapping and another command.
     for text in [
         "ALTER TABLE c ADD note text; ALTER USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (ADD password 'pass1')",
         "DO $$BEGIN ALTER TABLE c DROP note;

@@ -1,6 +1,6 @@
 //! Values of hundreds of megabytes are recorded completely. A value that is too large for an entry
-//! raises an error or a warning, depending on lead_audit.on_error. The entry is never lost
-//! silently.
+//! raises an error or a warning, depending on lead_audit.on_error. The loss of an entry is never
+//! silent.
 
 use acceptance::{Cluster, Session, assert_intact, call, setting, sqlstate, value};
 
@@ -23,13 +23,15 @@ fn database(cluster: &Cluster) -> Session {
 fn two_hundred_megabytes_are_recorded() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
-    // If all values had this size, the test would take minutes on a busy machine.
+    // By default, only two values have 200 MB, because five values of 200 MB would take minutes on
+    // a busy machine.
     let all = setting("LEAD_AUDIT_ACCEPTANCE_LARGE", 0) > 0;
     let bytes = |at_least: u64| if all { 200_000_000 } else { at_least };
     for (number, (column, size, expression)) in [
         ("compressed", bytes(200_000_000), "left(repeat('compressed \"é\" ', size / 12), size)"),
         ("plain", bytes(200_000_000), "repeat(md5('plain'), size / 32)"),
-        // In hexadecimal, this value is twice as long.
+        // A value of bytea has two hexadecimal digits for each byte, so the row image is twice as
+        // long as the value.
         ("raw", bytes(20_000_000), "convert_to(repeat(md5('raw'), size / 64), 'UTF8')"),
         ("doc", bytes(20_000_000), "jsonb_build_object('k', repeat(md5('doc'), size / 32))"),
         ("text_doc", bytes(20_000_000), "json_build_array(repeat(md5('json'), size / 32))"),
@@ -42,8 +44,8 @@ fn two_hundred_megabytes_are_recorded() {
             &mut admin,
             &format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"),
         );
-        // The large value does not change, so it is not read to compute the diff. The old row in
-        // the entry must contain it nevertheless.
+        // The UPDATE does not change the large value, so the computation of the diff does not read
+        // this value. The old row in the entry must contain the large value nevertheless.
         call(&mut admin, &format!("UPDATE large SET n = 1 WHERE id = {number}"));
         assert_eq!(admin.warnings(), [""; 0], "{column}");
         assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "{column}");
@@ -57,7 +59,8 @@ fn two_hundred_megabytes_are_recorded() {
             "{column}"
         );
         assert_intact(&mut admin);
-        // Removes these entries, so that the checks of the next round do not read them.
+        // Removes the row and the entries of this round, so that the checks of the next round do
+        // not read them.
         call(&mut admin, "SET lead_audit.enabled = off; TRUNCATE large; RESET lead_audit.enabled");
         call(
             &mut admin,
@@ -70,9 +73,9 @@ fn two_hundred_megabytes_are_recorded() {
 fn too_large_values_follow_on_error() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
-    // Rows whose JSON exceeds 256 MB: one with a plain value, one whose value grows by escapes, one
-    // whose value grows in hexadecimal, one that is too large only as a whole, and one that exceeds
-    // the memory.
+    // The JSON of each of these rows exceeds 256 MB. The first value is large as plain text. Other
+    // values are large because of escapes or in hexadecimal. One row is too large only as a whole.
+    // The JSON of some rows even exceeds 1 GB, PostgreSQL's limit for a single allocation.
     let rows = [
         "INSERT INTO large (id, plain) VALUES (1, repeat('x', 270000000))",
         "INSERT INTO large (id, compressed) VALUES (1, repeat(E'\\x01', 50000000))",
@@ -129,7 +132,7 @@ fn too_large_values_follow_on_error() {
         call(&mut admin, "RESET lead_audit.on_error");
         assert_eq!(admin.warnings(), [""; 0]);
 
-        // Later writes must be recorded again.
+        // Later writes of small rows must have entries.
         call(
             &mut admin,
             &format!("INSERT INTO large (id, n) VALUES ({}, 1); DELETE FROM large", 100 + number),
@@ -140,8 +143,8 @@ fn too_large_values_follow_on_error() {
     assert_intact(&mut admin);
 }
 
-/// If a value is too large for a column of the view, the column is NULL. The other columns and the
-/// other entries are shown.
+/// If a value is too large for a column of the view lead_audit.log, the view shows NULL in this
+/// column. The view still shows the other columns of the entry, and all other entries.
 #[test]
 fn an_entry_that_is_too_large_to_show_hides_no_other() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
@@ -154,7 +157,7 @@ fn an_entry_that_is_too_large_to_show_hides_no_other() {
          UPDATE large SET compressed = repeat('compressed ', 150000000 / 11), plain = NULL WHERE id = 1;
          UPDATE large SET plain = repeat(md5('plain'), 150000000 / 32), compressed = NULL WHERE id = 1",
     );
-    // This row is larger as jsonb than as text.
+    // The row image of this row is larger as jsonb than as text.
     call(
         &mut admin,
         "INSERT INTO pair SELECT 2, l, l, 1 FROM to_jsonb(array_fill(1, ARRAY[12000000])) l",

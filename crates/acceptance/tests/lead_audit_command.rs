@@ -1,6 +1,6 @@
-//! Runs the `lead-audit` command against a real database. Exports must be intact, whether they are
-//! whole, in pieces, interrupted or selected, and proofs must verify. The command must need no more
-//! rights than docs/privileges.md lists.
+//! Runs the `lead-audit` command against a real database. The command must find every export
+//! intact: a whole export, an export in pieces, an interrupted export and a selection of entries.
+//! Proofs must verify. The command must need no more rights than docs/privileges.md lists.
 
 use acceptance::{
     Cluster, LeadAudit, Session, add_leads, app_database, call, python_verifier, seal, text_of,
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const ORIGIN: &str = "example.com/leads";
 
-/// A cluster with a signed trail, and the key, the files and the connection of an auditor.
+/// A cluster with a signed audit trail, and an auditor's key, files and connection string.
 struct Audited {
     cluster: Cluster,
     admin: Session,
@@ -81,7 +81,7 @@ impl Audited {
     fn kept(&mut self, name: &str) -> PathBuf {
         let note: String = value(&mut self.admin, "SELECT lead_audit.latest_checkpoint()");
         let path = self.path(name);
-        // `psql -c` writes a second newline at the end.
+        // The file ends with two newlines, as in the output of `psql -c`.
         fs::write(&path, note + "\n").unwrap();
         path
     }
@@ -114,30 +114,32 @@ fn honest_exports_are_intact_to_both_verifiers() {
     let compressed = audited.export("trail.ndjson.zst", &[]);
     audited.assert_intact(&[&compressed]);
     assert!(fs::metadata(&compressed).unwrap().len() * 3 < fs::metadata(&plain).unwrap().len());
-    // Verifies through the connection, and then with an earlier checkpoint instead of the key.
+    // Verifies the database through a connection. Then verifies the export with a kept checkpoint
+    // instead of the key.
     let kept = audited.kept("kept");
     let live =
         audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
     assert!(live.contains("INTACT"), "{live}");
     audited.tool.expect(0, &["verify", "--checkpoint", text_of(&kept), text_of(&plain)]);
-    // Without a key or a checkpoint, the result is "could not tell".
+    // Without a key and without a checkpoint, the result of `lead-audit verify` is "could not
+    // tell".
     let nothing = audited.tool.expect(2, &["verify", text_of(&plain)]);
     assert!(
         nothing.contains("COULD NOT TELL") && nothing.contains("nothing from outside vouches"),
         "{nothing}"
     );
-    // Prints the result as JSON.
+    // With --json, the command prints the result as JSON.
     let json =
         audited.tool.expect(0, &["--json", "verify", "--key", &audited.key, text_of(&plain)]);
     assert!(json.contains(r#""verdict":"intact""#) && json.lines().count() == 1, "{json}");
-    // An export never overwrites a file.
+    // `lead-audit export` never overwrites a file.
     let again = audited.tool.run(&["export", "--database", &audited.url, "-o", text_of(&plain)]);
     assert_eq!(again.status, 2);
     assert!(again.errors.contains("--resume"), "{}", again.errors);
 }
 
-/// JSON numbers with a large exponent are short in the table and long in the trail. They make the
-/// longest entries.
+/// A JSON number with a large exponent is short in the table and long in its entry, because
+/// canonical JSON contains all digits of the number. Such numbers make the longest entries.
 #[test]
 fn verify_and_the_command_agree_on_the_largest_entries() {
     let mut audited = Audited::new();
@@ -154,8 +156,8 @@ fn verify_and_the_command_agree_on_the_largest_entries() {
     audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
     let export = audited.export("large.ndjson.zst", &[]);
     audited.assert_intact(&[&export]);
-    // A user may set a lower limit for hostile input. If a line is longer than the limit, the
-    // result is "could not tell".
+    // With --max-line, a user can lower the limit for the length of a line in an export. If a line
+    // is longer than the limit, the result of the verification is "could not tell".
     let answer =
         audited.tool.run(&["verify", "--key", &audited.key, "--max-line", "256", text_of(&export)]);
     assert_eq!(answer.status, 2);
@@ -177,7 +179,7 @@ fn an_export_resumes_where_it_stopped() {
             audited.assert_intact(&[&broken]);
         }
     }
-    // New entries are appended to the export, or written to a new file.
+    // `lead-audit export` appends new entries to an existing export, or writes them to a new file.
     let first = audited.export("first.ndjson", &[]);
     seal(&mut audited.admin);
     let mut app = audited.cluster.session("app", "audited");
@@ -228,7 +230,8 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     let table =
         audited.export("table", &["--table", "public.leads", "--from-id", "10", "--to-id", "50"]);
     assert!(audited.assert_intact(&[&table]).contains("41 sealed entries"));
-    // Verifies against an older checkpoint: the export contains a consistency proof for it.
+    // Verifies an export with an older checkpoint. The export contains a consistency proof for
+    // this checkpoint.
     let oldest: i64 = value(&mut audited.admin, "SELECT min(tree_size) FROM lead_audit.checkpoint");
     let note: String = value(
         &mut audited.admin,
@@ -276,7 +279,7 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     let text = fs::read_to_string(&entry).unwrap();
     fs::write(&entry, text.replace("Contact Person", "Another Person")).unwrap();
     assert!(audited.tool.expect(1, &arguments).contains("TAMPERED"));
-    // `inspect` shows the files as text.
+    // `lead-audit inspect` shows each of these files as text.
     for (file, what) in
         [(&proof, "tlog-proof"), (&entry, "\"email\""), (&kept, ORIGIN), (&table, "selection")]
     {
@@ -354,12 +357,12 @@ fn a_trail_that_is_not_sealed_or_not_signed() {
     fs::write(&kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()")).unwrap();
     tool.expect(2, &["verify", "--database", &url]);
     tool.expect(0, &["verify", "--database", &url, "--checkpoint", text_of(&kept)]);
-    // The given key has signed no checkpoint.
+    // The key of this verification has signed no checkpoint of the log.
     let secret = directory.path().join("key");
     let key = tool.expect(0, &["keygen", "--name", "x", "-o", text_of(&secret)]);
     let unsigned = tool.expect(1, &["verify", "--database", &url, "--key", key.trim()]);
     assert!(unsigned.contains("signature bad"), "{unsigned}");
-    // A connection error shows neither the database nor a password.
+    // The message of a connection error does not contain the password of the connection string.
     let answer = tool.run(&["verify", "--database", "postgresql://u:s3cret@127.0.0.1:1/x"]);
     assert_eq!(answer.status, 2);
     assert!(!(answer.output + &answer.errors).contains("s3cret"));

@@ -21,8 +21,8 @@ fn a_key_file_is_private_and_never_overwritten() {
     let log = directory.path().join("log");
     let witness = directory.path().join("witness");
     let public = tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&log)]);
-    // C2SP signed-note defines this form: the name, the id, and the key with its algorithm. The
-    // algorithm is 1 for Ed25519 and 4 for cosignatures.
+    // C2SP signed-note defines this form of a verifier key: the name, the key id, and the key with
+    // its algorithm. The algorithm is 1 for Ed25519 and 4 for cosignatures.
     assert!(
         public.starts_with(&format!("{ORIGIN}+"))
             && public.trim().len() == ORIGIN.len() + 1 + 8 + 1 + 44,
@@ -70,8 +70,9 @@ struct Log {
 }
 
 impl Log {
-    /// Makes the log sign with a new key from now on. If the log had a key before, sets that key's
-    /// file as the previous one. Returns the new public key.
+    /// Makes the log sign with a new key. If the log already has a key, sets
+    /// lead_audit.previous_signing_key_file to the file of the old key. Returns the verifier key
+    /// of the new key.
     fn change_key(&mut self, file: &str, name: &str) -> String {
         let secret = self.cluster.directory().join(file);
         let key = self
@@ -87,7 +88,7 @@ impl Log {
             );
             call(&mut self.admin, &setting);
         }
-        // An existing session adopts the new setting when it next seals.
+        // An existing session uses the new setting from its next sealing on.
         call(
             &mut self.admin,
             &format!(
@@ -112,8 +113,8 @@ impl Log {
         )
     }
 
-    /// Verifies the database and the export with the command, and the export with Python. All of
-    /// these must end with this status.
+    /// Verifies the database and the export with the command, and the export with Python. Each of
+    /// these three verifications must end with the exit status `status`.
     #[track_caller]
     fn verify(&self, export: &Path, arguments: &[&str], status: i32) -> String {
         let url = self.cluster.connection_string("postgres", "keys");
@@ -159,8 +160,9 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     let told = log.witness(&state("told"), &["--key", &old]);
     assert_eq!(told.status, 0, "{told:?}");
     assert_eq!(log.witness(&state("untold"), &["--key", &old]).status, 0);
-    // A witness that followed the unsigned log asks for consent. Once consent is given, the witness
-    // follows the log again.
+    // The witness `unsigned` has followed the log without a signing key. After the log has got a
+    // key, this witness asks for consent. With the options --key and --follow, the witness follows
+    // the log again.
     let asked = log.witness(&state("unsigned"), &[]);
     assert_eq!(asked.status, 2, "{asked:?}");
     assert!(asked.errors.contains("--follow example.com/leads"), "{asked:?}");
@@ -201,7 +203,7 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     );
 
     // The checkpoints have the sizes 20, 21, 41, 42, 62, 63 and 83. The newest key vouches for all
-    // of them.
+    // seven checkpoints.
     let export = directory.path().join("export.ndjson");
     log.tool.expect(0, &["export", "--database", &url, "-o", text_of(&export)]);
     for keys in [&[&*old, &*new, &*other][..], &[&*new, &*other], &[&*other]] {
@@ -217,7 +219,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
         assert!(said.contains(&format!("something vouches up to tree size {size}")), "{said}");
         assert!(!said.contains("TAMPERED"), "{said}");
     }
-    // Proves one entry. The verifier has the newest key, then an earlier key, then no key.
+    // Verifies the proof of one entry three times: with the newest key, with earlier keys, and
+    // without a key.
     let (proof, entry) = (directory.path().join("proof"), directory.path().join("entry"));
     let prove = [
         "prove",
@@ -237,8 +240,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     }
     log.tool.expect(2, &verify_proof);
 
-    // A witness that is given the new keys follows the log. A witness without them stops at the
-    // change of the key. It raises no alarm and does not follow.
+    // A witness with the new keys follows the log. A witness without the new keys stops at the
+    // change of the key, and raises no alarm.
     let told = log.witness(
         &state("told"),
         &["--key", &old, "--key", &new, "--key", &other, "--follow", OTHER],
@@ -259,8 +262,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert!(last.output.contains("checkpoint 83: extends"), "{last:?}");
 }
 
-/// The key can be changed without the file of the old key. The old key then does not sign the
-/// checkpoint of the change.
+/// The signing key can be changed without the file of the old key. Without this file, the old key
+/// does not sign the checkpoint of the change.
 #[test]
 fn a_lost_key_can_be_changed() {
     let cluster = Cluster::start();
@@ -290,8 +293,8 @@ fn a_lost_key_can_be_changed() {
     assert_eq!(log.witness(&state, &["--key", &old, "--key", &new]).status, 0);
 }
 
-/// The worker adopts a new key or origin after ALTER DATABASE, after a reload and after a RESET. It
-/// never seals with an outdated key or origin.
+/// The worker adopts a new key or origin after ALTER DATABASE, after a reload and after a RESET.
+/// The worker never seals with an outdated key or origin.
 #[test]
 fn the_worker_adopts_key_and_origin() {
     let cluster =

@@ -17,8 +17,8 @@ fn the_commands_of_the_page() {
     };
     let cluster = Cluster::start();
     drop(app_database(&cluster, "page"));
-    // The first commands of the page make the log sign. The test writes the leads after these
-    // commands.
+    // The first commands of the page give the log a signing key. The test inserts leads after
+    // these commands.
     let at = commands.find("# Every night").unwrap();
     let (first, then) = commands.split_at(at);
     let directory = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ fn the_commands_of_the_page() {
     assert_eq!(said.matches("INTACT up to tree size 100").count(), 3, "{said}");
     assert!(said.contains("INTACT: entry 42 is leaf 41"), "{said}");
     assert!(!directory.path().join("alarms").exists());
-    // Runs the same commands as in the next night.
+    // Runs the page's nightly commands a second time, after new entries were sealed.
     add_leads(&mut cluster.session("app", "page"), 101, 150);
     seal(&mut cluster.admin("page"));
     let said = run(&then
@@ -84,6 +84,6 @@ fn the_commands_of_the_page() {
     assert!(said.contains("COULD NOT TELL; something vouches up to tree size 151"), "{said}");
     assert!(said.contains("INTACT up to tree size 161"), "{said}");
     assert!(said.contains("checkpoint 161: extends the one before; cosigned"), "{said}");
-    // An unknown command is reported.
+    // For an unknown command, `lead-audit` ends with exit status 2.
     assert_eq!(LeadAudit::new().run(&["no-such-command"]).status, 2);
 }

@@ -1,6 +1,6 @@
-//! Over TLS, `lead-audit` authenticates a server as libpq does. The settings come from the
-//! connection string or from environment variables. Text from a server must not control the
-//! terminal.
+//! Over TLS, `lead-audit` authenticates a server as libpq does. The settings of TLS come from the
+//! connection string or from environment variables. Text that a server sends must not control the
+//! user's terminal.
 
 use acceptance::{Cluster, LeadAudit, app_database, text_of};
 use std::fs;
@@ -18,7 +18,8 @@ fn openssl(arguments: &[&str]) {
     );
 }
 
-/// Creates an authority and its certificate, the file `NAME.crt`.
+/// Creates a certificate authority. The file `NAME.crt` contains the certificate of this
+/// authority.
 fn authority(directory: &Path, name: &str) {
     let (key, certificate) =
         (directory.join(format!("{name}.key")), directory.join(format!("{name}.crt")));
@@ -48,8 +49,8 @@ fn servers_are_authenticated_as_by_libpq() {
     let path = |name: &str| directory.join(name).display().to_string();
     authority(&directory, "known");
     authority(&directory, "other");
-    // The authority "known" signs the server's certificate. The certificate names another host than
-    // the one that the test connects to.
+    // The certificate authority "known" signs the server's certificate. The host name in the
+    // server's certificate is not the host name to which the test connects.
     openssl(&[
         "req",
         "-newkey",
@@ -116,8 +117,8 @@ fn servers_are_authenticated_as_by_libpq() {
         assert!(connects(&format!("sslmode={mode}"), &[]), "{mode}");
         assert!(connects("", &[("PGSSLMODE", mode)]), "{mode}");
     }
-    // If there are certificates of authorities, `require` means `verify-ca`, which does not check
-    // the name of the host.
+    // If the file of root certificates exists, sslmode `require` means `verify-ca`. The mode
+    // `verify-ca` does not check the name of the host.
     for mode in ["require", "verify-ca"] {
         for (roots, is_known) in [(&known, true), (&other, false), (&missing, false)] {
             assert_eq!(
@@ -142,7 +143,7 @@ fn servers_are_authenticated_as_by_libpq() {
         "the name is another one"
     );
     assert!(!connects("", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
-    // The connection string has precedence over environment variables.
+    // Settings in the connection string have precedence over environment variables.
     assert!(connects("sslmode=prefer", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
     assert!(!connects("", &[("PGSSLMODE", "whatever")]));
     // A connection through a socket does not use TLS, whatever the environment variables are.

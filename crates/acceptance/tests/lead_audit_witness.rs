@@ -1,7 +1,7 @@
-//! A witness follows a log. It keeps and cosigns each checkpoint that extends the newest kept one.
-//! It continues after restarts, after a move of the log to another database and after its own
-//! crash. It raises an alarm if an old backup is restored, if history is rewritten, and if
-//! signatures are missing or wrong.
+//! A witness follows a log. The witness keeps and cosigns each checkpoint that extends the newest
+//! kept checkpoint. The witness continues after restarts, after a move of the log to another
+//! database, and after its own crash. The witness raises an alarm if an old backup is restored, if
+//! history is rewritten, and if signatures are missing or wrong.
 
 use acceptance::{
     Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of, value,
@@ -47,8 +47,8 @@ impl Witnessed {
         witnessed
     }
 
-    /// Sets the signing key for a database. This must be repeated for a restored or copied
-    /// database, because neither a dump nor a template contains the settings of a database.
+    /// Sets the signing key for a database. A restored or copied database needs a call of its own,
+    /// because neither a dump nor a template contains the settings of a database.
     fn sign(&self, database: &str) {
         let setting = format!(
             "ALTER DATABASE {database} SET lead_audit.signing_key_file = '{}'",
@@ -107,7 +107,7 @@ impl Witnessed {
         fs::read_to_string(self.path("alarm")).expect("the alarm command has run")
     }
 
-    /// Replaces the live database with a backup.
+    /// Replaces the database `live` with the database `backup`.
     fn restore(&self, backup: &str) {
         let mut postgres = self.cluster.admin("postgres");
         call(&mut postgres, "DROP DATABASE live");
@@ -130,7 +130,8 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
     witnessed.grow("live", 10);
     assert!(witnessed.look("live", 0).contains("checkpoint 10: the first one"));
     assert_eq!(witnessed.look("live", 0), "");
-    // There are several new checkpoints at once. Each of them is checked against the one before it.
+    // The log has several new checkpoints at once. The witness checks each checkpoint against the
+    // checkpoint before it.
     witnessed.grow("live", 300);
     witnessed.grow("live", 1);
     let said = witnessed.look("live", 0);
@@ -145,8 +146,8 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
             && published.contains("— witness.example.com "),
         "{published}"
     );
-    // A verifier reads the checkpoint from the witness's directory, and requires the witness's
-    // signature.
+    // The verifier reads the checkpoint from the directory in which the witness publishes, and
+    // requires the witness's cosignature.
     let url = witnessed.cluster.connection_string("postgres", "live");
     let published = witnessed.path("published");
     let verify = [
@@ -160,7 +161,7 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
     ];
     let with_witness = [&verify[..], &["--witness-key", &witnessed.witness_key]].concat();
     assert!(witnessed.tool.expect(0, &with_witness).contains("INTACT"));
-    // The signature of the log alone does not replace the signature of a witness.
+    // A checkpoint with only the log's signature does not replace a cosigned checkpoint.
     let note: String =
         value(&mut witnessed.cluster.admin("live"), "SELECT lead_audit.latest_checkpoint()");
     let bare = witnessed.path("bare");
@@ -175,7 +176,8 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
         &witnessed.witness_key,
     ];
     witnessed.tool.expect(2, &not_cosigned);
-    // The history continues after a dump and a restore, and the witness raises no alarm.
+    // After a dump and a restore, the restored log continues the old log, and the witness raises
+    // no alarm.
     let dump = witnessed.path("dump");
     witnessed.cluster.run("pg_dump", &["-Fc", "-f", text_of(&dump), "live"]);
     call(&mut witnessed.cluster.admin("postgres"), "CREATE DATABASE moved");
@@ -214,8 +216,8 @@ fn a_restored_backup_is_an_alarm() {
         assert!(alarm.contains(fact), "{fact} is not in\n{alarm}");
     }
     assert!(!alarm.contains("DATABASE_URL"), "{alarm}");
-    // The witness raises the alarm at every look. When the log has more leaves than were witnessed,
-    // the alarm reports a fork.
+    // The witness raises the alarm each time that it reads the log. When the restored log has more
+    // leaves than the kept checkpoint, the alarm reports a fork.
     witnessed.look("live", 1);
     witnessed.leads += 1000;
     witnessed.grow("live", 10);
@@ -227,7 +229,7 @@ fn a_restored_backup_is_an_alarm() {
             && said.contains("agrees with what was witnessed up to 20 leaves"),
         "{said}"
     );
-    // The log has as many leaves as were witnessed, but with other entries.
+    // The restored log has as many leaves as the kept checkpoint, but other entries.
     witnessed.restore("older");
     witnessed.grow("live", 30);
     let said = witnessed.look("live", 1);
@@ -235,7 +237,8 @@ fn a_restored_backup_is_an_alarm() {
         said.contains("history forked") && said.contains("another checkpoint of 50 leaves"),
         "{said}"
     );
-    // The witness keeps the evidence, and has cosigned no forked checkpoint.
+    // The witness keeps the evidence of the fork in its state directory, and has cosigned no
+    // forked checkpoint.
     let evidence = fs::read_dir(witnessed.path("state")).unwrap().filter(|entry| {
         entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("evidence-")
     });
@@ -281,7 +284,7 @@ fn a_rewritten_history_and_removed_signatures_are_alarms() {
         said.contains("ALARM: history forked") && said.contains("agrees with nothing"),
         "{said}"
     );
-    // Another log appears in the database that this witness follows.
+    // This witness has the key of another log than the log in the database.
     let other = witnessed.path("other-key");
     let other_key = witnessed.tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&other)]);
     let url = witnessed.cluster.connection_string("postgres", "live");
@@ -334,7 +337,7 @@ fn a_witness_survives_outages_and_its_own_kill() {
     let size = witnessed.grow("live", 4);
     until_kept(&witnessed, size);
     assert!(running.try_wait().unwrap().is_none(), "it is still running");
-    // The witness gets SIGKILL at an arbitrary moment.
+    // The test kills the witness with SIGKILL at an arbitrary moment.
     running.kill().unwrap();
     running.wait().unwrap();
     let size = witnessed.grow("live", 5);
@@ -372,22 +375,22 @@ fn a_directory_of_checkpoints_is_followed() {
     assert!(witnessed.tool.expect(0, &follow).contains("checkpoint 5: the first one"));
     witnessed.back_up("backup");
     witnessed.grow("live", 5);
-    // Without access to the tree, nothing proves that the checkpoint extends the kept one, so the
-    // witness does not cosign it.
+    // Without access to the tree, the witness cannot check that the new checkpoint extends the
+    // kept checkpoint. For this reason, the witness does not cosign the new checkpoint.
     let with_key = [&follow[..], &["--signing-key", text_of(&own)]].concat();
     let said = witnessed.tool.expect(0, &with_key);
     assert!(
         said.contains("checkpoint 10: not proven to extend the one before, and so not cosigned"),
         "{said}"
     );
-    // With access to the tree, the witness cosigns the checkpoint.
+    // With access to the tree, the witness cosigns the new checkpoint.
     witnessed.grow("live", 5);
     let url = witnessed.cluster.connection_string("postgres", "live");
     let both = [&with_key[..], &["--database", &url]].concat();
     assert!(
         witnessed.tool.expect(0, &both).contains("checkpoint 15: extends the one before; cosigned")
     );
-    // A copy of the database then publishes another history of the same log.
+    // A copy of the database publishes a checkpoint of another history of the same log.
     witnessed.sign("backup");
     let setting =
         format!("ALTER DATABASE backup SET lead_audit.checkpoint_dir = '{}'", published.display());

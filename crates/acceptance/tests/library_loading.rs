@@ -1,6 +1,6 @@
-//! The library is loaded either when the server starts, or in a session at its first write to a
-//! watched table. Settings that a session made before the library was loaded take effect, if the
-//! session is allowed to change them.
+//! The library is loaded either at the start of the server, or in a session at the session's first
+//! write to a watched table. If a session has made a setting before it loads the library, the
+//! setting takes effect, provided that the session may change it.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value,
@@ -8,12 +8,13 @@ use acceptance::{
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Returns a cluster for each of the two ways to load the library, and whether it is preloaded.
+/// Returns a cluster that does not preload the library and a cluster that preloads it, each with a
+/// flag that tells which.
 fn clusters() -> [(bool, Cluster); 2] {
     [(false, Cluster::start()), (true, Cluster::builder().preloaded().start())]
 }
 
-/// Returns the context in the entry of the row with this id.
+/// Returns the context in the only entry of the row with the given id.
 fn context(admin: &mut Session, id: &str) -> Vec<Option<String>> {
     let rows = admin
         .query(
@@ -29,14 +30,15 @@ fn some(values: [&str; 4]) -> Vec<Option<String>> {
     values.iter().map(|value| (!value.is_empty()).then(|| (*value).to_owned())).collect()
 }
 
-/// Returns whether the library is loaded in this session. Only then PostgreSQL knows its settings.
+/// Returns whether a session has loaded the library. Without the library, the session's
+/// pg_settings does not contain the library's settings.
 fn is_loaded(session: &mut Session) -> bool {
     value::<i64>(session, "SELECT count(*) FROM pg_settings WHERE name = 'lead_audit.batch_memory'")
         == 1
 }
 
-/// The first statement of a session may load the library. Its entries must be written as one batch,
-/// and not each in its own subtransaction.
+/// The first statement of a session can load the library. The entries of this statement must be
+/// written as one batch, and not each in a subtransaction of its own.
 #[test]
 fn the_first_statement_of_a_session_writes_its_entries_together() {
     for (preloaded, cluster) in clusters() {
@@ -120,7 +122,7 @@ fn context_set_before_the_library_is_loaded_is_recorded() {
         assert_eq!(context(&mut admin, "third"), some(["", "", "", ""]));
         assert_eq!(app.warnings(), [""; 0]);
 
-        // The settings come from the connection string, as with a connection pool.
+        // The context comes from connection options, as with a connection pool.
         let mut pool = cluster.client_program("psql");
         pool.env("PGOPTIONS", "-c lead_audit.user_id=pool -c lead_audit.request_id=r-3")
             .env("PGUSER", "app");
@@ -240,7 +242,8 @@ fn an_application_cannot_switch_auditing_off_in_advance() {
             );
             assert_eq!(sqlstate(&mut app, &set), "42501");
         }
-        // A role may not disable auditing for its next session either.
+        // A role without the right to disable auditing must not be able to disable it for later
+        // sessions.
         for sql in [
             "ALTER ROLE app SET lead_audit.enabled = off",
             "ALTER DATABASE off SET lead_audit.enabled = off",
@@ -277,9 +280,11 @@ fn a_superuser_can_switch_per_database_and_role() {
             &mut admin,
             "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_poison CHECK (row_key->>'id' <> 'poison')",
         );
-        // If the library is preloaded, failures and unwritten entries have entries too.
+        // The count omits the entries of failed statements and of unwritten entries, which exist
+        // only if the library is preloaded.
         let entries = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
-        // A superuser may change the setting in a session in which the library is not loaded.
+        // The session `fresh` of a superuser has not loaded the library. A superuser can change
+        // the library's settings in this session.
         let mut fresh = cluster.admin("postgres");
         let mut before: i64 = value(&mut admin, entries);
         let mut expect = |more: i64, what: &str| {
@@ -395,7 +400,7 @@ fn any_first_statement_of_a_session_is_recorded() {
             before = now;
         }
 
-        // The transaction of a COPY can itself read the entries of the COPY.
+        // A transaction can read the entries of its own COPY.
         let mut first = cluster.admin("first");
         let mut transaction = first.transaction().expect("BEGIN");
         let mut copy = transaction.copy_in("COPY leads (id) FROM STDIN").expect("COPY begins");
@@ -414,8 +419,8 @@ fn any_first_statement_of_a_session_is_recorded() {
     }
 }
 
-/// The launcher inspects each new database. It must find the extension even if the extension is
-/// created during the inspection.
+/// The launcher inspects each new database. The launcher must find the extension even if CREATE
+/// EXTENSION runs during the inspection.
 #[test]
 fn a_new_database_with_the_extension_gets_its_worker() {
     let cluster = Cluster::builder().preloaded().start();
@@ -424,8 +429,8 @@ fn a_new_database_with_the_extension_gets_its_worker() {
         let name = format!("new_{number}");
         call(&mut postgres, &format!("CREATE DATABASE {name}"));
         let mut admin = cluster.admin(&name);
-        // The delay after the creation of the database varies, so that in some rounds the extension
-        // is created during the inspection.
+        // The test varies the delay between CREATE DATABASE and CREATE EXTENSION. In some rounds,
+        // CREATE EXTENSION then runs during the launcher's inspection.
         std::thread::sleep(Duration::from_millis(number * 3 % 61));
         call(&mut admin, "CREATE EXTENSION lead_audit");
         let begin = Instant::now();

@@ -1,5 +1,5 @@
-//! Tests for which locks the worker of a database waits, and how long these waits delay other
-//! records.
+//! Tests the worker of a database while other sessions hold locks that the worker needs. A held
+//! lock must not delay the entries of other tables for long.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -25,8 +25,8 @@ fn duplicate(session: &mut Session) {
     assert_eq!(sqlstate(session, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
 }
 
-/// If a session locks a watched table, the entries of other tables are delayed only for a moment,
-/// and not for as long as the session holds the lock.
+/// A session that locks a watched table delays the entries of other tables only for a moment. The
+/// entries of other tables must not wait until the session releases the lock.
 #[test]
 fn a_locked_table_keeps_the_others_waiting_once() {
     let (cluster, mut admin) = cluster("1h");
@@ -60,8 +60,8 @@ fn a_locked_table_keeps_the_others_waiting_once() {
     assert_intact(&mut admin);
 }
 
-/// The owner of a table can lock an index against readers while the table can be read, as REINDEX
-/// does.
+/// The owner of a table can lock an index with REINDEX, while the table itself can still be read.
+/// The worker must not wait for this lock until its end.
 #[test]
 fn a_locked_index_keeps_sealing_waiting_once() {
     let (cluster, mut admin) = cluster("1h");
@@ -89,14 +89,14 @@ fn a_locked_index_keeps_sealing_waiting_once() {
     assert_intact(&mut admin);
 }
 
-/// A worker may find that the worker before it has already written all records of the queue. It
-/// must not write them again, and the next failure must wake it.
+/// A worker can find a record in the queue whose entry was written by an earlier worker. The new
+/// worker must not write the entry again. The next failed statement must wake the new worker.
 #[test]
 fn records_written_before_a_crash_are_not_written_again() {
     let (cluster, mut admin) = cluster("1h");
     duplicate(&mut admin);
     wait_until(&mut admin, LONG, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
-    // The lock of a prepared transaction survives the kill.
+    // The lock of a prepared transaction survives the kill of the postmaster.
     let mut log = cluster.admin("waits");
     call(
         &mut log,
@@ -125,9 +125,11 @@ fn records_written_before_a_crash_are_not_written_again() {
         "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'waits'",
     );
     call(&mut admin, "ROLLBACK PREPARED 'lock'");
-    std::thread::sleep(Duration::from_millis(200)); // by then the worker sleeps
+    // After this time, the worker waits for its latch.
+    std::thread::sleep(Duration::from_millis(200));
     duplicate(&mut admin);
-    // The records of the first and the last failure were written.
+    // The log contains the entries of the first and the last failed statement, and no entry of the
+    // second failed statement.
     wait_until(
         &mut admin,
         SOON,
@@ -135,8 +137,8 @@ fn records_written_before_a_crash_are_not_written_again() {
     );
 }
 
-/// While sealing waits for a lock, the worker does not notice that it is woken. It must read the
-/// queue after the wait.
+/// While sealing waits for a lock, the worker does not notice that a session sets its latch. The
+/// worker must therefore read the queue after the wait.
 #[test]
 fn a_wake_up_while_sealing_waits_is_not_lost() {
     let (cluster, mut admin) = cluster("12s");
@@ -146,13 +148,14 @@ fn a_wake_up_while_sealing_waits_is_not_lost() {
     let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND wait_event_type = 'Lock')";
     wait_until(&mut admin, LONG, waits);
     duplicate(&mut admin);
-    std::thread::sleep(Duration::from_secs(2)); // until the wakeup is consumed
+    // During this time, the wait for the lock consumes the wake-up of the worker.
+    std::thread::sleep(Duration::from_secs(2));
     call(&mut holder, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }
 
-/// In the queue, the values of a rejected row are compressed as they are in their table. The
-/// uncompressed row can be a hundred times larger.
+/// A record in the queue contains the compressed values of its rejected row, as the table does.
+/// The uncompressed row can be a hundred times larger.
 #[test]
 fn many_large_rows_do_not_need_much_memory() {
     let (cluster, mut admin) = cluster("1h");
@@ -186,8 +189,8 @@ fn many_large_rows_do_not_need_much_memory() {
     assert_eq!(value::<i64>(&mut admin, whole), 1500);
 }
 
-/// If a session has locked a table, the check of the watched tables repairs the other tables, and
-/// reports the locked one.
+/// If a session has locked a table, the worker's check of the watched tables reports the locked
+/// table, and repairs the other tables.
 #[test]
 fn a_lock_prevents_the_repair_of_one_table_only() {
     let (cluster, mut admin) = cluster("1h");
@@ -197,8 +200,8 @@ fn a_lock_prevents_the_repair_of_one_table_only() {
          ALTER EVENT TRIGGER lead_audit_ddl DISABLE",
     );
     let mut owner = cluster.admin("waits");
-    // Simulates commands that bypassed the guard. One of the tables is locked long before the next
-    // check.
+    // Simulates commands that bypassed the DDL guard. Locks the table `ca` long before the
+    // worker's next check.
     call(
         &mut owner,
         "BEGIN; CREATE TABLE ca () INHERITS (a); CREATE TABLE cb () INHERITS (b); COMMIT;

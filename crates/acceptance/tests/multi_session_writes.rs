@@ -1,6 +1,6 @@
-//! Tests writes for which several sessions are necessary: savepoints, deferred constraints, writers
-//! of the same row, DDL that affects prepared statements of another session, and logical
-//! replication. Each test expects an exact list of entries.
+//! Tests the entries of savepoints, of deferred constraints, of several writers of one row, and of
+//! logical replication. Also tests DDL on a table for which another session has prepared
+//! statements. Each test expects an exact list of entries.
 
 use acceptance::{
     Cluster, Session, assert_intact, assert_trail_gives_table, call, entries_above, last_entry,
@@ -86,8 +86,8 @@ fn writers_that_meet_on_a_row() {
          CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
          SELECT lead_audit.enable('t'), lead_audit.enable('p')",
     );
-    // Under READ COMMITTED, a session that has waited for a row reads the row again, as the other
-    // session left it.
+    // Under READ COMMITTED, a session that has waited for a row reads the row version that the
+    // other session has committed.
     for (first, second, expected) in [
         (
             "UPDATE t SET n = n + 1, by = 'first'",
@@ -130,8 +130,8 @@ fn writers_that_meet_on_a_row() {
             "{first}; {second}"
         );
     }
-    // If a row has moved to another partition, an update that waited for the row fails with an
-    // error of PostgreSQL.
+    // An UPDATE that waits for a row fails with an error of PostgreSQL if the row is moved to
+    // another partition.
     call(&mut admin, "INSERT INTO p VALUES (1, 0)");
     let above = last_entry(&mut admin);
     let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
@@ -159,13 +159,14 @@ fn serializable_transactions_that_are_repeated() {
         &mut admin,
         "CREATE TABLE t (id int PRIMARY KEY, n bigint); SELECT lead_audit.enable('t'); INSERT INTO t SELECT g, 0 FROM generate_series(1, 5) g",
     );
-    // Each session repeatedly stores the sum of all rows in one row, so each result depends on the
-    // other sessions.
+    // Each session repeatedly stores the sum of all rows in one row, so each sum depends on the
+    // writes of the other sessions.
     let (done, retries) = std::thread::scope(|scope| {
         let writers: Vec<_> = (1..=4)
             .map(|writer: i64| {
                 let mut session = cluster.admin("serializable");
-                // Occasionally the sum equals the value that the row already has.
+                // The sum can equal the value that the row already has. With log_unchanged, an
+                // UPDATE to the same value also has an entry.
                 call(&mut session, "SET lead_audit.log_unchanged = on");
                 scope.spawn(move || {
                     let mut retries = 0_u32;
@@ -205,8 +206,8 @@ fn serializable_transactions_that_are_repeated() {
     assert_intact(&mut admin);
 }
 
-/// A session changes a table while another session has prepared statements and cached plans for
-/// this table.
+/// A session runs DDL on a table for which another session has prepared statements and cached
+/// plans.
 #[test]
 fn ddl_of_another_session() {
     let cluster = Cluster::start();
@@ -269,8 +270,8 @@ fn ddl_of_another_session() {
     }
     let history: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.history('t', '1')");
     assert_eq!(history, 3 + 2 * 10, "under every key that the row has had");
-    // Watching ends and begins again while the plan is cached. Then a table with the same name
-    // takes the place of the table.
+    // While the plan is cached, the watching of the table ends and begins again. After that, a new
+    // table gets the table's name.
     let above = last_entry(&mut admin);
     call(&mut admin, "SELECT lead_audit.disable('t')");
     call(&mut writer, "EXECUTE change('unseen')");
@@ -298,7 +299,8 @@ fn partitions_detached_concurrently() {
         "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
          SELECT lead_audit.enable('p'); INSERT INTO p VALUES (1)",
     );
-    // DETACH CONCURRENTLY cannot run in a transaction block, so it is executed on its own.
+    // DETACH CONCURRENTLY cannot run in a transaction block, so the test sends this command as a
+    // query of its own.
     call(&mut admin, "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
     call(&mut admin, "INSERT INTO p1 VALUES (2); TRUNCATE p1");
     assert_eq!(
@@ -338,8 +340,8 @@ fn partitions_detached_concurrently() {
     assert_intact(&mut admin);
 }
 
-/// The writes that logical replication applies were recorded at their source. Where they are
-/// applied, they are recorded only if enable() was called with replica => true.
+/// A publisher of logical replication records its own writes. A subscriber records the writes that
+/// it applies only if enable() was called there with replica => true.
 #[test]
 fn logical_replication_into_a_watched_table() {
     for preloaded in [false, true] {
@@ -397,8 +399,8 @@ fn logical_replication_into_a_watched_table() {
             "INSERT | p2 | 11",
             "UPDATE | p1 | 1",
             "UPDATE | p2 | 11",
-            // The subscriber receives one UPDATE, and carries out the move to another partition
-            // itself.
+            // The subscriber receives one UPDATE, and executes the move to another partition as a
+            // DELETE and an INSERT.
             "DELETE | p1 | 1",
             "INSERT | p2 | 12",
             "DELETE | p2 | 11",
@@ -408,7 +410,8 @@ fn logical_replication_into_a_watched_table() {
         ];
         let columns = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
         assert_eq!(entries_above(&mut admin, columns, 0), of_p, "preloaded: {preloaded}");
-        // From now on these writes are recorded too, with the values of the rows.
+        // After the call of enable() with replica => true, the applied writes have entries with
+        // the values of the rows.
         call(&mut admin, "SELECT lead_audit.enable('t', replica => true)");
         let above = last_entry(&mut admin);
         call(

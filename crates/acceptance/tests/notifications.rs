@@ -1,5 +1,6 @@
 //! Any role that may connect can make NOTIFY fail. Sealing, the files of checkpoints and the
-//! server's log must not depend on NOTIFY. Notifications that could not be sent are sent later.
+//! server's log must not depend on NOTIFY. The worker must repeat notifications that could not be
+//! sent.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_tree_whole, call, seal,
@@ -38,8 +39,8 @@ fn files(cluster: &Cluster) -> usize {
         .sum()
 }
 
-/// Checks that sealing continues while NOTIFY fails. `end` makes NOTIFY work again. `is_full` tells
-/// whether NOTIFY fails because the queue is full.
+/// Checks that sealing continues while NOTIFY fails. The function `end` makes NOTIFY work again.
+/// If `is_full` is true, NOTIFY fails because the notification queue is full.
 fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: impl FnOnce()) {
     let mut app = cluster.session("app", "heard");
     let warned =
@@ -79,8 +80,9 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
     assert_eq!(value::<String>(admin, status), if is_full { "off" } else { "on" });
 
     end();
-    // A new listener would receive everything that is still in the notification queue. The query
-    // for the usage makes PostgreSQL remove the notifications for which no session waits.
+    // A new listener would receive all notifications that are still in the notification queue. The
+    // call of pg_notification_queue_usage() makes PostgreSQL remove the notifications for which no
+    // session waits.
     wait_until(admin, LONG, "SELECT pg_notification_queue_usage() < 0.5");
     let mut listener = cluster.session("app", "heard");
     call(&mut listener, "LISTEN lead_audit_checkpoint");

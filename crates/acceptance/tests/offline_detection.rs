@@ -1,8 +1,8 @@
-//! The tamperer is a superuser who also has the key file and knows the format. A verifier outside
-//! of the database has the public key and one kept checkpoint. Verification must find each rewrite
-//! of history, and must report no fault in an honest database.
+//! A tamperer is a superuser who also has the file of the signing key and knows docs/FORMAT.md. A
+//! verifier outside of the database has the verifier key and one kept checkpoint. Verification
+//! must find each rewrite of history, and must report no fault in an honest database.
 //!
-//! `LEAD_AUDIT_ACCEPTANCE_TAMPERINGS` sets the number of attempts; by default 30.
+//! `LEAD_AUDIT_ACCEPTANCE_TAMPERINGS` sets the number of tampering attempts; by default 30.
 
 use acceptance::{
     Cluster, LeadAudit, Random, Session, add_leads, app_database, call, seal, setting, text_of,
@@ -16,8 +16,8 @@ const UNGUARDED: &str = "ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL; ALTER
     ALTER TABLE lead_audit.tree DISABLE TRIGGER ALL; ALTER TABLE lead_audit.leaf_range DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.open_gap DISABLE TRIGGER ALL;";
 
-/// Returns SQL that makes the extension itself write an entry with this id. The entry has a correct
-/// checksum and looks as if it had always existed.
+/// Returns SQL that replaces an entry by a forged entry with the same id. The extension itself
+/// writes the forged entry, so its checksum is correct.
 fn forge(id: i64) -> String {
     format!(
         "DELETE FROM lead_audit.entry WHERE id = {id};
@@ -27,7 +27,8 @@ fn forge(id: i64) -> String {
     )
 }
 
-/// Returns SQL that writes the leaf of an entry into its tile.
+/// Returns SQL that computes the leaf of an entry from the entry's checksum, and writes the leaf
+/// into its tile.
 fn forge_leaf(id: i64) -> String {
     format!(
         "UPDATE lead_audit.tree_edge SET hashes = overlay(hashes PLACING sha256('\\x00'::bytea || (SELECT checksum FROM lead_audit.entry WHERE id = {id}))
@@ -39,17 +40,17 @@ fn forge_leaf(id: i64) -> String {
     )
 }
 
-/// Marks where one transaction ends and the next begins.
+/// The separator between two transactions in the statements of an attempt.
 const THEN: &str = "-- then --";
 
-/// Rebuilds the whole tree. The log's own key signs the new checkpoint.
+/// Rebuilds the whole tree, and makes a new checkpoint with the signature of the log's own key.
 const RESEAL: &str = "-- then --
     TRUNCATE lead_audit.checkpoint, lead_audit.tree_tile, lead_audit.tree_edge, lead_audit.leaf_range, lead_audit.open_gap;
     UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';
     SELECT lead_audit.seal();";
 
-/// Returns one attempt: its name, its statements, and the expected message. `gap` is the id of a
-/// rolled-back transaction.
+/// Returns one attempt: its name, its statements, and the expected message. `gap` is an id that a
+/// rolled-back transaction took from the sequence.
 fn attempt(number: u64, id: i64, other: i64, gap: i64) -> (&'static str, String, String) {
     let entry = |kind: &str| format!("{kind}: entry {id}:");
     match number % 16 {
@@ -190,7 +191,7 @@ fn each_attempt_is_found_and_nothing_else_is() {
             answer.contains(&said),
             "attempt {number}: {name} (entry {id}): {said:?} is not in\n{answer}"
         );
-        // If the attempt changed single entries, verification must name no other entry.
+        // If an attempt changed single entries, verification must name no other entry.
         for line in answer.lines().filter(|line| {
             line.starts_with("changed: entry ") || line.starts_with("missing: entry ")
         }) {

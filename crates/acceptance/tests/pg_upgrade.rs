@@ -1,12 +1,12 @@
-//! pg_upgrade must move the trail unchanged to the next major version, and the trail must continue
-//! there.
+//! pg_upgrade must move the audit trail unchanged to the next major version of PostgreSQL. In the
+//! upgraded cluster, writes must continue the trail.
 
 use acceptance::populated_database::{self, Trail, assert_restored};
 use acceptance::{Builder, Cluster, Session, assert_trail_gives_table, call, value};
 use std::path::PathBuf;
 
-/// Returns the members of the extension. The row types of its tables are left out: CREATE EXTENSION
-/// records them as members, but pg_upgrade does not.
+/// Returns the members of the extension, without the row types of the extension's tables. CREATE
+/// EXTENSION records these row types as members, but pg_upgrade does not.
 fn members(admin: &mut Session) -> String {
     value(
         admin,
@@ -22,8 +22,9 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     let old = builder().start();
     drop(populated_database::make(&old, "app_db"));
     let mut admin = old.admin("app_db");
-    // The dump of pg_upgrade does not contain that this trigger is disabled, so the upgraded one
-    // would be enabled. That is how pg_upgrade works, so the trigger is enabled before.
+    // The schema dump of pg_upgrade does not contain the state of a disabled trigger, so the
+    // upgraded trigger would be enabled. The test enables the trigger before, because the
+    // extension cannot change pg_upgrade.
     call(&mut admin, "SELECT lead_audit.enable('\"switched off\"')");
     call(
         &mut admin,
@@ -57,10 +58,10 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     assert_eq!(members(&mut admin), members_before);
     assert_eq!(value::<i64>(&mut admin, "SELECT last_value FROM lead_audit.entry_id_seq"), id);
     assert_eq!(value::<String>(&mut admin, identities), watched);
-    // The granted rights must still exist.
+    // The rights that were granted in the old cluster must exist in the upgraded cluster.
     call(&mut admin, "SET ROLE auditor; SELECT count(*) FROM lead_audit.log; RESET ROLE");
     drop(admin);
-    // pg_upgrade keeps oids, so even the column `relation` of the entries is equal.
+    // pg_upgrade keeps oids, so even the column `relation` of the entries must be unchanged.
     assert_restored(&new, "app_db", &before);
     assert_trail_gives_table(&mut new.admin("app_db"), "leads");
 

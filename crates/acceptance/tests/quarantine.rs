@@ -1,5 +1,6 @@
-//! If a worker dies while it writes the entry of a record, the next worker must not write this
-//! record. The tests kill the worker at each step at which a lock can make it wait.
+//! If a worker dies while it writes the entry of a record, the next worker must not write an entry
+//! for this record. The tests kill the worker at each step at which a lock can make the worker
+//! wait.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -39,8 +40,8 @@ fn signal(pid: i32, signal: &str) {
     );
 }
 
-/// Executes a statement that fails. If `by_text`, only the statement's text names the table.
-/// Otherwise the session also knows the row.
+/// Executes a statement that fails. If `by_text` is true, the worker can find the table only in
+/// the statement's text. If `by_text` is false, the session adds the rejected row to the record.
 fn fail(session: &mut Session, request: &str, by_text: bool) {
     call(session, &format!("SET lead_audit.request_id = '{request}'"));
     if by_text {
@@ -50,8 +51,8 @@ fn fail(session: &mut Session, request: &str, by_text: bool) {
     }
 }
 
-/// Stops the worker between two transactions. A worker that is stopped within a transaction could
-/// hold the lock that the test needs.
+/// Stops the worker with SIGSTOP between two transactions. Within a transaction, a stopped worker
+/// could hold a lock that the test needs.
 fn stop(session: &mut Session, worker: i32) {
     let is_idle = format!("SELECT xact_start IS NULL FROM pg_stat_activity WHERE pid = {worker}");
     loop {
@@ -66,7 +67,7 @@ fn stop(session: &mut Session, worker: i32) {
 }
 
 /// Stops the worker, executes a statement that fails, and takes a lock that survives a crash. Then
-/// lets the worker continue until it waits for the lock, and kills it there.
+/// lets the worker continue until the worker waits for this lock, and kills the worker.
 fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     let mut session = connect(cluster);
     wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");
@@ -80,7 +81,8 @@ fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     wait_for_crash(&mut session);
 }
 
-/// Waits for the postmaster to end all sessions, which it does shortly after a process has crashed.
+/// Waits until the postmaster has ended all sessions, as it does shortly after the crash of a
+/// process.
 fn wait_for_crash(session: &mut Session) {
     let begin = Instant::now();
     while session.batch_execute("SELECT 1").is_ok() {
@@ -89,7 +91,8 @@ fn wait_for_crash(session: &mut Session) {
     }
 }
 
-/// Returns how many entries a request has, and how many lines of the server's log are about it.
+/// Returns the number of entries of a request, and the number of lines of the server's log about
+/// this request.
 fn found(cluster: &Cluster, admin: &mut Session, request: &str) -> (i64, usize) {
     let entries = value(
         admin,
@@ -123,7 +126,7 @@ fn a_record_that_ended_a_worker_is_not_tried_again() {
         ("taking an entry", "LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE"),
     ] {
         for by_text in [false, true] {
-            // The text alone does not name a row, so the worker does not open the table.
+            // A record without a rejected row does not make the worker open the table.
             if by_text && step == "opening the table" {
                 continue;
             }
@@ -146,13 +149,14 @@ fn a_record_that_ended_a_worker_is_not_tried_again() {
     }
 }
 
-/// If a worker dies while it writes several records together, nobody knows which record was the
-/// cause. The next worker must write each record on its own.
+/// If a worker dies while it writes several records together, the next worker does not know which
+/// record was the cause. The next worker must write each record in a transaction of its own.
 #[test]
 fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     let (cluster, admin) = cluster();
     drop(admin);
-    // This lock lets the worker read the queue's position, but blocks its update.
+    // The SHARE lock lets the worker read lead_audit.queue_position, but blocks the worker's
+    // UPDATE of this table.
     kill_at(&cluster, "LOCK TABLE lead_audit.queue_position IN SHARE MODE", "together", false);
     let mut admin = connect(&cluster);
     wait_until(&mut admin, LONG, WORKER);
@@ -169,7 +173,8 @@ fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     assert_intact(&mut admin);
 }
 
-/// If a worker ends because another process crashed, its record must not go into quarantine.
+/// If a worker ends because another process crashed, no record of the worker may go into
+/// quarantine.
 #[test]
 fn a_crash_of_another_process_quarantines_nothing() {
     let (cluster, admin) = cluster();
@@ -196,8 +201,8 @@ fn a_crash_of_another_process_quarantines_nothing() {
     assert_intact(&mut admin);
 }
 
-/// When the postmaster is killed, all of its processes end. No record may go into quarantine for
-/// that reason.
+/// When the postmaster is killed, all of its processes end. The end of the worker must put no
+/// record into quarantine.
 #[test]
 fn a_kill_of_the_postmaster_quarantines_nothing() {
     let (cluster, admin) = cluster();

@@ -1,5 +1,6 @@
-//! Eight sessions execute statements that fail, as fast as they can. Every failure must become an
-//! entry, or must be written to the server's log and counted, no matter which process is killed.
+//! Eight sessions execute statements that fail, as fast as they can. Each failed statement must
+//! have an entry, or must be counted and written to the server's log. This rule holds no matter
+//! which process is killed.
 //!
 //! `LEAD_AUDIT_ACCEPTANCE_SECONDS` sets the duration of the flood.
 
@@ -15,8 +16,8 @@ fn wait_until(session: &mut Session, condition: &str) {
     acceptance::wait_until(session, Duration::from_secs(120), condition);
 }
 
-/// Executes statements that fail until `stop` is set. Reconnects after a lost connection. Returns
-/// for each request the number of failures that the server reported.
+/// Executes statements that fail until `stop` is set. Reconnects after a lost connection. Returns,
+/// for each request id, the number of failed statements that the server reported.
 fn fail_on(
     cluster: &Cluster,
     round: u64,
@@ -42,7 +43,8 @@ fn fail_on(
                 .expect_err("it is taken");
             match error.code() {
                 Some(code) if code.code() == "23505" => count += 1,
-                // The connection was lost, so nobody knows whether this statement failed.
+                // The connection was lost, so the client does not know whether the statement
+                // failed.
                 _ => break,
             }
         }
@@ -51,7 +53,8 @@ fn fail_on(
     failed
 }
 
-/// Returns for each request its number of failures in the audit trail and in the server's log.
+/// Returns, for each request id, the number of failed statements in the audit trail and in the
+/// server's log.
 fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) {
     let rows = admin.query(
         "SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' GROUP BY 1",
@@ -69,8 +72,9 @@ fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTre
     (entries, logged)
 }
 
-/// Checks that each failure is in the audit trail or in the server's log. If not `exact`, sessions
-/// were killed, and there may be one failure more than the client of a killed session knows.
+/// Checks that each failed statement is in the audit trail or in the server's log. If `exact` is
+/// false, sessions were killed. For a killed session, the trail can contain one failed statement
+/// of which the client has no error.
 fn assert_all_there(
     cluster: &Cluster,
     admin: &mut Session,
@@ -139,7 +143,8 @@ fn every_failure_is_an_entry_or_in_the_servers_log() {
     let seconds = setting("LEAD_AUDIT_ACCEPTANCE_SECONDS", 5);
     for queue in ["16MB", "256kB"] {
         let (cluster, mut admin) = flood_cluster(queue);
-        // At first the worker waits for this lock, so that a small queue becomes full.
+        // At first, the worker waits for the lock on lead_audit.entry, so that a small queue
+        // becomes full.
         let mut holder = cluster.admin("flood");
         call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
         let mut holder = Some(holder);
@@ -223,7 +228,8 @@ fn no_failure_is_lost_when_processes_are_killed() {
 }
 
 /// Each transaction of the worker waits for the disk, and thereby delays the transactions of the
-/// application. So during a flood the worker writes many records in one transaction.
+/// application. During a flood of failed statements, the worker therefore writes many records in
+/// one transaction.
 #[test]
 fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let (cluster, mut admin) = flood_cluster("16MB");
@@ -237,14 +243,15 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
     let transactions: i64 = value(&mut admin, count);
     println!("{failures} failures in {seconds} s were written in {transactions} transactions");
-    // The worker may use ten transactions per second, and some more at the beginning and at the end
-    // of the flood. If it lags behind, it may also use one for each 4,000 records or 4 MB.
+    // The worker can use ten transactions per second, and some more at the beginning and at the
+    // end of the flood. A worker that lags behind can also use one transaction for each 4,000
+    // records or 4 MB.
     assert!(
         transactions <= 10 * seconds + 30 + failures / 2_000,
         "{transactions} transactions in {seconds} s"
     );
 
-    // After the flood, the worker no longer pauses between two rounds.
+    // For single failed statements after the flood, the worker does not pause between two rounds.
     let mut app = cluster.session("app", "flood");
     let mut delays = Vec::new();
     for number in 0..21 {
@@ -268,7 +275,8 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
 }
 
-/// When the server shuts down, the worker may be pausing between two rounds.
+/// The server can shut down while the worker pauses between two rounds. The shutdown must not wait
+/// for the end of the pause.
 #[test]
 fn a_shutdown_does_not_wait_for_the_worker_to_rest() {
     let (cluster, _) = flood_cluster("16MB");

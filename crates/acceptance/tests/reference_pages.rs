@@ -1,6 +1,6 @@
-//! Tests the reference pages under docs/. Runs their examples with scripts/pages.py. Compares their
-//! lists of settings, functions, views and columns with the catalog. Their lists of messages are
-//! compared by scripts/messages.py (`make check`).
+//! Tests the reference pages under docs/. Runs the pages' examples with scripts/pages.py. Compares
+//! the pages' lists of settings, functions, views and columns with the catalog. For the pages'
+//! lists of messages, scripts/messages.py (`make check`) makes the comparison.
 
 use acceptance::{Cluster, Session, call};
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ fn page(name: &str) -> String {
 fn run(page: &str) {
     let cluster = Cluster::builder().preloaded().start();
     let directory = tempfile::tempdir().expect("a directory for the shell's files");
-    // If the command lead-audit was built, its directory is on the PATH.
+    // If the program lead-audit was built, its directory is on the PATH of the examples.
     let command = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
     let command = command.as_deref().and_then(Path::parent).unwrap_or(cluster.bin());
     let path = format!(
@@ -119,7 +119,8 @@ fn admin(cluster: &Cluster) -> Session {
     admin
 }
 
-/// Returns the cells of the table rows that begin with a name in backticks.
+/// Returns the cells of a page's table rows. Omits rows that do not begin with a name in
+/// backticks.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     rows.map(|line| {
@@ -133,7 +134,7 @@ fn strings(session: &mut Session, query: &str) -> Vec<Vec<String>> {
     rows.iter().map(|row| (0..row.len()).map(|column| row.get(column)).collect()).collect()
 }
 
-/// Returns a type in the short form that the pages use.
+/// Returns the name of a type in the short form that the pages use.
 fn short(text: &str) -> String {
     text.replace("timestamp with time zone", "timestamptz")
 }

@@ -1,5 +1,5 @@
-//! The recorded rejected row must be the row at which the statement failed, or there must be none.
-//! It must never be a row that the statement wrote or skipped before.
+//! The entry of a failed statement must contain the row at which the statement failed, or no row.
+//! The entry must never contain a row that the statement wrote or skipped before.
 
 use acceptance::{Cluster, call, try_call, value, wait_until};
 use std::time::Duration;
@@ -35,10 +35,11 @@ const SCHEMA: &str = "
     INSERT INTO guarded VALUES (20, 1), (21, 1);
     INSERT INTO mails VALUES (1, 'a', 1), (2, 'b', 99)";
 
-/// Statements, each with the key of the row at which the statement fails. None if this row cannot
-/// be determined reliably.
+/// Statements, each with the key of the row at which the statement fails. The key is None if this
+/// row cannot be determined reliably.
 const STATEMENTS: [(&str, Option<&str>); 39] = [
-    // The executor uses the rows of the plan directly, or copies them, or does both.
+    // In these statements, the executor uses a row of the plan directly, or copies it, or does
+    // both.
     ("INSERT INTO leads SELECT * FROM same_shape", Some("bad")),
     ("INSERT INTO leads TABLE same_shape LIMIT 1", Some("bad")),
     ("INSERT INTO leads SELECT 'good', 1 UNION ALL SELECT * FROM same_shape", Some("bad")),
@@ -60,20 +61,22 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
         "WITH w AS (INSERT INTO leads SELECT id, n FROM two RETURNING id) SELECT * FROM w",
         Some("two"),
     ),
-    // The error occurs while the next row is fetched. The row before it is then still in the slot.
+    // In these statements, the error occurs while the executor fetches the next row. The tuple
+    // slot still contains the previous row at this moment.
     ("INSERT INTO leads SELECT id, n::small FROM two", None),
     ("INSERT INTO leads SELECT id, 100 / (n - 200) FROM two", None),
     (
         "WITH w AS (INSERT INTO leads SELECT id, 1 / (200 - n) FROM two RETURNING id) SELECT * FROM w",
         None,
     ),
-    // The row before the one that fails was skipped.
+    // These statements skip a row, and then fail at the next row.
     ("INSERT INTO leads VALUES ('here', 2), ('new', 200) ON CONFLICT DO NOTHING", Some("new")),
     (
         "INSERT INTO leads SELECT id, 1 / n FROM (VALUES ('here', 1), ('new', 0)) v(id, n) ON CONFLICT DO NOTHING",
         None,
     ),
-    // The statement fails at the existing row, but never at a row that it has already updated.
+    // With ON CONFLICT DO UPDATE, a statement can fail at an existing row or at a new row. The
+    // rejected row must not be a row that the statement has already updated.
     ("INSERT INTO mails VALUES (9, 'a', 1) ON CONFLICT (mail) DO UPDATE SET n = 1000", Some("1")),
     (
         "INSERT INTO mails VALUES (9, 'a', 1), (8, 'b', 1) ON CONFLICT (mail) DO UPDATE SET n = mails.n + 1",
@@ -95,18 +98,19 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
     ("UPDATE guarded SET n = 7", Some("20")),
     ("UPDATE guarded SET n = CASE WHEN id = 20 THEN 0 ELSE 1 / (id - 21) END", None),
     ("UPDATE leads SET n = n + 99", Some("here")),
-    // Some partitions have the column order of the table, and some have another order.
+    // One partition has the column order of the partitioned table, and one partition has another
+    // order.
     ("INSERT INTO parts VALUES (1, 1000, 'x')", Some("1")),
     ("INSERT INTO parts VALUES (2, 2, 'x'), (11, 1000, 'y')", Some("11")),
     ("INSERT INTO parts VALUES (12, 2, 'x'), (3, 1000, 'y')", Some("3")),
     ("INSERT INTO parts SELECT 5, 7, 'a' UNION ALL SELECT 6, n, id FROM same_shape", Some("6")),
     ("INSERT INTO parts VALUES (55, 1, 'nowhere')", None),
     ("UPDATE parts SET n = n * 10", Some("14")),
-    // The partition that refuses this row has accepted an earlier row.
+    // In this UPDATE, the partition that refuses a row has accepted an earlier row.
     ("UPDATE parts SET id = CASE id WHEN 15 THEN 5 ELSE id END, n = n + 10", Some("15")),
     ("DELETE FROM parts WHERE 1 / (id - 14) IS NOT NULL", None),
     ("UPDATE parts SET id = id + 10, n = n + 96 WHERE id = 4", Some("4")),
-    // AFTER triggers for each statement and for each row.
+    // These statements fire AFTER triggers for each statement and for each row.
     ("INSERT INTO summed VALUES (1), (2)", None),
     ("INSERT INTO summed VALUES (1, NULL), (2, 'nobody'), (3, NULL)", Some("2")),
     ("INSERT INTO followed VALUES (1, 1), (2, 2), (3, 3)", Some("2")),
@@ -124,7 +128,8 @@ fn the_row_that_failed_or_none() {
     for (number, (statement, expected)) in (1..).zip(STATEMENTS) {
         let mut session = cluster.admin("rows");
         let error = try_call(&mut session, statement).expect_err(statement);
-        // A client receives its error a moment before the record is in the queue.
+        // A client receives its error a moment before the record of the failed statement is in the
+        // queue.
         let is_there =
             format!("SELECT count(*) >= {number} FROM lead_audit.log WHERE outcome = 'failed'");
         wait_until(&mut admin, Duration::from_secs(10), &is_there);

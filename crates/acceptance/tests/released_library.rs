@@ -1,6 +1,6 @@
-//! Tests the library of version 1.0 as it was released, and the update to this version. If a
-//! library meets the SQL objects of the other version, it must record writes or refuse them.
-//! upgrade.rs tests the update with only the library of this version.
+//! Tests the released library of version 1.0, and the update to the present version. A library of
+//! one version must record or refuse the writes to SQL objects of the other version. upgrade.rs
+//! tests the update with only the library of the present version.
 //!
 //! The test needs the released package, and a copy of the installation in which it may replace the
 //! library: `scripts/test.sh released`.
@@ -20,7 +20,7 @@ fn variable(name: &str) -> PathBuf {
         .into()
 }
 
-/// Asks pg_config for a directory.
+/// Returns a directory that pg_config names.
 fn ask(pg_config: &Path, option: &str) -> PathBuf {
     let output = Command::new(pg_config).arg(option).output().expect("pg_config can be run");
     String::from_utf8(output.stdout).expect("UTF-8").trim().into()
@@ -51,8 +51,9 @@ impl Package {
         all.into_iter().filter(|(_, name)| name.starts_with("lead_audit")).collect()
     }
 
-    /// Installs this package over another one, as a package manager does. The old files are removed
-    /// and not overwritten, so a session that has loaded the old library keeps it.
+    /// Installs this package over another package, as a package manager does. Removes the old
+    /// files instead of overwriting them, so a session that has loaded the old library continues
+    /// to use the old library.
     fn install_over(&self, other: &Package) {
         for (directory, name) in other.names() {
             fs::remove_file(directory.join(name)).expect("the file can be removed");
@@ -94,8 +95,8 @@ fn update(preloaded: bool) {
         format!("55000 the library lead_audit 1.0 cannot work with SQL objects of version {THIS}");
 
     new.install_over(&installed);
-    // A session that has loaded the library of 1.0 can continue to write, but cannot run the
-    // update.
+    // A session that has loaded the library of 1.0 can continue to write, but cannot run ALTER
+    // EXTENSION UPDATE.
     call(&mut app, "UPDATE leads SET source = 'a' WHERE created_by = 'user-1'");
     assert_eq!(refused(&mut admin, "ALTER EXTENSION lead_audit UPDATE"), refusal);
     assert_eq!(version(&mut admin), "1.0");
@@ -108,8 +109,8 @@ fn update(preloaded: bool) {
         app = cluster.session("app", "db");
     }
 
-    // A session that loads the new library can work with the SQL objects of 1.0, and can run the
-    // update.
+    // A session that loads the new library can work with the SQL objects of 1.0, and can run ALTER
+    // EXTENSION UPDATE.
     let mut admin = cluster.admin("db");
     call(&mut admin, "UPDATE leads SET source = 'b' WHERE created_by = 'user-2'");
     assert!(seal(&mut admin) > sealed);
@@ -117,8 +118,8 @@ fn update(preloaded: bool) {
     call(&mut admin, "ALTER EXTENSION lead_audit UPDATE");
     assert_eq!(version(&mut admin), THIS);
 
-    // After the update, a session with the library of 1.0 still records writes, and refuses
-    // everything else.
+    // After the update, a session with the library of 1.0 still records writes, but refuses all
+    // functions of the extension.
     call(
         &mut app,
         "INSERT INTO leads (id) VALUES ('c'); UPDATE leads SET source = 'c' WHERE id = 'c'; DELETE FROM leads WHERE id = 'c'",

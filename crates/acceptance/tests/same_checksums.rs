@@ -1,10 +1,11 @@
-//! The same writes must produce the same bytes, and so the same checksums, on each major version of
-//! PostgreSQL.
+//! The same writes must produce entries with the same bytes on each major version of PostgreSQL.
+//! Equal bytes have equal checksums.
 //!
-//! Some columns differ between two runs: id, transaction, time, process, oid and watch id. The test
-//! replaces their values with fixed ones, computes the checksum of the result, and compares this
-//! checksum and the other columns with the lines of `same_checksums.txt`. After a change of
-//! `many_types.sql`, a run with `LEAD_AUDIT_ACCEPTANCE_WRITE=1` writes that file.
+//! Some columns of an entry differ between two runs: id, transaction, time, process, oid and watch
+//! id. The test replaces the values of these columns by fixed values, and computes the checksum of
+//! the changed entry. The checksum and the other columns must equal a line of
+//! `same_checksums.txt`. After a change of `many_types.sql`, a run with
+//! `LEAD_AUDIT_ACCEPTANCE_WRITE=1` writes the file `same_checksums.txt`.
 
 use acceptance::{Cluster, assert_intact, call, value, verify_with_python};
 use ledger::{Entry, key_hash};
@@ -13,7 +14,7 @@ use std::path::Path;
 const WRITES: &str = include_str!("../sql/many_types.sql");
 const EXPECTED: &str = include_str!("same_checksums.txt");
 
-/// The fixed value that replaces the random watch id of the table.
+/// The fixed value that replaces the random watch id of each table.
 const WATCH_ID: [u8; 16] = *b"a watched table!";
 
 #[test]
@@ -22,13 +23,14 @@ fn the_same_writes_have_the_same_checksums_on_each_version() {
     call(&mut cluster.admin("postgres"), "CREATE DATABASE same");
     let mut admin = cluster.admin("same");
     call(&mut admin, "CREATE EXTENSION lead_audit");
-    // The statements are sent one by one, because a DDL entry contains the text of the whole query.
+    // The test sends each statement as a query of its own, because a DDL entry contains the text
+    // of the whole query.
     for statement in WRITES.split_inclusive(";\n") {
         call(&mut admin, statement);
     }
     assert_eq!(admin.warnings(), [""; 0]);
-    // Two verifiers check the stored checksums first. So the values that are compared below are the
-    // values that the checksums cover.
+    // Two verifiers first check the stored checksums of the entries. After this check, it is
+    // certain that the stored checksums cover the values that the test compares.
     assert_intact(&mut admin);
     let verdict = verify_with_python(&cluster, "same");
     assert!(verdict.satisfied && verdict.entries > 0, "{verdict:?}");

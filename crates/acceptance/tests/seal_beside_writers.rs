@@ -1,5 +1,6 @@
-//! Sealing runs while other sessions write. It must seal committed entries and leave entries of
-//! open transactions for later. Sealing and writers must never wait for each other.
+//! Sessions seal while other sessions write. Sealing must seal committed entries, and must seal
+//! the entries of an open transaction after the transaction's end. Sealing and writers must never
+//! wait for each other.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call,
@@ -34,7 +35,8 @@ fn each_committed_entry_is_one_leaf() {
                 let mut random = Random::new(900 + writer);
                 together.wait();
                 for number in 0.. {
-                    // On a busy machine, this many transactions take longer.
+                    // On a busy machine, the minimum of 100 transactions takes longer than the
+                    // deadline.
                     if Instant::now() > deadline && number >= 100 {
                         break;
                     }
@@ -63,9 +65,11 @@ fn each_committed_entry_is_one_leaf() {
                     call(&mut admin, &format!("SET default_transaction_isolation = '{isolation}'"));
                     together.wait();
                     let (mut sealings, mut last) = (0, 0);
-                    // On a busy machine, this many sealings take longer.
+                    // On a busy machine, the minimum of 20 sealings takes longer than the
+                    // deadline.
                     while Instant::now() < deadline || sealings < 20 {
-                        // Seals in a transaction whose snapshot is older than the lock of sealing.
+                        // Seals in a transaction that has taken its snapshot before it takes the
+                        // sealing lock.
                         call(&mut admin, "BEGIN; SELECT count(*) FROM lead_audit.checkpoint");
                         let size = seal(&mut admin);
                         call(&mut admin, "COMMIT");
@@ -96,7 +100,7 @@ fn each_committed_entry_is_one_leaf() {
     assert!(late > 0, "no entry came after a higher id was sealed: this proves nothing");
     assert_tree_whole(&mut admin);
     assert_intact(&mut admin);
-    // All writers have ended, so no id can still become visible.
+    // All writers have ended, so no further entry can become visible.
     assert_eq!(seal(&mut admin), size);
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.open_gap"), 0);
 }
@@ -129,7 +133,7 @@ fn an_open_transaction_delays_its_own_entries_and_costs_nothing() {
 
     insert(&mut quick, "more", 5);
     assert_eq!(seal(&mut admin), 10);
-    // The entries of a transaction are sealed as soon as the transaction has ended.
+    // The first sealing after the end of a transaction seals the transaction's entries.
     call(&mut other, "COMMIT");
     assert_eq!(seal(&mut admin), 20);
     insert(&mut slow, "slow again", 50);
@@ -140,7 +144,8 @@ fn an_open_transaction_delays_its_own_entries_and_costs_nothing() {
     assert_eq!(unsealed(&mut admin), 0);
     assert_tree_whole(&mut admin);
 
-    // After a rollback, the ids remain unused for ever, and sealing does not examine them again.
+    // The ids of a rolled-back transaction remain without entries for ever. Sealing does not
+    // examine these ids again.
     call(&mut slow, "BEGIN");
     insert(&mut slow, "gone", 30);
     insert(&mut quick, "stays", 1);
@@ -177,8 +182,8 @@ fn a_prepared_transaction_is_open_until_it_ends() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.open_gap"), 0);
     assert_eq!(unsealed(&mut admin), 0);
     assert_tree_whole(&mut admin);
-    // A transaction that has sealed cannot be prepared, because its lock would then survive the
-    // session.
+    // A transaction that has sealed cannot be prepared. As a prepared transaction, it would hold
+    // the sealing lock even after the end of its session.
     call(&mut admin, "BEGIN; SELECT lead_audit.enable('leads')");
     insert(&mut admin, "four", 1);
     seal(&mut admin);
@@ -196,7 +201,7 @@ fn only_sealing_waits_for_sealing() {
     assert_eq!(seal(&mut first), 50);
     call(&mut second, "SET lock_timeout = '100ms'");
     assert_eq!(sqlstate(&mut second, "SELECT lead_audit.seal()"), "55P03");
-    // Writers, readers and maintenance commands must not wait for the lock of sealing.
+    // Writers, readers and maintenance commands must not wait for the sealing lock.
     call(&mut app, "SET lock_timeout = '5s'");
     add_leads(&mut app, 51, 100);
     call(

@@ -1,5 +1,6 @@
-//! Tests what happens at limits of the server. A statement must fail with an ordinary error, or it
-//! must continue and each missing entry must be counted. No process may crash.
+//! Tests the extension at limits of the server. At a limit, a statement must fail with an ordinary
+//! error, or it must succeed and each of its missing entries must be counted. No process may
+//! crash.
 
 use acceptance::{Cluster, Session, assert_intact, call, faults, try_call, value};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 const ENTRIES: &str = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
 const UNWRITTEN: &str = "SELECT entries_not_written FROM lead_audit.stats";
 
-/// Checks that no process of the server ended abnormally, with the help of the server's log.
+/// Checks in the server's log that no process of the server ended abnormally.
 fn assert_nothing_crashed(cluster: &Cluster, started: &str, admin: &mut Session) {
     assert_eq!(value::<String>(admin, "SELECT pg_postmaster_start_time()::text"), started);
     let log = cluster.log_text();
@@ -26,10 +27,10 @@ fn database(cluster: &Cluster, tables: &str) -> (Session, String) {
     (admin, started)
 }
 
-/// Opens a session whose process can allocate at most `bytes` more memory than now.
+/// Opens a session. Limits the memory of its server process to the present amount plus `bytes`.
 fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
     let mut session = cluster.admin("postgres");
-    // This write loads the library.
+    // The first write loads the library, before the memory is limited.
     call(&mut session, "INSERT INTO large (id) VALUES (0); DELETE FROM large");
     let status = std::fs::read_to_string(format!("/proc/{}/status", session.pid()))
         .expect("the process is there");
@@ -44,8 +45,9 @@ fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
     session
 }
 
-/// Each row must be recorded, or its statement must fail, or its entry must be counted as missing.
-/// The available memory varies, so that it is exhausted at many different places in the code.
+/// Each row must have an entry, or its statement must fail, or its entry must be counted as
+/// missing. The test varies the available memory, so that the memory ends at many different places
+/// in the code.
 #[test]
 fn a_process_that_runs_out_of_memory() {
     let cluster = Cluster::builder().preloaded().setting("max_wal_size = 8GB").start();
@@ -107,8 +109,8 @@ fn a_process_that_runs_out_of_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
-/// The cast to json of a table's owner raises an error. The message of the error is longer than the
-/// available memory.
+/// A table's owner has created a cast to json that raises an error. The message of this error is
+/// longer than the available memory.
 #[test]
 fn an_error_longer_than_the_memory() {
     let cluster = Cluster::builder().preloaded().start();
@@ -132,16 +134,16 @@ fn an_error_longer_than_the_memory() {
     }
 }
 
-/// The worker inspects the types of a rejected row. Deeply nested types must not exhaust the
-/// worker's stack.
+/// The worker inspects the types of a rejected row's columns. Deeply nested types must not exhaust
+/// the worker's stack.
 #[test]
 fn twenty_thousand_nested_types() {
     const BLOCK: i32 = 200;
     const BLOCKS: i32 = 100;
     let cluster = Cluster::builder().preloaded().setting("fsync = off").start();
     let (mut admin, started) = database(&cluster, "SELECT 1");
-    // The types are created in blocks, and the blocks are then joined from the top. So the server's
-    // own recursion stays shallow.
+    // The test creates the nested types in blocks, and then joins the blocks from the outermost
+    // type to the innermost type. With this order, PostgreSQL's own recursion stays shallow.
     for block in 0..BLOCKS {
         let types = (1..BLOCK)
             .map(|one| format!("CREATE TYPE t{block}_{one} AS (a t{block}_{});", one - 1));
@@ -166,7 +168,8 @@ fn twenty_thousand_nested_types() {
 #[test]
 fn as_many_columns_as_a_table_can_have() {
     let cluster = Cluster::builder().preloaded().start();
-    // A tuple with more columns would not fit on a page.
+    // 1600 is PostgreSQL's limit for the columns of a table. The UPDATE below sets only 399
+    // columns, because more large values would not fit into one tuple.
     let columns: Vec<_> = (2..=1600).map(|i| format!("c{i} text")).collect();
     let (mut admin, started) = database(
         &cluster,
@@ -199,7 +202,7 @@ fn ten_thousand_nested_subtransactions() {
     call(&mut admin, &format!("BEGIN; {}; COMMIT", steps.join(";")));
     assert_eq!(value::<i64>(&mut admin, ENTRIES), DEPTH as i64);
     call(&mut admin, "DELETE FROM deep");
-    // One ROLLBACK TO rolls back half of the savepoints.
+    // ROLLBACK TO rolls back half of the savepoints at once.
     call(&mut admin, &format!("BEGIN; {}; ROLLBACK TO s{}; COMMIT", steps.join(";"), DEPTH / 2));
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM deep"), (DEPTH / 2 - 1) as i64);
     assert_eq!(value::<i64>(&mut admin, ENTRIES), (2 * DEPTH + DEPTH / 2 - 1) as i64);
@@ -208,8 +211,8 @@ fn ten_thousand_nested_subtransactions() {
     assert_intact(&mut admin);
 }
 
-/// One statement locks all tables, with the default max_locks_per_transaction. Either all entries
-/// of the statement are written, or the statement fails with an ordinary error.
+/// One statement locks thousands of watched tables, with the default of max_locks_per_transaction.
+/// Either all entries of the statement are written, or the statement fails with an ordinary error.
 #[test]
 fn thousands_of_watched_tables() {
     const TABLES: i64 = 3000;
@@ -253,8 +256,8 @@ fn thousands_of_watched_tables() {
     assert_nothing_crashed(&cluster, &started, &mut admin);
 }
 
-/// The shared memory for locks is almost exhausted: each round leaves room for a different number
-/// of locks. So the room is exhausted at every place where the library or the statement takes a
+/// The shared memory for locks is almost full. Each round leaves space for a different number of
+/// locks, so the memory becomes full at many places where the library or the statement takes a
 /// lock.
 #[test]
 fn the_lock_table_is_full() {
@@ -286,15 +289,16 @@ fn the_lock_table_is_full() {
                 (value(&mut admin, ENTRIES), value(&mut admin, UNWRITTEN));
             let mut filler = cluster.admin("postgres");
             let mut session = cluster.admin("postgres");
-            // Before the room is exhausted, the session takes the locks that every statement needs.
+            // Before the memory for locks becomes full, a query fills the caches of the session.
             call(&mut session, "SELECT count(*) FROM t0, lead_audit.stats");
             call(&mut filler, &format!("SELECT fill({room})"));
             let result = try_call(&mut session, &format!("BEGIN; {statements}; COMMIT"));
-            // A statement that released the locks might itself need a lock, so the sessions are
-            // closed instead.
+            // The test closes the sessions to release their locks. A statement that releases the
+            // locks could itself need a lock.
             drop((session, filler));
             let begin = Instant::now();
-            // A session that ends releases its locks one after the other.
+            // A session that ends releases its locks one by one, so the memory for locks becomes
+            // free after a while.
             let filled = "DO $$BEGIN ASSERT NOT EXISTS
                  (SELECT FROM pg_locks WHERE locktype = 'advisory'), 'locks are left'; END$$";
             while try_call(&mut admin, &format!("{filled}; {ENTRIES}; {UNWRITTEN}")).is_err() {

@@ -1,7 +1,7 @@
 //! The library runs in the server processes of sessions and in the worker. Sessions and table
-//! owners must be able to cause at most ordinary errors in it. One session stays connected during
-//! each test. That session proves that no process has crashed, because the postmaster ends all
-//! sessions after a crash.
+//! owners must not be able to cause more than ordinary errors in the library. One session stays
+//! connected during each test. After a crash, the postmaster ends all sessions, so a connected
+//! session proves that no process has crashed.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -24,7 +24,8 @@ fn cluster() -> (Cluster, Session) {
     (cluster, admin)
 }
 
-/// The record names a relation that the same transaction has created and dropped.
+/// The record of a failed statement names a relation that the same transaction has created and
+/// dropped.
 #[test]
 fn a_failure_in_a_table_that_is_dropped_at_once() {
     let (_cluster, mut admin) = cluster();
@@ -46,8 +47,9 @@ fn a_failure_in_a_table_that_is_dropped_at_once() {
     assert_intact(&mut admin);
 }
 
-/// An error with a message of control characters. In JSON the message is six times as long, which
-/// exceeds the limits of a record, of a log line and of a buffer.
+/// Raises an error with a message of control characters. In JSON, this message is six times as
+/// long, and exceeds the limits of a record, of a line of the server's log and of a memory
+/// allocation.
 const HUGE_MESSAGE: &str = "RAISE EXCEPTION '%', repeat(E'\\x01', 180000000)";
 
 #[test]
@@ -62,7 +64,7 @@ fn a_rollback_after_an_error_with_a_huge_message() {
         );
         call(&mut app, "ROLLBACK");
     }
-    // The session must still record its failures.
+    // After the error with the huge message, the session must still record its failed statements.
     assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
     wait_until(&mut admin, SOON, ALL_WRITTEN);
     let rolled_back: i64 =
@@ -104,8 +106,8 @@ fn a_commit_after_a_gap_with_a_huge_message() {
     assert_intact(&mut admin);
 }
 
-/// Code that belongs to a table owner. It must run only in sessions of the owner, and with the
-/// owner's rights.
+/// Creates functions that belong to the owner of a table. These functions must run only in
+/// sessions of the owner, and with the owner's rights.
 const FOREIGN_CODE: &str = "
     CREATE TABLE spy (who text);
     CREATE FUNCTION hang(why text) RETURNS void LANGUAGE plpgsql AS $$
@@ -139,8 +141,8 @@ fn the_worker_runs_no_code_of_a_table_owner() {
             .replace("DOMAIN name", "DOMAIN public.name")
             .replace("id name", "id public.name"),
     );
-    // The table has no baseline, because a baseline would run the code as the owner in this
-    // session.
+    // The test makes no baseline of the table, because a baseline would run the owner's functions
+    // in the session of the superuser.
     call(&mut admin, "SELECT lead_audit.enable('moods')");
     assert_eq!(
         sqlstate(&mut app, "INSERT INTO moods VALUES ('b', 'sad', ROW(1, '{glad}'), -1)"),
@@ -162,7 +164,7 @@ fn the_worker_runs_no_code_of_a_table_owner() {
     assert!(!cluster.log_text().contains("has no audit entry"));
 }
 
-/// Entries that could not be written are counted only if their transaction is committed.
+/// Unwritten entries are counted only if their transaction is committed.
 #[test]
 fn entries_that_are_not_written_are_counted_at_commit() {
     let (cluster, mut admin) = cluster();
@@ -197,8 +199,8 @@ fn entries_that_are_not_written_are_counted_at_commit() {
     );
 }
 
-/// Statements that reach hooks, callbacks or functions of the library, in a session in which
-/// nothing is cached.
+/// Statements that reach hooks, callbacks or functions of the library. Each statement runs in a
+/// session in which nothing is cached.
 const STATEMENTS: &[&str] = &[
     "INSERT INTO leads (id) VALUES (gen_random_uuid())",
     "INSERT INTO leads (id) VALUES ('taken')",
@@ -264,8 +266,8 @@ enum Interruption {
     Terminate,
 }
 
-/// Locks each catalog and each table in turn. Sessions that run the statements then wait for the
-/// lock and are interrupted.
+/// Locks each catalog and each table in turn. Other sessions run the statements, wait for the
+/// lock, and are interrupted during the wait.
 #[test]
 fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
     let (cluster, mut admin) = cluster();
@@ -278,8 +280,8 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
          SELECT lead_audit.enable('parts')",
     );
     let mut holder = cluster.admin("up");
-    // The holder of the lock calls these functions later. They must be in its caches before it
-    // takes the lock.
+    // The session `holder` calls these functions later, while it holds a lock on a catalog. The
+    // first call fills the session's caches before it takes the lock.
     call(&mut holder, "SELECT pg_cancel_backend(0), pg_terminate_backend(0), pg_sleep(0)");
     for (number, table) in LOCKED.iter().enumerate() {
         for interruption in [
@@ -288,8 +290,8 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
             Interruption::Cancel,
             Interruption::Terminate,
         ] {
-            // Each kind of interruption occurs with each statement and with each table, but not
-            // every combination of the three occurs.
+            // Each kind of interruption occurs with each statement and with each locked table. To
+            // save time, the test omits half of the combinations.
             let some = STATEMENTS
                 .iter()
                 .enumerate()
@@ -304,7 +306,8 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
         }
     }
     drop(holder);
-    // No process has crashed, and everything still works.
+    // The session is still connected, so no process has crashed. The server must still accept and
+    // record writes.
     assert_eq!(value::<i32>(&mut admin, "SELECT 1"), 1);
     call(&mut admin, "INSERT INTO leads (id) VALUES ('after')");
     wait_until(&mut admin, LONG, ALL_WRITTEN);
@@ -350,7 +353,8 @@ fn interrupt<'a>(
         };
         if let Some(function) = signal {
             std::thread::sleep(Duration::from_millis(150));
-            // The signal is sent repeatedly, because a statement may catch the error and continue.
+            // The test sends the signal repeatedly, because a statement can catch the error and
+            // continue.
             while threads.iter().any(|thread| !thread.is_finished()) {
                 for pid in &pids {
                     call(holder, &format!("SELECT {function}({pid})"));

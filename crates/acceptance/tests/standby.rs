@@ -1,4 +1,5 @@
-//! On a hot standby, the trail can be read and verified. After a promotion the trail continues.
+//! On a hot standby, the audit trail can be read and verified. After a promotion, the new primary
+//! continues the trail.
 
 use acceptance::populated_database::{self, Trail, assert_watched_as_before};
 use acceptance::{
@@ -19,7 +20,7 @@ fn wait_until(cluster: &Cluster, database: &str, query: &str) {
     }
 }
 
-/// Waits until the standby has replayed everything that the primary has written so far.
+/// Waits until the standby has replayed all WAL that the primary has written.
 fn wait_for_replay(primary: &Cluster, standby: &Cluster) {
     let written: String =
         value(&mut primary.admin("postgres"), "SELECT pg_current_wal_lsn()::text");
@@ -179,10 +180,11 @@ fn a_promoted_standby_continues_the_trail() {
         value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE request_id IS NULL"),
         value(&mut admin, &format!("SELECT min(id) FROM lead_audit.entry WHERE id > {taken_over}")),
     );
-    // The number is that of populated_database.rs: a row that moves to another partition is one
-    // UPDATE.
+    // assert_watched_as_before() makes six entries. The move of a row to another partition is one
+    // of these entries, an UPDATE.
     assert_eq!(new - again, 6);
-    // The WAL logs a sequence 32 values ahead, and the promoted standby skips those values.
+    // PostgreSQL writes the value of a sequence to WAL 32 values ahead. The promoted standby skips
+    // these 32 values.
     assert!(lowest <= taken_over + 33, "{taken_over} is followed by {lowest}");
     assert_eq!(
         value::<i64>(&mut admin, "SELECT count(*) - count(DISTINCT id) FROM lead_audit.entry"),

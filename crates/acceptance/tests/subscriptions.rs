@@ -1,5 +1,6 @@
-//! Roles that are not trusted use logical replication. The subscriber cannot know what their server
-//! sends, so everything that it sends must be recorded. Each test expects an exact list of entries.
+//! Roles that are not superusers use logical replication from a foreign server. The subscriber
+//! cannot trust this server, so all changes from this server must have entries. Each test expects
+//! an exact list of entries.
 
 use acceptance::{
     Cluster, Session, assert_all_on, assert_intact, call, entries_above, last_entry, value,
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A plain table with a child table, and a partitioned table.
+/// Creates a plain table with a child table, and a partitioned table.
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text);
      CREATE TABLE c (PRIMARY KEY (id)) INHERITS (t);
      CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
@@ -22,15 +23,16 @@ fn version(session: &mut Session) -> i32 {
     value(session, "SELECT current_setting('server_version_num')::int")
 }
 
-/// Creates the server of another organisation, with the tables and some rows in the database
-/// `source`. It streams a transaction before the transaction ends, if the transaction has more than
-/// 64 kB.
+/// Creates the publishing server of another organisation. The server's database `source` contains
+/// the tables and some rows. The server streams a transaction of more than 64 kB before the
+/// transaction ends.
 fn publisher() -> (Cluster, Session) {
     let cluster = Cluster::builder()
         .setting("wal_level = logical")
         .setting("logical_decoding_work_mem = '64kB'")
         .create();
-    // PostgreSQL requires a password for connections of roles that are not superusers.
+    // PostgreSQL requires that a subscription of a role that is not a superuser connects with a
+    // password.
     fs::write(
         cluster.data().join("pg_hba.conf"),
         "local all reader scram-sha-256\nlocal all all trust\n",
@@ -49,8 +51,8 @@ fn publisher() -> (Cluster, Session) {
     (cluster, source)
 }
 
-/// Creates a database with the extension and the tables. The tables belong to `app` and are not
-/// watched yet.
+/// Creates a database with the extension and the tables of `TABLES`. The role `app` owns the
+/// tables. The tables are not watched.
 fn subscriber(cluster: &Cluster, name: &str) -> Session {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
     let mut admin = cluster.admin(name);
@@ -66,7 +68,7 @@ fn subscriber(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Subscribes as `app`. This role is not a superuser.
+/// Creates a subscription that the role `app` owns. This role is not a superuser.
 fn subscribe_as_app(
     cluster: &Cluster,
     admin: &mut Session,
@@ -83,8 +85,8 @@ fn subscribe_as_app(
         call(admin, "GRANT pg_create_subscription TO app");
         call(&mut cluster.session("app", &database), &create);
     } else {
-        // On this version only a superuser can subscribe. The subscription continues to exist when
-        // its owner is no superuser any more.
+        // On PostgreSQL 15, only a superuser can create a subscription. The subscription remains
+        // when its owner loses the attribute SUPERUSER.
         call(admin, "ALTER ROLE app SUPERUSER");
         call(
             &mut cluster.session("app", &database),
@@ -128,8 +130,8 @@ fn counted(admin: &mut Session, above: i64) -> Vec<String> {
 
 const EVENT: &str = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
 
-/// The apply worker runs with session_replication_role = replica. Ordinary triggers do not fire in
-/// this mode.
+/// PostgreSQL's apply worker runs with session_replication_role = replica. Ordinary triggers do
+/// not fire under this setting.
 #[test]
 fn a_subscription_of_a_role_that_is_no_superuser() {
     for preloaded in [false, true] {
@@ -160,8 +162,8 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
         let changes = [
             "UPDATE | t | 1",
             "DELETE | c | 2",
-            // The subscriber receives one UPDATE, and carries out the move to another partition
-            // itself.
+            // The subscriber receives one UPDATE, and executes the move to another partition as a
+            // DELETE and an INSERT.
             "DELETE | p1 | 1",
             "INSERT | p2 | 12",
             "DELETE | p2 | 11",
@@ -181,15 +183,17 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
         );
         unsubscribe(&mut admin, "by_root");
 
-        // The publication now sends the changes of single partitions. Transactions arrive before
-        // they end. They are applied by a separate worker or through a file.
+        // The publication `by_leaf` sends the changes under the names of the partitions. Large
+        // transactions arrive before they end. The subscriber applies a large transaction from a
+        // file or in a parallel apply worker.
         call(&mut source, "CREATE PUBLICATION by_leaf FOR TABLE t, p");
         let modes: &[&str] =
             if version(&mut admin) >= 160_000 { &["on", "parallel"] } else { &["on"] };
         for mode in modes {
             let above = last_entry(&mut admin);
             call(&mut source, "TRUNCATE t, p");
-            // The writes that a superuser makes in the replica role in a session have no entries.
+            // The writes that a superuser makes in an ordinary session with
+            // session_replication_role = replica have no entries.
             call(
                 &mut admin,
                 "SET session_replication_role = replica; TRUNCATE t, c, p; RESET session_replication_role",
@@ -225,8 +229,9 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
     }
 }
 
-/// The writes of a superuser's subscription were recorded at their source. The writes of code that
-/// runs at the subscriber were not, so they must be recorded here.
+/// The publisher has recorded the writes that a superuser's subscription applies. The publisher
+/// has not recorded the writes of code that runs at the subscriber, so the subscriber must record
+/// these writes.
 #[test]
 fn code_of_others_in_a_subscription_of_a_superuser() {
     for preloaded in [false, true] {
@@ -235,7 +240,8 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
         let cluster = if preloaded { builder.preloaded() } else { builder }.start();
         let mut admin = subscriber(&cluster, "nested");
         call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.enable('p', replica => true)");
-        // The owner's code runs for each row that is copied or applied.
+        // The functions of the table's owner run for each row that the subscription copies or
+        // applies.
         call(
             &mut cluster.session("app", "nested"),
             "CREATE FUNCTION nest(id int, note text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
@@ -254,8 +260,8 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
              CREATE TRIGGER nest AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION nest_trigger();
              ALTER TABLE plain ENABLE REPLICA TRIGGER nest",
         );
-        // Only the initial copy fires triggers of statements. On version 15, the conditions of
-        // these triggers run with the rights of a superuser.
+        // Only the initial copy of a subscription fires statement triggers. On PostgreSQL 15, the
+        // conditions of statement triggers run with the rights of a superuser.
         let mut by_condition = Vec::new();
         if version(&mut admin) >= 160_000 {
             call(
@@ -310,8 +316,8 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
             "preloaded: {preloaded}"
         );
 
-        // A function in C reads a cursor that is open already, without a callback. The statement's
-        // own table is not watched.
+        // A function in C reads from a cursor that is already open, and no hook of the library is
+        // called at this moment. The table of the cursor's statement is not watched itself.
         call(
             &mut cluster.session("app", "nested"),
             "CREATE TABLE above (id int, note text); ALTER TABLE t INHERIT above;

@@ -1,5 +1,5 @@
-//! The row image in an entry must equal `to_jsonb(row)` in UTC, independent of the settings of the
-//! writer.
+//! The row image in an entry must equal `to_jsonb(row)` in UTC. The settings of the writer must
+//! not influence the row image.
 
 use acceptance::{
     Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call,
@@ -23,8 +23,8 @@ const TYPES: &str = "
     SELECT lead_audit.enable('everything'), lead_audit.enable('pairs');
     GRANT ALL ON everything, pairs TO app";
 
-/// Columns in which values with different bytes can have the same JSON: 0 and -0, white space and
-/// duplicate keys of json, the NULL of SQL and the null of JSON.
+/// Columns in which values with different bytes can have the same JSON. Examples are 0 and -0, two
+/// texts of type json with different white space, and NULL and a JSON null.
 const SEVERAL_FORMS: [&str; 5] = ["f4", "f8", "floats", "j", "jb"];
 
 const TIME_ZONES: [&str; 6] =
@@ -34,7 +34,7 @@ const INTERVAL_STYLES: [&str; 4] = ["sql_standard", "iso_8601", "postgres_verbos
 const FLOAT_DIGITS: [&str; 4] = ["-15", "0", "1", "3"];
 const BYTEA_OUTPUTS: [&str; 2] = ["escape", "hex"];
 
-/// Expressions for the values of each column. {} stands for a random number.
+/// SQL expressions for the values of each column. In an expression, {} stands for a random number.
 const VALUES: [(&str, &[&str]); 46] = [
     ("b", &["true", "false", "NULL"]),
     ("i2", &["-32768", "32767", "({} % 100)::int2", "NULL"]),
@@ -195,7 +195,7 @@ fn entries_equal_to_jsonb() {
         VALUES.len() + 2,
         "each column has values here, but for the key and the generated one"
     );
-    // A server can be built without xml, so the column is left out there.
+    // PostgreSQL can be built without xml. On such a server, the table has no column of type xml.
     let left_out =
         if try_call(&mut admin, "SELECT '<a/>'::xml").is_ok() { None } else { Some("x") };
     std::thread::scope(|scope| {
@@ -208,7 +208,7 @@ fn entries_equal_to_jsonb() {
     for table in ["everything", "leads"] {
         assert_trail_gives_table(&mut admin, table);
     }
-    // The comparison proves something only if the written values differ.
+    // The comparison proves nothing if all written values are equal.
     let written: String = value(
         &mut admin,
         "SELECT string_agg(operation || ' ' || (n > 300), ', ' ORDER BY operation)
@@ -224,7 +224,8 @@ fn entries_equal_to_jsonb() {
          WHERE d.was IS DISTINCT FROM g.was",
     );
     assert_eq!(lost, 0, "deleted rows that their entry does not have as they were");
-    // A column whose bytes changed is in the diff, even if its JSON did not change.
+    // The diff contains a column whose bytes have changed, even if the column's JSON has not
+    // changed.
     call(
         &mut admin,
         "CREATE TEMPORARY TABLE differences AS SELECT id, d.key, d.value->'old' AS was, d.value->'new' AS now

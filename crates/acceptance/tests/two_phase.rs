@@ -1,5 +1,5 @@
-//! With two-phase commit, entries belong to the transaction, no matter which session ends it and
-//! when.
+//! With two-phase commit, entries belong to the prepared transaction. It does not matter when and
+//! in which session the transaction ends.
 
 use acceptance::{
     Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value,
@@ -36,8 +36,8 @@ fn entries_belong_to_the_prepared_transaction() {
         "nothing of a prepared transaction is visible"
     );
 
-    // Another session ends the transaction. The context of that session does not appear in the
-    // entries.
+    // A session with another context ends the prepared transaction. The entries do not contain
+    // this other context.
     call(&mut admin, "SET lead_audit.user_id = 'somebody else'");
     call(&mut admin, "COMMIT PREPARED 'committed'");
     expected += 102;

@@ -1,7 +1,8 @@
-//! Entries cannot be written to the log. With on_error = warn, the application continues, each lost
-//! entry causes a warning and is counted, and no other entry is lost. With on_error = abort, the
-//! statement fails with the error of the log. A cancelled statement fails with its own error, and no
-//! entry of it counts as lost.
+//! Tests a log to which entries cannot be written. With on_error = warn, the application
+//! continues. Each unwritten entry causes a warning and is counted, and all other entries are
+//! written. With on_error = abort, the statement fails with the error of the write to the log. A
+//! cancelled statement fails with the error of the cancellation, and its entries do not count as
+//! unwritten.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, faults, sqlstate, value,
@@ -20,7 +21,7 @@ fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
         &format!("ALTER DATABASE {database} SET lead_audit.on_error = 'abort'"),
     );
     let mut app = cluster.session("app", database);
-    // The first write must fail even if this same write loads the library.
+    // The next write of `app` must fail even if this write loads the library.
     assert_eq!(value::<i64>(&mut app, "SELECT count(*) FROM leads WHERE false"), 0);
     call(
         &mut cluster.admin(database),
@@ -29,7 +30,7 @@ fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
     app
 }
 
-/// Writes until the log is full, and then writes more, with small and large statements.
+/// Inserts rows until the log is full. After that, writes with small and with large statements.
 fn fill(cluster: &Cluster, database: &str, cause: &str, sqlstate_of_cause: &str) {
     let mut admin = cluster.admin(database);
     let mut app = cluster.session("app", database);
@@ -91,7 +92,7 @@ fn a_full_disk() {
     call(&mut admin, &format!("CREATE TABLESPACE tiny LOCATION '{}'", disk.0.display()));
     call(&mut admin, "ALTER TABLE lead_audit.entry SET TABLESPACE tiny");
     fill(&cluster, "full_disk", "No space left on device", "53100");
-    // The log can grow again.
+    // In the default tablespace, the log can grow again.
     call(&mut admin, "ALTER TABLE lead_audit.entry SET TABLESPACE pg_default");
     let before: i64 = value(&mut admin, ENTRIES);
     let mut app = cluster.session("app", "full_disk");
@@ -103,7 +104,7 @@ fn a_full_disk() {
     cluster.stop("immediate");
 }
 
-/// A file system of a few megabytes. It is mounted for as long as this value exists.
+/// A mounted file system of a few megabytes. Dropping a `TinyDisk` unmounts the file system.
 struct TinyDisk(PathBuf);
 
 impl TinyDisk {
@@ -132,13 +133,13 @@ impl TinyDisk {
 
 impl Drop for TinyDisk {
     fn drop(&mut self) {
-        // The unmount is lazy, because the server may not have ended yet.
+        // The unmount is lazy, because the server can still run at this moment.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// Simulates a full disk without the right to mount: no file of the server can grow beyond 17 MB (a
-/// WAL segment has 16 MB).
+/// Simulates a full disk without the right to mount a file system. No file of the server can grow
+/// beyond 17 MB, which is little more than a WAL segment (16 MB).
 #[test]
 fn a_file_size_limit() {
     let cluster = Cluster::builder().file_size_limit(17 * 1024).start();
@@ -156,8 +157,8 @@ fn a_constraint_on_the_log() {
                                       ADD CONSTRAINT no_poison CHECK (row_key->>'id' NOT LIKE 'poison%')",
     );
     let mut app = cluster.session("app", "checked");
-    // If one entry of a statement cannot be written, the statement's other entries are not
-    // affected.
+    // If one entry of a statement cannot be written, the other entries of the statement are
+    // written.
     call(
         &mut app,
         "INSERT INTO leads (id) SELECT CASE WHEN g = 700 THEN 'poison' ELSE 'good ' || g END FROM generate_series(1, 2000) g",
@@ -173,7 +174,7 @@ fn a_constraint_on_the_log() {
     assert_eq!(value::<i64>(&mut admin, LEADS), 2_000);
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
 
-    // A row that was rolled back needs no entry, so it is not counted.
+    // A change that is rolled back needs no entry, so its unwritten entry is not counted.
     call(
         &mut app,
         "BEGIN; UPDATE leads SET source = 'x' WHERE id IN ('poison', 'good 1'); ROLLBACK",
@@ -184,8 +185,8 @@ fn a_constraint_on_the_log() {
         (1_999, 1)
     );
 
-    // All entries of one user are refused: in savepoints, in a function with an exception handler,
-    // in batches of COPY, and in a TRUNCATE.
+    // A constraint refuses all entries of the user "mallory": in savepoints, in a function with an
+    // exception handler, in batches of COPY, and in a TRUNCATE.
     call(&mut app, "SET lead_audit.user_id = 'mallory'");
     call(
         &mut app,
@@ -218,7 +219,8 @@ fn a_constraint_on_the_log() {
             "{state}: {statement}"
         );
     }
-    // A statement that fails does not affect later statements in the same transaction.
+    // After ROLLBACK TO, a failed statement does not affect later statements of the same
+    // transaction.
     call(&mut strict, "BEGIN; INSERT INTO leads (id) VALUES ('before'); SAVEPOINT s");
     assert_eq!(
         sqlstate(&mut strict, "INSERT INTO leads (id) VALUES ('lost'), ('poison 3')"),
@@ -254,7 +256,7 @@ fn the_log_is_locked() {
         "{warnings:?}"
     );
 
-    // A session that waits until the lock is released loses no entry.
+    // A session that waits for the lock on the log until the lock is released loses no entry.
     call(&mut app, "SET lock_timeout = '10s'");
     let waiting = std::thread::spawn(move || {
         call(&mut app, "INSERT INTO leads (id) VALUES ('patient')");
@@ -289,8 +291,8 @@ fn the_log_has_been_changed() {
     assert_eq!(app.warnings(), [""; 0]);
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2);
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
-    // A column that somebody has added to the log stays NULL. The checksum does not cover a value
-    // in it.
+    // In a column that a user has added to lead_audit.entry, new entries contain NULL. The
+    // checksum does not cover such a column.
     call(&mut admin, "ALTER TABLE lead_audit.entry ADD COLUMN extra text");
     call(&mut app, "INSERT INTO leads (id) VALUES ('with a column more')");
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 3);
@@ -309,8 +311,8 @@ fn a_cancel_is_not_an_unwritten_entry() {
     let full_time = begin.elapsed();
     println!("the UPDATE takes {full_time:?}");
     let mut sessions = [cluster.session("app", "cancelled"), abort_on_error(&cluster, "cancelled")];
-    // The statement is stopped early or late, so that it is in its own work, in its triggers or
-    // writing entries.
+    // The test stops the UPDATE at several moments. At the stop, the UPDATE changes rows, or runs
+    // triggers, or writes entries.
     for tenth in [3, 5, 7, 8] {
         for session in &mut sessions {
             stopped(full_time.mul_f64(f64::from(tenth) / 10.0), |after| {
@@ -348,8 +350,8 @@ fn a_cancel_is_not_an_unwritten_entry() {
     assert!(faults(&mut admin).is_empty());
 }
 
-/// Executes a statement that is stopped after some time. It must then soon end with that error. If
-/// it ends before it is stopped, the attempt is repeated with less time.
+/// Executes a statement that is stopped after the time `after`. The statement must end with 57014
+/// soon after the stop. If the statement ends before the stop, repeats the attempt with less time.
 fn stopped(
     mut after: Duration,
     mut attempt: impl FnMut(Duration) -> (Result<(), postgres::Error>, Duration),

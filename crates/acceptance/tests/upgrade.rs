@@ -1,7 +1,7 @@
 //! Runs ALTER EXTENSION lead_audit UPDATE from every released version. An upgraded database must
-//! equal a new one, must keep its trail, and must let sessions write during the update. Before the
-//! update, the new library must work with the old SQL objects. It must be possible to restore a
-//! dump of a released version into this version.
+//! have the same catalog as a new database, must keep its audit trail, and must let sessions write
+//! during the update. Before the update, the new library must work with the old SQL objects. A
+//! dump of a released version must be restorable into the present version.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, try_call,
@@ -12,7 +12,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The version to which an update without TO leads, as in the control file.
+/// The default version of the control file. ALTER EXTENSION UPDATE without TO updates to this
+/// version.
 const THIS: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 const CATALOG: &str = include_str!("../sql/catalog.sql");
 
@@ -33,8 +34,8 @@ fn catalog(admin: &mut Session) -> BTreeSet<String> {
     facts.into_iter().collect()
 }
 
-/// Returns the versions before this one, from the oldest on. Their install scripts are in
-/// sql/released.
+/// Returns the released versions before the present version, from the oldest version on. The
+/// directory sql/released contains the install scripts of these versions.
 fn released() -> Vec<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/released");
     let files = directory
@@ -56,8 +57,9 @@ fn released() -> Vec<String> {
     versions
 }
 
-/// Returns the ways to update from a version to this one. One way is a single statement. If there
-/// are versions between the two, the other way has one statement for each step.
+/// Returns the ways to update from a version to the present version. The first way is a single
+/// statement. If the update passes other versions, the second way has one statement for each
+/// version.
 fn ways(from: &str) -> Vec<Vec<String>> {
     let straight = vec!["ALTER EXTENSION lead_audit UPDATE".to_owned()];
     let later = released()
@@ -70,7 +72,7 @@ fn ways(from: &str) -> Vec<Vec<String>> {
     if steps.len() > 1 { vec![straight, steps] } else { vec![straight] }
 }
 
-/// Creates the application's database, with the extension at an earlier version.
+/// Creates the database of the application, with the extension in an earlier version.
 fn database_of(version_then: &str, cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(
@@ -87,7 +89,7 @@ fn version(admin: &mut Session) -> String {
     value(admin, "SELECT extversion FROM pg_extension WHERE extname = 'lead_audit'")
 }
 
-/// Returns a digest of the entries up to an id.
+/// Returns a digest of all entries up to the id `last`.
 fn digest(admin: &mut Session, last: i64) -> String {
     value(
         admin,
@@ -159,8 +161,8 @@ fn the_trail_continues_after_the_update() {
     }
 }
 
-/// Checks that a failed statement has an entry if the library is preloaded. The entry may be
-/// written at once or later.
+/// Executes a failing statement. If the library is preloaded, waits until the failed statement has
+/// an entry.
 fn fails_and_is_kept(app: &mut Session, admin: &mut Session, number: i64) {
     assert_eq!(sqlstate(app, "INSERT INTO leads (id) VALUES (NULL)"), "23502");
     let begin = Instant::now();
@@ -180,7 +182,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     let mut app = cluster.session("app", name);
     add_leads(&mut app, 1, 500);
 
-    // All features of the old version work with the old SQL objects.
+    // With the new library, all features of the old version must work with the old SQL objects.
     call(
         &mut app,
         "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2'",
@@ -217,7 +219,8 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     let watching = "SELECT md5(string_agg(concat_ws(' ', watch_id, table_schema, table_name, soft_delete_column, state, enabled_at, ended_at, baseline_at), ' ' ORDER BY watch_id)) FROM lead_audit.watch";
     let watching_before: String = value(&mut admin, watching);
 
-    // Sessions write before, during and after the update. Some of them stay open all the time.
+    // Sessions write before, during and after the update. Some of these sessions stay open all the
+    // time.
     let (stop, written) = (AtomicBool::new(false), AtomicBool::new(false));
     let changes: i64 = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -279,7 +282,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     assert_intact(&mut admin);
     call(&mut admin, "DELETE FROM another; INSERT INTO leads SELECT * FROM leads LIMIT 0");
 
-    // The granted rights must still exist.
+    // After the update, the rights that were granted before must still exist.
     call(
             &mut admin,
             "SET ROLE auditor; SELECT * FROM lead_audit.log LIMIT 1; SELECT * FROM lead_audit.history('leads', 'at last'); SELECT * FROM lead_audit.verify();
@@ -288,8 +291,8 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     assert!(admin.batch_execute("SET ROLE auditor; SELECT lead_audit.disable('leads')").is_err());
 }
 
-/// Before the update, any role that may create schemas can create a schema that has the name of the
-/// extension's second schema.
+/// Before the update from 1.0, the schema lead_audit_internal does not exist. Any role with the
+/// right to create schemas can create a schema of this name.
 #[test]
 fn an_existing_internal_schema_is_refused() {
     let cluster = Cluster::start();

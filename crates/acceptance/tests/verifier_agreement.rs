@@ -1,5 +1,6 @@
-//! Cases that verifiers once reported wrongly or not at all. Each case is verified with the log's
-//! key: by verify(), by the command on the database and on an export, and by Python.
+//! Tests difficult cases that all verifiers must report alike. The verifiers are
+//! lead_audit.verify(), the program lead-audit on the database, lead-audit on an export, and the
+//! Python verifier. Each verifier has the log's verifier key.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
@@ -21,8 +22,8 @@ struct Signed {
 }
 
 impl Signed {
-    /// Creates a signed log of 40 leaves in two checkpoints, and disables the triggers that protect
-    /// it.
+    /// Creates a signed log of 40 leaves in two checkpoints. Disables the triggers that protect
+    /// the log.
     fn start() -> Self {
         let cluster = Cluster::start();
         let tool = LeadAudit::new();
@@ -65,8 +66,9 @@ impl Signed {
         path
     }
 
-    /// Returns the kinds and ids of the faults from verify(), the exit status, and the whole
-    /// output. The command and Python must end with the same exit status.
+    /// Returns the ids and kinds of the faults from lead_audit.verify(), the exit status of the
+    /// other verifiers, and their whole output. The program lead-audit and the Python verifier
+    /// must end with the same exit status.
     #[track_caller]
     fn answers(&mut self) -> (Vec<(Option<i64>, String)>, i32, String) {
         let rows = self.admin.query("SELECT id, fault FROM lead_audit.verify()", &[]).unwrap();
@@ -105,7 +107,7 @@ fn the_newest_note_of_a_signed_log_under_another_name() {
     let (server, status, said) = log.answers();
     assert!(server.iter().any(|(_, fault)| fault == "signature"), "{server:?}");
     assert_eq!(status, 1, "{said}");
-    // The same case for a proof and for a witness.
+    // Verifies a proof, and runs a witness, with the note under the other name.
     let (proof, entry) = (log.directory.path().join("proof"), log.directory.path().join("entry"));
     let url = log.url();
     log.tool.expect(
@@ -166,8 +168,8 @@ fn an_entry_ahead_of_the_sequence() {
         "{}",
         before.2
     );
-    // The sequence reaches the id of the forged entry, first by writes in separate transactions and
-    // then by writes in one transaction. No entry is lost.
+    // New entries reach the id of the forged entry, first by three transactions and then by one
+    // large transaction. No new entry is lost.
     for lead in 41..44 {
         add_leads(&mut log.cluster.session("app", "cases"), lead, lead);
     }
@@ -211,8 +213,8 @@ fn exports_that_fail_or_are_empty() {
     let mut log = Signed::start();
     let url = log.url();
     let path = |name: &str| log.directory.path().join(name);
-    // If the role lacks rights or there is no extension, no file is left behind, not even with
-    // --resume.
+    // An export fails if the role lacks rights or if the database does not have the extension. A
+    // failed export leaves no file behind, not even with --resume.
     call(&mut log.admin, "CREATE ROLE nobody_special LOGIN");
     let poor = log.cluster.connection_string("nobody_special", "cases");
     let plain = log.cluster.connection_string("postgres", "postgres");
@@ -226,7 +228,7 @@ fn exports_that_fail_or_are_empty() {
             assert!(!file.exists(), "{answer:?}");
         }
     }
-    // An export of a selection that has no entries.
+    // Exports a selection that contains no entries.
     let nothing = path("nothing.ndjson");
     log.tool.expect(
         0,
@@ -234,13 +236,14 @@ fn exports_that_fail_or_are_empty() {
     );
     log.tool.expect(2, &["verify", text_of(&nothing), "--key", &log.key]);
     assert_eq!(python(&["--key", &log.key, text_of(&nothing)]).status, 2);
-    // An export of an unknown version.
+    // Makes an export whose format version is unknown to the verifiers.
     let later = path("later.ndjson");
     let text = fs::read_to_string(&nothing).unwrap().replace("\"version\":1", "\"version\":2");
     fs::write(&later, text).unwrap();
     log.tool.expect(2, &["verify", text_of(&later), "--key", &log.key]);
     assert_eq!(python(&["--key", &log.key, text_of(&later)]).status, 2);
-    // If an entry is unsealed in one part of an export and sealed in the next part, it counts once.
+    // An entry can be unsealed in one part of an export and sealed in the next part. Verification
+    // counts such an entry once.
     let parts = path("parts.ndjson");
     for leads in [(41, 45), (46, 47)] {
         add_leads(&mut log.cluster.session("app", "cases"), leads.0, leads.1);
@@ -253,7 +256,7 @@ fn exports_that_fail_or_are_empty() {
             .expect(0, &["verify", text_of(&parts), "--key", &log.key])
             .contains("2 not sealed yet")
     );
-    // The export is written into a device, and does not replace the device.
+    // `lead-audit prove` writes into a device, and does not replace the device by a file.
     log.tool.expect(
         0,
         &["prove", "--database", &url, "--id", "3", "-o", "/dev/null", "--entry", "/dev/null"],

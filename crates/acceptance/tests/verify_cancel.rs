@@ -1,4 +1,4 @@
-//! A long verification can be cancelled at any time, and it reports its progress.
+//! A long verification can be cancelled at any time, and reports its progress.
 
 use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value};
 use std::process::Command;
@@ -10,26 +10,26 @@ const VERIFY: &str = "SELECT * FROM lead_audit.verify()";
 fn a_long_verification_reports_progress_and_can_be_cancelled() {
     let cluster = Cluster::builder().setting("max_wal_size = 4GB").start();
     let mut admin = app_database(&cluster, "long");
-    // A server can be built without lz4.
+    // PostgreSQL can be built without lz4. If the server has lz4, the tables use it.
     call(
         &mut admin,
         "SELECT set_config(name, 'lz4', false) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)",
     );
-    // The entries are large, so that a verification takes seconds.
+    // The large entries make a verification take seconds.
     call(
         &mut admin,
         "CREATE TABLE wide (id int PRIMARY KEY, t text); SELECT lead_audit.enable('wide');
          INSERT INTO wide SELECT g, repeat(md5(g::text), 250) FROM generate_series(1, 150000) g",
     );
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry"), 150_000);
-    // The first run only fills the caches. The second run is measured.
+    // The first verification only fills the caches. The test measures the second verification.
     assert_intact(&mut admin);
     let begin = Instant::now();
     assert_intact(&mut admin);
     let full_time = begin.elapsed();
     println!("a full verification takes {full_time:?}");
     assert!(full_time > Duration::from_millis(500), "too short to prove anything");
-    // A cancelled verification must end at once, or at least long before its normal end.
+    // A cancelled verification must end within a second, and long before its normal end.
     let at_once = Duration::from_secs(1).min(full_time / 4);
 
     let pid = admin.pid();
@@ -53,15 +53,15 @@ fn a_long_verification_reports_progress_and_can_be_cancelled() {
     assert_eq!(sqlstate(&mut admin, VERIFY), "57014");
     assert!(begin.elapsed() < timeout + at_once, "the timeout took {:?}", begin.elapsed());
     call(&mut admin, "SET statement_timeout = 0");
-    // The session must still work.
+    // After the cancellations, the session must still work.
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify(1, 1000)"), 0);
     assert!(value::<bool>(&mut admin, "SELECT lead_audit.verify_entry(1)"));
 
     says_how_far_it_is(&mut admin, pid, full_time);
 }
 
-/// Checks that a verification reports its progress every five seconds. The process is stopped for a
-/// while, so that the verification takes that long.
+/// Checks that a verification reports its progress every five seconds. Stops the server process
+/// with SIGSTOP for five seconds, so that the verification takes long enough.
 fn says_how_far_it_is(admin: &mut Session, pid: i32, full_time: Duration) {
     assert_eq!(
         admin.notices().is_empty(),

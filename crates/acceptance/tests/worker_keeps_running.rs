@@ -1,11 +1,13 @@
-//! A role that may create databases, or that owns a database, cannot keep the worker away from a
-//! database: the worker continues to seal and to write records.
+//! Tests roles with the right to create databases and owners of databases. Such a role cannot keep
+//! the worker away from a database. The worker continues to seal and to write the entries of
+//! failed statements.
 
 use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The timeout is long, because each command that fails blocks the database for five seconds.
+/// The timeout of a wait for the worker. Each failing command of another role can delay the worker
+/// by five seconds.
 const LONG: Duration = Duration::from_secs(300);
 const WORKER: &str = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'kept'";
 
@@ -21,7 +23,7 @@ fn cluster() -> (Cluster, Session) {
     (cluster, admin)
 }
 
-/// Checks that the worker seals a new entry and records a failure.
+/// Checks that the worker seals a new entry and writes the entry of a failed statement.
 fn works(admin: &mut Session, key: &str) {
     let before: i64 = value(admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'");
     call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
@@ -56,7 +58,7 @@ fn a_command_that_is_refused_does_not_keep_the_worker_away() {
     }
 }
 
-/// Ends the loops when it is dropped, even if the test fails.
+/// Ends the loops of the other threads when it is dropped. A failed test also drops this value.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -87,7 +89,8 @@ fn commands_in_a_loop_do_not_keep_the_worker_away() {
             works(&mut admin, key);
         }
     });
-    // If no other session is connected, these commands succeed.
+    // If no other session is connected to the database, its owner can rename and drop the
+    // database.
     drop(admin);
     call(&mut cluster.session("app", "postgres"), "SELECT pg_sleep(0.2)");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE kept RENAME TO moved");
@@ -109,23 +112,25 @@ fn settings_of_the_database_do_not_change_the_worker() {
     for setting in settings {
         call(&mut owner, &format!("ALTER DATABASE kept SET {setting}"));
     }
-    // This setting does not exist in minor versions before 15.8, 16.4 and 17.
+    // The setting restrict_nonsystem_relation_kind does not exist before the minor versions 15.8
+    // and 16.4.
     _ = owner.batch_execute("ALTER DATABASE kept SET restrict_nonsystem_relation_kind = 'view'");
     let before: i32 = value(&mut admin, WORKER);
-    // Ends the worker, so that the launcher starts a new one.
+    // Ends the worker, so that the launcher starts a new worker.
     call(&mut admin, &format!("SELECT pg_terminate_backend({before})"));
     wait_until(&mut admin, LONG, &format!("SELECT EXISTS ({WORKER} AND pid <> {before})"));
     works(&mut admin, "whatever");
     let log = cluster.log_text();
-    // The termination also cancels the current task of the former worker.
+    // pg_terminate_backend() also cancels the current task of the old worker, which is not a
+    // failure.
     let failed = log.lines().find(|line| {
         line.contains("could not check the watched tables") && !line.contains("canceling statement")
     });
     assert_eq!(failed, None);
 }
 
-/// If the owner of a database refuses new sessions to it, existing sessions continue, and so does
-/// the worker.
+/// The owner of a database can refuse new sessions with ALLOW_CONNECTIONS false. The worker and
+/// the existing sessions of the database continue.
 #[test]
 fn a_database_that_is_closed_to_new_sessions() {
     let (cluster, mut admin) = cluster();
@@ -139,8 +144,8 @@ fn a_database_that_is_closed_to_new_sessions() {
     call(&mut owner, "ALTER DATABASE kept ALLOW_CONNECTIONS true");
 }
 
-/// A role that may create databases can copy a database. The copy must not continue to seal under
-/// the log's name and with the server's key.
+/// A role with the right to create databases can copy a database. In the copy, the worker must not
+/// seal under the origin of the original log and with the server's signing key.
 #[test]
 fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     let (cluster, mut admin) = cluster();
@@ -155,7 +160,8 @@ fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     let checkpoints: i64 = value(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint"), checkpoints);
-    // The original continues to seal. So does the copy, once it has a name of its own.
+    // The worker of the original database continues to seal. The worker of the copy seals after
+    // the copy gets an origin of its own.
     works(&mut cluster.admin("kept"), "afterwards");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE copy SET lead_audit.origin = 'another'");
     wait_until(&mut copy, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");

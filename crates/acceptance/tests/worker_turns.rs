@@ -1,5 +1,6 @@
-//! If there are fewer background processes than databases, every database gets its turn. A role
-//! that may create databases cannot keep the worker away from another database by making copies.
+//! If the server has fewer background processes than databases with the extension, every database
+//! gets its turn. A role with the right to create databases cannot keep the worker away from
+//! another database by making copies.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until,
@@ -10,8 +11,8 @@ const LONG: Duration = Duration::from_secs(120);
 const WORKERS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'lead_audit worker'";
 
-/// Creates a cluster with `processes` background processes for workers, and the database `kept`.
-/// The role `creator` owns this database and may create databases.
+/// Creates a cluster with `processes` background processes for workers. Creates the database
+/// `kept`. The role `creator` owns this database, and has the right to create databases.
 fn cluster(processes: u32) -> Cluster {
     let cluster = Cluster::builder()
         .preloaded()
@@ -34,13 +35,15 @@ fn database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Inserts a row. If the database can be sealed, waits until the row's entry is sealed.
+/// Inserts a row, and waits until the row's entry is sealed. Does not wait in a database that
+/// cannot be sealed.
 fn seals(admin: &mut Session, key: &str) {
     call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
     wait_until(admin, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");
 }
 
-/// Runs statements that fail in all of these databases at once, and waits for their entries.
+/// Runs a failing statement in each of these databases at once, and waits for the entries of all
+/// failed statements.
 fn all_record_failures(cluster: &Cluster, databases: &[&str]) {
     let count = "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'";
     let before: Vec<i64> =
@@ -54,7 +57,7 @@ fn all_record_failures(cluster: &Cluster, databases: &[&str]) {
     }
 }
 
-/// Creates copies of `kept` as the role that may create databases.
+/// Creates copies of the database `kept` as the role `creator`.
 fn copy(cluster: &Cluster, names: &[&str]) {
     let mut creator = cluster.session("creator", "postgres");
     for name in names {
@@ -69,20 +72,22 @@ fn copies_do_not_keep_the_worker_away() {
     let copies = ["copy1", "copy2", "copy3"];
     copy(&cluster, &copies);
     let mut postgres = cluster.admin("postgres");
-    // While `kept` is locked, the other databases use all processes.
+    // While the database `kept` is locked, workers of the other databases use all background
+    // processes.
     let mut holder = cluster.session("creator", "postgres");
     call(&mut holder, "BEGIN; ALTER DATABASE kept RENAME TO held");
     wait_until(&mut postgres, LONG, &format!("SELECT ({WORKERS} AND datname LIKE 'copy%') = 2"));
     call(&mut holder, "ROLLBACK");
     let begin = Instant::now();
     seals(&mut cluster.admin("kept"), "held");
-    // Three other databases have a turn of five seconds each, and two turns run at a time.
+    // A turn takes five seconds, and two turns run at the same time. The database `kept` waits for
+    // the turns of the other databases.
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     seals(&mut cluster.admin("other"), "other");
     let all = ["kept", "other", "copy1", "copy2", "copy3"];
     all_record_failures(&cluster, &all);
 
-    // The worker of `kept` is terminated again and again.
+    // Terminates the worker of the database `kept` again and again.
     for key in ["1", "2", "3"] {
         call(
             &mut postgres,
@@ -102,15 +107,16 @@ fn copies_do_not_keep_the_worker_away() {
         assert_intact(&mut cluster.admin(name));
     }
 
-    // The launcher is restarted. It continues with workers that it has not started itself.
+    // After pg_terminate_backend(), the postmaster restarts the launcher. The new launcher
+    // continues with workers that the old launcher has started.
     call(
         &mut cluster.admin("postgres"),
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'lead_audit launcher'",
     );
     all_record_failures(&cluster, all);
 
-    // A turn adds no line to the server's log: neither about the lack of processes, nor about a
-    // copy, which cannot be sealed.
+    // A turn must not add lines to the server's log about the lack of background processes. A turn
+    // of a copy must not report each time that the copy cannot be sealed.
     let before = cluster.log_text().len();
     std::thread::sleep(Duration::from_secs(40));
     let log = cluster.log_text();
@@ -119,7 +125,7 @@ fn copies_do_not_keep_the_worker_away() {
     assert!(lines("is a copy of") <= 6, "{log}");
     assert!(!log.contains("has no audit entry"), "{log}");
 
-    // If there are enough processes, each database keeps its worker.
+    // If the server has enough background processes, each database keeps its worker.
     let mut creator = cluster.session("creator", "postgres");
     for name in ["copy1", "copy2"] {
         call(&mut creator, &format!("DROP DATABASE {name}"));
@@ -134,14 +140,14 @@ fn copies_do_not_keep_the_worker_away() {
     assert!(cluster.log_text().contains("background processes are available again"));
 }
 
-/// Nobody can connect to a database that its owner has locked. The worker of such a database must
-/// not keep its process.
+/// No process can connect to a database while another session renames this database. A worker that
+/// cannot connect must not keep its background process.
 #[test]
 fn locked_databases_do_not_keep_the_worker_away() {
     let cluster = cluster(1);
     let copies = ["copy1", "copy2", "copy3"];
     copy(&cluster, &copies);
-    // One transaction can lock only one database. The other databases get a worker, which cannot
+    // One transaction locks all copies, one after the other. A worker of a locked copy cannot
     // connect.
     let mut holder = cluster.session("creator", "postgres");
     call(&mut holder, "BEGIN");
@@ -168,7 +174,8 @@ fn locked_databases_do_not_keep_the_worker_away() {
     assert_intact(&mut cluster.admin("kept"));
 }
 
-/// A command that needs exclusive use of a waiting database does not wait for that database's turn.
+/// DROP DATABASE needs exclusive use of a database. For a database that waits for its turn, the
+/// command does not wait until this turn.
 #[test]
 fn a_waiting_database_can_be_dropped() {
     let cluster = cluster(1);

@@ -1,5 +1,6 @@
-//! Several sessions with unusual settings run a large workload. The Python verifier, which was
-//! written from docs/FORMAT.md, then verifies an export outside of the database.
+//! Several sessions with unusual settings run a large workload. After that, the Python verifier
+//! verifies an export outside of the database. The Python verifier was written from
+//! docs/FORMAT.md.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
@@ -7,7 +8,7 @@ use acceptance::{
 };
 use std::io::Write;
 
-/// The number of changes of each kind.
+/// The number of row changes of each kind.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Done {
     inserts: i64,
@@ -23,7 +24,7 @@ const SETTINGS: [&str; 5] = [
     "SET client_encoding = 'UTF8'; SET search_path = pg_catalog; SET quote_all_identifiers = on",
 ];
 
-/// Texts that careless code handles wrongly.
+/// Texts that careless code could handle wrongly.
 const TEXTS: [&str; 8] = [
     "O''Reilly & Söhne",
     "quote \" backslash \\\\ slash /",
@@ -143,7 +144,7 @@ fn bulk(session: &mut Session, done: &mut Done) {
     );
     update(session, "is_deleted = false, deleted_at = NULL", "13001, 14000", 1_000);
     done.updates += 15_000;
-    // This statement changes no value, so it has no entry.
+    // This UPDATE changes no value, so it has no entries.
     update(session, "email = email, is_manual = NOT NOT is_manual", "20001, 25000", 5_000);
     let deleted = session
         .execute("DELETE FROM leads WHERE id IN (SELECT lpad(to_hex(g), 32, '0') FROM generate_series(30001, 35000) g)", &[])
@@ -236,7 +237,7 @@ fn odd_statements(session: &mut Session, done: &mut Done) {
         "INSERT INTO public.leads (id) SELECT 'odd-' || g FROM generate_series(1, 1000) g",
     );
     done.inserts += 1_000;
-    // 500 of the rows exist already, and 500 are new.
+    // Of the inserted rows, 500 exist already and 500 are new.
     call(
         session,
         "INSERT INTO public.leads (id, source) SELECT 'odd-' || g, 'upsert' FROM generate_series(501, 1500) g

@@ -1,8 +1,8 @@
-"""The client of lead_audit, the audit trail in PostgreSQL. It tells the database who is writing.
+"""The Python client of lead_audit, the audit trail in PostgreSQL. It tells the database who writes.
 
-`AuditContext` holds the user of the application. The other modules serve libraries. `sqlalchemy`
-and `django` send the context to the database. `asgi`, `starlette` and `django` set it for each
-request. `alembic` watches tables, and `trail` reads the trail.
+`AuditContext` holds the user of the application. The modules `sqlalchemy` and `django` send the
+context to the database. The modules `asgi`, `starlette` and `django` set the context for each
+request. `alembic` watches tables, and `trail` reads the audit trail.
 """
 
 from .client_address import TrustedProxies

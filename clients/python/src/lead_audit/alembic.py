@@ -8,8 +8,8 @@
     def downgrade():
         op.disable_audit("leads")
 
-The role that runs the migration needs EXECUTE on lead_audit.enable() and lead_audit.disable(). Each
-call of these functions leaves an entry in the trail.
+The role that runs the migration needs EXECUTE on lead_audit.enable() and lead_audit.disable(). An
+entry of the audit trail records each call that changes the watching of a table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["DisableAuditOp", "EnableAuditOp", "include_name"]
 
 
 def include_name(name: Optional[str], type_: str, parent_names: Any) -> bool:
-    """Hides the extension's schema: `context.configure(include_name=…, include_schemas=True)`."""
+    """Hides the schema lead_audit: `context.configure(include_name=…, include_schemas=True)`."""
     return not (type_ == "schema" and name == "lead_audit")
 
 
@@ -57,8 +57,9 @@ class EnableAuditOp(MigrateOperation):
     ) -> Any:
         """Starts watching a table.
 
-        soft_delete_column: the default is is_deleted, if the table has a boolean column of that
-        name. baseline: whether one SNAPSHOT entry is written for each existing row first.
+        soft_delete_column: the default is is_deleted, if the table has a boolean column with the
+        name is_deleted. baseline: whether enable() first writes a SNAPSHOT entry for each existing
+        row.
         """
         return operations.invoke(cls(table_name, schema, soft_delete_column, baseline))
 
@@ -73,7 +74,8 @@ class EnableAuditOp(MigrateOperation):
 class DisableAuditOp(MigrateOperation):
     """Stops watching a table.
 
-    The trail of the table stays. The arguments are those of EnableAuditOp, for reverse().
+    The entries of the table stay. The operation has the arguments of EnableAuditOp, because
+    reverse() makes an EnableAuditOp from them.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class DisableAuditOp(MigrateOperation):
     def disable_audit(
         cls, operations: Operations, table_name: str, *, schema: Optional[str] = None
     ) -> Any:
-        """Stops watching a table. The trail of the table stays."""
+        """Stops watching a table. The entries of the table stay."""
         return operations.invoke(cls(table_name, schema))
 
     def reverse(self) -> EnableAuditOp:

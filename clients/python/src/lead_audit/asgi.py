@@ -1,8 +1,8 @@
-"""The middleware for ASGI applications. It sets the context of each request and websocket.
+"""The middleware for ASGI applications, which sets the context of each request and websocket.
 
-The middleware is plain ASGI and does not use the helper class of a framework. Such a class may run
-the application in another task than the one that the server cancels, or may miss the end of the
-request. For Starlette and FastAPI, see starlette.py.
+The middleware is plain ASGI and does not use the helper class of a framework. A helper class can
+run the application in a task that the server does not cancel, or can miss the end of the request.
+starlette.py contains the middleware for Starlette and FastAPI.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class AuditMiddleware:
     """Sets the context of each request: user, client address, user agent and request id.
 
     user: a function or coroutine function that returns the user's id or None. The middleware calls
-    it with the scope when the request begins. If the application learns the user later, it calls
-    `lead_audit.identify(user_id=…)`. If the function `user` raises an error, the middleware logs
-    the error and leaves the user empty, because the middleware never refuses a request.
+    `user` with the ASGI scope when the request begins. If the application learns the user later,
+    the application calls `lead_audit.identify(user_id=…)`. If the function `user` raises an error,
+    the middleware logs the error and leaves the user empty, because the middleware never refuses a
+    request.
 
-    trusted_proxies, proxy_header: see `TrustedProxies`. By default no proxy is trusted.
-    request_id_header: see `RequestReader`.
+    trusted_proxies, proxy_header: the arguments of `TrustedProxies`. By default no proxy is
+    trusted. request_id_header: the argument of `RequestReader`.
     """
 
     def __init__(
@@ -73,5 +74,5 @@ class AuditMiddleware:
             return None
 
     def _seen_by_user(self, scope: Scope) -> Any:
-        """Returns the argument with which `user` is called."""
+        """Returns the argument with which the middleware calls the function `user`."""
         return scope

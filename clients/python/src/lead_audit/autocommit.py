@@ -1,18 +1,20 @@
 """Sends a statement together with its context as one transaction, for connections in autocommit.
 
 `combining_cursor()` returns a stand-in for the driver's cursor. execution.py executes the statement
-with this stand-in, which sends the context without a further round trip:
+with the stand-in, which sends the context without a further round trip:
 
 - psycopg 3: the stand-in sends a pipeline of BEGIN, set_config, the statement and COMMIT. If the
   statement fails, a ROLLBACK takes one more round trip.
 - psycopg2: the stand-in sends one query string with `SELECT set_config(…);` on the first line and
-  the statement after it. The server runs the string as one transaction. The driver quotes the
-  values.
+  the statement on the next lines. The server runs the query string as one transaction. psycopg2
+  quotes the values of the context.
 
-For other statements there is no stand-in: the client sends BEGIN before them and COMMIT after them.
-DDL with psycopg2 is one of them, because the entry of DDL has the text of the whole query string.
+For other statements there is no stand-in, so the client sends BEGIN before the statement and COMMIT
+after it. DDL with psycopg2 has no stand-in, because the entry of a DDL command contains the whole
+query string.
 
-`inserting_cursor()` returns a stand-in that inserts set_config into a string of several statements.
+`inserting_cursor()` returns a stand-in that inserts `SELECT set_config(…)` into a query string of
+several statements.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 def combining_cursor(
     cursor: Any, analysis: Analysis, many: bool, context: AuditContext
 ) -> Optional[Any]:
-    """Returns a stand-in for a cursor outside of a transaction. None if there is no stand-in."""
+    """Returns a stand-in for a cursor outside of a transaction, or None if there is none."""
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
     if getattr(cursor, "name", None) is not None or analysis.is_copy:
-        return None  # such a cursor, or COPY, sends more than the statement
+        return None  # a server-side cursor or COPY sends more than the statement
     psycopg: Any = sys.modules.get("psycopg")
     if psycopg is not None and isinstance(
         connection, (psycopg.Connection, psycopg.AsyncConnection)
@@ -57,9 +59,9 @@ def combining_cursor(
 def inserting_cursor(
     cursor: Any, context: AuditContext, is_set: bool, is_empty: bool
 ) -> Optional[Any]:
-    """Returns a stand-in that sets the context within its next string (see `Analysis.places`).
+    """Returns a stand-in that inserts the context into a query string (see `Analysis.places`).
 
-    None if the driver accepts only one statement in a string.
+    Returns None if the driver accepts only one statement in a query string.
     """
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
@@ -74,7 +76,7 @@ def inserting_cursor(
 
 
 def _driven(cursor: Any) -> Any:
-    """Returns the driver's cursor. (A listener may execute its own statement with a stand-in.)"""
+    """Returns the driver's cursor, because a listener can execute a statement with a stand-in."""
     while isinstance(cursor, _StandIn):
         cursor = cursor._cursor
     return cursor
@@ -82,11 +84,11 @@ def _driven(cursor: Any) -> Any:
 
 def _has_pipelines(psycopg: Any) -> bool:
     pipeline = getattr(psycopg, "Pipeline", None)  # exists since psycopg 3.1
-    return pipeline is not None and bool(pipeline.is_supported())  # libpq before 14 has none
+    return pipeline is not None and bool(pipeline.is_supported())  # not in libpq 13
 
 
 class _StandIn:
-    """Stands in for a cursor. Only the execution of statements differs."""
+    """A stand-in for a cursor that changes only how the cursor executes statements."""
 
     def __init__(self, cursor: Any, values: tuple[str, ...]) -> None:
         self._cursor = cursor
@@ -97,13 +99,13 @@ class _StandIn:
 
 
 class _Pipelined(_StandIn):
-    """Sends a pipeline with psycopg 3.
+    """A stand-in that sends a pipeline with psycopg 3.
 
     The stand-in turns off psycopg's prepared statements, except for executemany, which always uses
-    a pipeline. Otherwise, if a statement in the pipeline fails, psycopg would believe that the
-    statement is prepared, and each later execution would fail. COMMIT is a separate command,
-    because neither libpq nor psycopg can recover from an error at a Sync, for example that of a
-    deferred constraint.
+    a pipeline. Otherwise, if a statement in the pipeline failed, psycopg would believe that the
+    statement is prepared, and each later execution would fail. The stand-in sends COMMIT as a
+    command, and does not let the Sync at the end of the pipeline commit. Neither libpq nor psycopg
+    can recover from an error at a Sync, for example the error of a deferred constraint.
     """
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
@@ -127,11 +129,11 @@ class _Pipelined(_StandIn):
                     own.execute("BEGIN", **_UNPREPARED)
                     try:
                         own.execute(_SET_CONFIG, self._values, **_UNPREPARED)
-                    except UnicodeEncodeError:  # raised before anything was sent
+                    except UnicodeEncodeError:  # psycopg raises it before it sends the command
                         own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = execute()
                     own.execute("COMMIT", **_UNPREPARED)
-                except Exception as error:  # otherwise psycopg logs errors of the pipeline
+                except Exception as error:  # if it left the block, psycopg would log it
                     first = error
             if first is not None:
                 raise first
@@ -148,23 +150,23 @@ class _Pipelined(_StandIn):
     def _roll_back(self) -> None:
         connection = self._cursor.connection
         try:
-            if is_pipelined(connection):  # the pipeline could not be ended
+            if is_pipelined(connection):  # psycopg could not end the pipeline
                 connection.close()
             elif not connection.closed:
                 connection.rollback()
-        except Exception:  # the connection is lost, and the application gets the first error
+        except Exception:  # the connection is lost; the application gets the first error
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
 
 
 def _own_cursor(kind: Any, connection: Any) -> Any:
-    """Returns a plain cursor, even if the application has set cursor or row factories."""
+    """Returns a plain cursor, whatever cursor or row factory the application has set."""
     return kind(connection, row_factory=sys.modules["psycopg"].rows.tuple_row)
 
 
 def _hidden_interruption(connection: Any, error: BaseException) -> Optional[BaseException]:
-    """Returns the cancellation or Ctrl-C that caused the error of an unfinished pipeline, if any.
+    """Returns the cancellation or Ctrl-C that caused the error of an unfinished pipeline, or None.
 
-    Older versions of psycopg (3.1.7) raise such an error instead of the interruption itself.
+    Older versions of psycopg (3.1.7) raise the error of the pipeline instead of the interruption.
     """
     hidden: Optional[BaseException] = error if is_pipelined(connection) else None
     while isinstance(hidden, Exception):
@@ -173,7 +175,7 @@ def _hidden_interruption(connection: Any, error: BaseException) -> Optional[Base
 
 
 class _PipelinedAsync(_StandIn):
-    """Does the same as `_Pipelined` for async cursors."""
+    """A stand-in that does the same as `_Pipelined` for async cursors."""
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection = self._cursor.connection
@@ -226,9 +228,10 @@ class _PipelinedAsync(_StandIn):
 
 
 class _Prefixed(_StandIn):
-    """Puts set_config before the statement, for psycopg2.
+    """A stand-in for psycopg2 that puts `SELECT set_config(…)` before the statement.
 
-    psycopg2 reports the result, the row count and the status of the last statement of a string.
+    The application sees only its own statement, because psycopg2 reports the result, the row count
+    and the status of the last statement of a query string.
     """
 
     def execute(self, query: Any, vars: Any = None) -> Any:
@@ -236,8 +239,7 @@ class _Prefixed(_StandIn):
         statement = (
             query.decode(codec) if isinstance(query, bytes) else as_text(query, self._cursor)
         )
-        # The driver inserts the parameters of the statement itself, so their errors are the
-        # driver's.
+        # psycopg2 inserts the parameters of the statement itself, so it raises its usual errors.
         try:
             prefix = self._cursor.mogrify(_SET_CONFIG, self._values)
         except UnicodeEncodeError:
@@ -249,9 +251,9 @@ class _Prefixed(_StandIn):
 
 
 class _Inserted(_StandIn):
-    """Inserts set_config into a string of statements, with the values as hexadecimal digits.
+    """A stand-in that inserts set_config into a query string of several statements.
 
-    For psycopg 3 and psycopg2.
+    The stand-in is for psycopg 3 and psycopg2. It writes the values as hexadecimal digits.
     """
 
     def __init__(self, cursor: Any, values: tuple[str, ...], is_set: bool, is_empty: bool) -> None:
@@ -277,14 +279,15 @@ class _Inserted(_StandIn):
     def _show_first_of_application(self) -> None:
         """Moves to the application's first result, if the first statement is set_config.
 
-        psycopg 3 shows the first result of a string. psycopg2 shows the last one.
+        psycopg 3 shows the first result of a query string, but psycopg2 shows the last result. So
+        only psycopg 3 has to move.
         """
         if self._is_first and not is_psycopg2(self._cursor.connection):
             self._cursor.nextset()
 
 
 class _InsertedAsync(_Inserted):
-    """Does the same as `_Inserted` for async cursors of psycopg 3."""
+    """A stand-in that does the same as `_Inserted` for async cursors of psycopg 3."""
 
     async def execute(self, query: Any, vars: Any = None, **options: Any) -> Any:
         result = await self._cursor.execute(self._text(query), vars, **options)
@@ -293,7 +296,7 @@ class _InsertedAsync(_Inserted):
 
 
 def as_text(query: Any, cursor: Any) -> str:
-    """Returns the text of a query. The drivers also accept bytes and SQL objects of their own."""
+    """Returns the text of a query, which can be a str, bytes or an SQL object of the driver."""
     if isinstance(query, str):
         return query
     if isinstance(query, bytes):

@@ -1,10 +1,11 @@
 """Reads from PostgreSQL's catalog which functions and relations do not write.
 
-All connections to a database share the result. The text of a SELECT does not show whether the
-SELECT writes. PostgreSQL's own functions do not write, except for a few that execute a text as SQL.
-A function that was created in the database may write. A view may write if it uses a function that
-may write. A table may write if one of its policies uses such a function. A relation or function
-with an unknown name may write. Operators and casts of the application are ignored.
+The client needs this information because the text of a SELECT does not show whether the SELECT
+writes. All connections to a database share the result. PostgreSQL's own functions do not write,
+except for a few that execute a text as SQL. A function that was created in the database can write.
+A view can write if it uses a function that can write. A SELECT from a table can write if a policy
+of the table uses a function that can write. The client assumes that a relation or function with an
+unknown name can write. The client ignores operators and casts of the application.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from .statements import Statement
 logger = logging.getLogger("lead_audit")
 
 _SECONDS: Final = 300.0
-# After the names have expired, this many statements get the context even if they do not need it.
-# Then the client reads the catalog again.
+# After the names have expired, _MISSES statements get the context even if they do not need it.
+# After these statements, the client reads the catalog again.
 _MISSES: Final = 50
 
 _FIRST_OWN_OID: Final = 16384
@@ -81,7 +82,7 @@ _NONE: Final[FrozenSet[str]] = frozenset()
 
 
 class Catalog:
-    """The names in one database. They expire after some minutes, and after DDL of this engine."""
+    """The names of functions and relations in one database, which expire after some minutes."""
 
     def __init__(self) -> None:
         self._functions = self._relations = self._writers = _NONE
@@ -90,20 +91,24 @@ class Catalog:
         self._loading = threading.Lock()
 
     def forget(self) -> None:
-        """Discards the names, because DDL may change them."""
+        """Discards the names.
+
+        The client calls this function after DDL, which can change the names.
+        """
         self._until = 0.0
 
     def load(self, ask: Callable[[], Iterable[Sequence[str]]]) -> None:
-        """Reads the catalog if the names have expired. ask: runs QUERY and returns its rows.
+        """Reads the catalog if the names have expired.
 
-        Call this function for a new connection: opening it costs more than the query.
+        ask: a function that runs QUERY and returns its rows. Call load() for a new connection,
+        because to open a connection costs more than QUERY.
         """
         if time.monotonic() < self._until or not self._loading.acquire(blocking=False):
             return
         try:
             self._until = (
                 time.monotonic() + _SECONDS
-            )  # set before the query, so that a concurrent forget() is not undone
+            )  # set before QUERY, so that a concurrent forget() stays in effect
             found: dict[str, set[str]] = {_FUNCTION: set(), _RELATION: set(), _WRITER: set()}
             for kind, name in ask():
                 found[kind].add(name)
@@ -121,9 +126,9 @@ class Catalog:
             self._loading.release()
 
     def may_write(self, statement: Statement, ask: Callable[[], Iterable[Sequence[str]]]) -> bool:
-        """Returns whether a reading statement may write through its functions and relations.
+        """Returns whether a SELECT can write through its functions and relations.
 
-        The connection must be in autocommit, outside of a transaction.
+        The connection of `ask` must be in autocommit, outside of a transaction.
         """
         if not statement.calls and not statement.relations:
             return False

@@ -1,9 +1,9 @@
-"""The address of the client behind proxies.
+"""Finds the address of the web client behind proxies.
 
 A proxy appends the address from which it got the request to a header. The earlier part of the
-header comes from the sender, who can write anything there. So the client reads the header from its
-end, for as long as the addresses are those of trusted proxies. The first address that is not a
-trusted proxy's is the address of the client.
+header comes from the sender, who can write anything into it. So this module reads the addresses in
+the header from the last to the first. The first address that is not the address of a trusted proxy
+is the address of the web client.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ TEST_CLIENT: Final = "testclient"
 X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"
 
-_LONGEST_HEADER = 8192  # in bytes; of a longer header, only the end is read
+_LONGEST_HEADER = 8192  # in bytes; the module reads only the end of a longer header
 _BLANKS: Final = " \t"
-_PORT: Final = re.compile(r"[A-Za-z0-9._-]+")  # a number, or a name for it (RFC 7239)
+_PORT: Final = re.compile(r"[A-Za-z0-9._-]+")  # a port number, or a name for a port (RFC 7239)
 
 
 class TrustedProxies:
-    """The trusted proxies, and the header into which they write the client's address.
+    """The trusted proxies, and the header into which they write the address of the web client.
 
-    addresses: the addresses or networks ("10.0.0.0/8") of the proxies, or "unix" or "testclient"
-    (above). If the list is empty, no proxy is trusted. header: "x-forwarded-for", "forwarded" (RFC
-    7239), or a header with a single address, such as "x-real-ip". The proxies must write this
-    header themselves. If a proxy only passes the header on, the client can forge its address.
+    addresses: the addresses or networks ("10.0.0.0/8") of the proxies, or the names UNIX or
+    TEST_CLIENT. If the list is empty, no proxy is trusted. header: "x-forwarded-for", "forwarded"
+    (RFC 7239), or a header with a single address, such as "x-real-ip". Each trusted proxy must
+    write this header itself. If a proxy only passes the header on, the web client can forge its
+    address.
     """
 
     def __init__(self, addresses: Iterable[str] = (), header: str = X_FORWARDED_FOR) -> None:
@@ -50,22 +51,22 @@ class TrustedProxies:
         self.header = header.lower()
 
     def trusts(self, address: Address) -> bool:
-        """Returns whether this is the address of a trusted proxy."""
+        """Returns whether `address` is the address of a trusted proxy."""
         return any(
             address.version == network.version and address in network for network in self._networks
         )
 
     def client_address(self, peer: Optional[str], header: Iterable[bytes]) -> Optional[str]:
-        """Returns the address of the client. None if the address is not known.
+        """Returns the address of the web client, or None if the address is not known.
 
-        peer: the address from which the connection comes. None or "" for a Unix socket. header: the
-        values of the header, in the order of the request.
+        peer: the address from which the connection comes, or None or "" for a Unix socket. header:
+        the values of the header, in the order of the request.
         """
         found = sanitize.parse_address(peer)
         if (peer or UNIX) in self._names if found is None else self.trusts(found):
             for hop in _hops_from_the_right(self.header, header):
                 if hop is None:
-                    break  # not an address, so nothing before it can be trusted
+                    break  # not an address, so the earlier addresses cannot be trusted
                 found = hop
                 if not self.trusts(found):
                     break
@@ -73,7 +74,7 @@ class TrustedProxies:
 
 
 def _hops_from_the_right(name: str, header: Iterable[bytes]) -> Iterator[Optional[Address]]:
-    """Yields the addresses in the header, from the last to the first. None for other content."""
+    """Yields the addresses in the header, last to first, and None for other content."""
     for value in reversed(list(header)):
         shortened = len(value) > _LONGEST_HEADER
         text = value[-_LONGEST_HEADER:].decode("latin-1")
@@ -88,11 +89,11 @@ def _hops_from_the_right(name: str, header: Iterable[bytes]) -> Iterator[Optiona
 
 
 def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[Address]]:
-    """Yields the addresses in a Forwarded header, from the last to the first. None for bad syntax.
+    """Yields the addresses in a Forwarded header, last to first, and None for bad syntax.
 
-    A trusted proxy has written the end of the header. So the header, including its quoted strings,
-    is read from the end. If it were read from the beginning, a quote that the client opens could
-    hide the part of the proxy.
+    A trusted proxy has written the end of the header. So the function reads the header from its
+    end, including quoted strings. If the function read from the beginning, a quote that the web
+    client opens could hide the proxy's part.
     """
     position = len(text)
     pairs: dict[str, str] = {}
@@ -104,7 +105,7 @@ def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[A
         name, value, position = pair
         pairs[name] = value
         if shortened if position == 0 else text[position - 1] not in ";,":
-            yield None  # the header may be cut off here, or its syntax is bad
+            yield None  # the header can be cut off at this position, or its syntax is bad
             return
         if position == 0 or text[position - 1] == ",":
             yield _address_of_hop(pairs["for"]) if "for" in pairs else None
@@ -115,9 +116,10 @@ def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[A
 
 
 def _pair_before(text: str, end: int) -> Optional[tuple[str, str, int]]:
-    """Returns the pair that ends at `end`: its name in lower case, its value and its position.
+    """Returns name, value and position of the pair that ends at `end`, or None.
 
-    None if no pair ends at this position.
+    A pair has the form name=value, and the returned name is in lower case. The result is None if no
+    pair ends at `end`.
     """
     end = _without_blanks_before(text, end)
     if end > 0 and text[end - 1] == '"':

@@ -1,13 +1,13 @@
-"""The context: for which user the application is working. Each entry of the trail records it.
+"""The context: the user for whom the application works. Each entry records the context.
 
 The context is stored in a context variable. `await` keeps it, and new tasks inherit it. Other
-requests, tasks and threads do not see it. The database hooks (sqlalchemy.py, django/) read the
-context before each statement.
+requests, tasks and threads do not see it. sqlalchemy.py and django/ read the context before each
+statement.
 
-The variable holds the innermost scope. A scope is either a block or a request. `with
+The context variable holds the innermost scope. A scope is either a block or a request. `with
 AuditContext(…)` is a block that sets all fields. `audit_context(…)` is a block that sets only the
 given fields. `identify()` changes the fields of a request. The current context results from all
-scopes: an inner scope overrides fields of the outer ones.
+scopes: an inner scope overrides fields of outer scopes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ KEEP: Any = object()
 
 
 class AuditContext:
-    """User id, IP address, user agent and request id. Immutable.
+    """An immutable context: user id, IP address, user agent and request id.
 
-    Used as a context manager, it is the current context within its block:
+    An AuditContext is also a context manager, which makes it the current context within its block:
 
         with AuditContext(user_id="u-17", user_ip="203.0.113.7"):
             ...
 
-    Values that do not fit are changed (see `sanitize`): texts are cleaned and shortened, and
-    `user_ip` becomes None unless it is an address.
+    The constructor changes values that do not fit (see `sanitize`). It cleans and shortens texts,
+    and replaces a `user_ip` that is no address with None.
     """
 
     __slots__ = ("user_id", "user_ip", "user_agent", "request_id")
@@ -55,7 +55,7 @@ class AuditContext:
 
     @staticmethod
     def current() -> AuditContext:
-        """Returns the current context. The context is empty if none was set.
+        """Returns the current context, which is empty if none was set.
 
         In a request of Django, outside of an event loop, this call also finds the user.
         """
@@ -67,7 +67,7 @@ class AuditContext:
         present = _scope.get()
         if (
             present.request is not None
-        ):  # a separate scope, because other parts of the request keep their context
+        ):  # a new scope, because other parts of the request keep their context
             _scope.set(_Scope(context, around=present))
         else:
             _scope.set(
@@ -92,7 +92,7 @@ class AuditContext:
         user_agent: object = KEEP,
         request_id: object = KEEP,
     ) -> AuditContext:
-        """Returns a copy of this context in which the given fields are changed."""
+        """Returns a copy of this context with the given fields."""
         return self._with(_cleaned(user_id, user_ip, user_agent, request_id))
 
     def _with(self, cleaned: Mapping[str, Optional[str]]) -> AuditContext:
@@ -104,7 +104,7 @@ class AuditContext:
         return made
 
     def settings(self) -> tuple[str, str, str, str]:
-        """Returns the values of the four settings in the order of the fields; "" if unknown."""
+        """Returns the values of the four settings, in the order of the fields, with "" for None."""
         return self.user_id or "", self.user_ip or "", self.user_agent or "", self.request_id or ""
 
     def __enter__(self) -> AuditContext:
@@ -169,11 +169,12 @@ EMPTY: Final = AuditContext()
 
 
 class Request:
-    """One request, for middleware. `identify()` changes its context from any of its tasks.
+    """One request. A middleware makes a Request, and `identify()` changes its context.
 
-    find_user: a function that finds the user when a statement needs it. It returns the user's id,
-    None, or KEEP if nothing has changed since its last call. is_authoritative: whether the result
-    of find_user overrides `identify()`. By default `identify()` overrides the result.
+    find_user: a function that finds the user when a statement needs the user. The function returns
+    the user's id, None, or KEEP if nothing has changed since its last call. is_authoritative:
+    whether the result of find_user overrides `identify()`. By default `identify()` overrides the
+    result of find_user.
     """
 
     __slots__ = ("context", "is_over", "_find_user", "_is_authoritative", "_found", "_identified")
@@ -193,7 +194,10 @@ class Request:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """A block that is a part of the request. A streamed response has one for each piece."""
+        """A block that is a part of the request.
+
+        Each piece of a streamed response has its own block.
+        """
         block = object()
         _scope.set(_Scope(self.context, around=_scope.get(), block=block, request=self))
         try:
@@ -204,20 +208,20 @@ class Request:
     def end(self) -> None:
         """Ends the request.
 
-        A task that outlives the request keeps its context. If such a task writes, the client logs a
-        message.
+        A task that outlives the request keeps the context of the request. If the task then writes,
+        the client logs a message.
         """
         self.is_over = True
         self._find_user = None
 
     def identify(self, cleaned: Mapping[str, Optional[str]]) -> None:
-        """Sets these fields of the request."""
+        """Sets the fields `cleaned` of the request."""
         if "user_id" in cleaned:
             self._identified = cleaned["user_id"]
         self.context = self.context._with({**cleaned, "user_id": self._user(self.context.user_id)})
 
     def find_user(self) -> None:
-        """Finds the user. Does nothing if the search for the user itself calls this function."""
+        """Finds the user of the request. Does nothing if find_user itself causes the call."""
         find_user = self._find_user
         if find_user is None or _is_finding_user.get():
             return
@@ -246,7 +250,7 @@ _is_finding_user: ContextVar[bool] = ContextVar("lead_audit_is_finding_user", de
 
 
 def is_finding_user() -> bool:
-    """Returns whether the current code is a part of the search for the request's user."""
+    """Returns whether the caller runs within a search for the user of a request."""
     return _is_finding_user.get()
 
 
@@ -266,11 +270,11 @@ class _Scope:
     ) -> None:
         self.context = context
         self.around = around
-        self.block = block  # tells which scope to remove when the block ends
+        self.block = block  # identifies the scope to remove when the block ends
         self.request = request
         self.overrides = overrides  # the fields that the block sets; None if it sets all fields
         self.is_detached = is_detached  # whether the block belongs to no request
-        self._base: Optional[AuditContext] = None  # `context` was computed from it
+        self._base: Optional[AuditContext] = None  # `context` comes from this outer context
 
 
 _NO_SCOPE: Final = _Scope(EMPTY, None)
@@ -300,12 +304,12 @@ def known() -> AuditContext:
 
 
 def current_for_write() -> AuditContext:
-    """Returns the current context for a statement. In a request, this call finds the user."""
+    """Returns the current context for a statement. In a request, also finds the user."""
     return _context_of(_scope.get(), True)
 
 
 def outlived() -> bool:
-    """Returns whether this task has outlived the request from which its user comes."""
+    """Returns whether the current task has outlived the request from which its user comes."""
     scope: Optional[_Scope] = _scope.get()
     while scope is not None:
         if scope.request is not None:
@@ -317,7 +321,7 @@ def outlived() -> bool:
 
 
 def _leave(block: object) -> None:
-    """Makes the scope around this block the current scope again."""
+    """Makes the scope around the block `block` the current scope again."""
     scope: Optional[_Scope] = _scope.get()
     while scope is not None:
         if scope.block is block and scope.around is not None:
@@ -334,7 +338,7 @@ def audit_context(
     user_agent: object = KEEP,
     request_id: object = KEEP,
 ) -> Iterator[AuditContext]:
-    """A block that overrides the given fields. The other fields are those around the block.
+    """A block that overrides the given fields and keeps the other fields of the context.
 
     with audit_context(user_id="nightly-import"):
         ...
@@ -351,10 +355,12 @@ def audit_context(
 
 @contextmanager
 def detached() -> Iterator[None]:
-    """A block with an empty context that belongs to no request, for workers and schedulers.
+    """A block with an empty context that belongs to no request.
 
-    with detached():
-        asyncio.create_task(worker())
+    Start workers and schedulers in this block:
+
+        with detached():
+            asyncio.create_task(worker())
     """
     block = object()
     _scope.set(_Scope(EMPTY, around=_scope.get(), block=block, is_detached=True))
@@ -373,9 +379,9 @@ def identify(
 ) -> None:
     """Sets fields of the current request, for all of its tasks and threads.
 
-    Call this function where the application learns the user, for example in a dependency or in a
-    view. A block within the request keeps the fields that the block overrides. Outside of a
-    request, this function changes the context of the current task or thread.
+    Call this function at the place where the application learns the user, for example in a
+    dependency or a view. A block within the request keeps the fields that the block overrides.
+    Outside of a request, the function changes the context of the current task or thread.
     """
     cleaned = _cleaned(user_id, user_ip, user_agent, request_id)
     scope: Optional[_Scope] = _scope.get()
@@ -389,7 +395,7 @@ def identify(
 
 @contextmanager
 def request_context(context: AuditContext) -> Iterator[None]:
-    """A block that is one request with this context. For middleware."""
+    """A block that is one request with the context `context`, for a middleware."""
     request = Request(context)
     try:
         with request.entered():

@@ -1,13 +1,13 @@
-"""Knows the drivers: the state of a transaction, unseen statements, and how to send the context.
+"""Adapts to each driver: reads the state of a transaction, notices statements, sends the context.
 
 `driver_for()` returns the `Driver` of a connection. There are classes for psycopg 3, psycopg2,
-asyncpg and unknown drivers. `connection` is the driver's own connection. `dbapi` is SQLAlchemy's
-wrapper around an async connection, otherwise the same object. execution.py decides which context to
-send, and this module sends it.
+asyncpg and unknown drivers. `connection` is the driver's own connection. For an async connection,
+`dbapi` is SQLAlchemy's wrapper around `connection`. For other connections, `dbapi` and `connection`
+are the same object. execution.py decides which context is sent, and drivers.py sends this context.
 
-`Driver.activity()` shows whether a statement was executed that the client has not seen, for example
-with a cursor of the driver. Such a statement may have rolled back to a savepoint. That rollback
-would also have restored an earlier context.
+`Driver.activity()` shows whether the application has executed a statement that the client has not
+seen, for example with a cursor of the driver. An unseen statement can roll back to a savepoint, and
+this rollback restores an earlier context.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))
 def driver_for(dbapi: Any) -> Driver:
     """Returns the driver of a connection of SQLAlchemy or Django.
 
-    From this call on, the driver counts the executed statements of the connection.
+    After the call, the returned driver counts the statements that the connection executes.
     """
     connection = getattr(dbapi, "driver_connection", dbapi)
     psycopg: Any = sys.modules.get("psycopg")
@@ -51,7 +51,7 @@ def driver_for(dbapi: Any) -> Driver:
     if is_psycopg2(connection):
         return _Psycopg2(dbapi, connection)
     if hasattr(connection, "is_in_transaction"):
-        # SQLAlchemy's wrapper has these attributes, which _run() needs, from version 1.4 to 2.1.
+        # _run() needs these attributes of SQLAlchemy's wrapper. SQLAlchemy 1.4 to 2.1 have them.
         needed = ("_execute_mutex", "_transaction", "_start_transaction", "_handle_exception")
         return (_Asyncpg if all(hasattr(dbapi, name) for name in needed) else _AsyncpgUnwrapped)(
             dbapi, connection
@@ -65,12 +65,12 @@ def is_psycopg2(connection: Any) -> bool:
 
 
 def is_pipelined(connection: Any) -> bool:
-    """Returns whether the connection is in a pipeline of psycopg 3. A Sync ends its transaction."""
+    """Returns whether the connection is in a pipeline of psycopg 3, in which a Sync commits."""
     return bool(getattr(getattr(connection, "pgconn", None), "pipeline_status", 0))
 
 
 class Driver:
-    """A connection of an unknown driver, which does not report the state of its transaction."""
+    """A connection of an unknown driver, which does not report the state of its transactions."""
 
     __slots__ = ("dbapi", "connection")
 
@@ -79,21 +79,22 @@ class Driver:
         self.connection = connection
 
     def status(self) -> Optional[int]:
-        """Returns the state of the transaction, or None if unknown. Sends nothing."""
+        """Returns the state of the transaction without a round trip, or None if it is unknown."""
         return None
 
     def commits_by_itself(self) -> bool:
-        """Returns whether the driver begins no transaction before a statement.
+        """Returns whether a statement commits by itself, because the driver begins no transaction.
 
-        That is so in autocommit, and after a COMMIT that the driver did not see.
+        The driver begins no transaction in autocommit, and after a COMMIT that the driver did not
+        see.
         """
         return bool(getattr(self.dbapi, "autocommit", False))
 
     def activity(self) -> Any:
         """Returns a value that changes with each executed statement.
 
-        If statements cannot be counted, each call returns a new value. None if the driver is
-        unknown.
+        If the driver cannot count statements, each call returns a new value. For an unknown driver,
+        the result is None.
         """
         return None
 
@@ -102,27 +103,28 @@ class Driver:
         return False
 
     def ask(self) -> Sequence[Sequence[str]]:
-        """Returns the rows of `catalog.QUERY`. No transaction is open before or after the call."""
+        """Returns the rows of `catalog.QUERY`, and leaves no transaction open."""
         raise NotImplementedError("a driver that is not known")
 
     def send(self, values: tuple[str, ...]) -> None:
-        """Sets the context for the transaction. The driver begins one if none is open.
+        """Sets the context for the current transaction. If none is open, the driver begins one.
 
-        Takes one round trip. BEGIN may take another one.
+        The call takes one round trip. A BEGIN of the driver can take a second round trip.
         """
-        # psycopg and psycopg2 accept only %s. SQLAlchemy's wrappers state their parameter style.
+        # psycopg and psycopg2 accept only the placeholder %s. SQLAlchemy's wrappers state their
+        # parameter style.
         numbered = (
             getattr(getattr(self.dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
         )
         self._execute_with(_NUMBERED if numbered else _FORMAT, values)
 
     def begin(self, values: tuple[str, ...]) -> None:
-        """Begins a transaction with this context, on a connection in autocommit."""
+        """Begins a transaction with the context `values`, on a connection in autocommit."""
         self._execute("BEGIN")
         self.send(values)
 
     def end(self, command: str) -> None:
-        """Ends the transaction of begin() with this command, COMMIT or ROLLBACK."""
+        """Ends the transaction of begin() with `command`, which is COMMIT or ROLLBACK."""
         self._execute(command)
 
     def _execute_with(self, statement: str, values: tuple[str, ...]) -> None:
@@ -144,10 +146,10 @@ class Driver:
 def own_transaction(
     driver: Driver, values: tuple[str, ...], translated: AbstractContextManager[Any] = nullcontext()
 ) -> Iterator[None]:
-    """A block with its own transaction, which has this context. For connections in autocommit.
+    """A block with its own transaction and the context `values`, for connections in autocommit.
 
-    translated: a context manager around BEGIN and COMMIT that turns the driver's errors into those
-    of the caller.
+    translated: a context manager around BEGIN and COMMIT. It turns the driver's errors into errors
+    of SQLAlchemy or Django.
     """
     try:
         with translated:
@@ -156,7 +158,7 @@ def own_transaction(
     except BaseException:
         try:
             driver.end("ROLLBACK")
-        except Exception:  # the connection is lost, and the first error reports this
+        except Exception:  # the connection is lost, as the first error reports
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
         raise
     with translated:
@@ -212,7 +214,7 @@ class _PsycopgAsync(_Psycopg):
         found: Sequence[Sequence[str]] = self.dbapi.run_async(ask)
         return found
 
-    send = Driver.send  # with the parameter style of SQLAlchemy's wrapper
+    send = Driver.send  # this send() uses the parameter style of SQLAlchemy's wrapper
 
 
 class _Counter:
@@ -222,18 +224,19 @@ class _Counter:
         self.count = 0
 
 
-# psycopg waits for the server by means of generators. These generators execute no statement: they
-# fetch rows or close a cursor.
+# psycopg waits for the server with generators. The generators with these names execute no
+# statement: they fetch rows or close a cursor.
 _FETCHING: Final = frozenset({"_fetch_gen", "_scroll_gen", "_close_gen", "_stream_fetchone_gen"})
 
 
 def _count_waits(connection: Any) -> _Counter:
-    """Counts how often psycopg waits for the server. Each statement calls `wait()`."""
+    """Counts the calls of `wait()`. Each statement of psycopg calls `wait()` at least once."""
     counter: Optional[_Counter] = getattr(connection, "_lead_audit_counter", None)
     if counter is not None:
         return counter
     counter = connection._lead_audit_counter = counted = _Counter()
-    # A strong reference from the connection to itself would prevent that it is closed when unused.
+    # `reference` is weak, because a connection with a strong reference to itself would not be
+    # closed when nothing else uses it.
     wait, reference = type(connection).wait, weakref.ref(connection)
 
     def counting(generator: Any, *arguments: Any, **named: Any) -> Any:
@@ -257,7 +260,7 @@ def _ask(connection: Any, cursor: Any) -> Sequence[Sequence[str]]:
 
 # ---- psycopg2 -----------------------------------------------------------------------------------
 
-_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 considers itself in a transaction
+_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 has begun a transaction
 
 
 class _Psycopg2(Driver):
@@ -280,7 +283,8 @@ class _Psycopg2(Driver):
     def activity(self) -> Any:
         cursors = self._cursors
         if cursors is None or self.connection.cursor_factory is not cursors:
-            # The application has changed the factory, or the connection has none yet.
+            # The application has replaced the counting factory, or the connection has no counting
+            # factory yet.
             self._cursors = _count_executions(self.connection)
             return object()
         return cursors.count
@@ -294,7 +298,7 @@ class _Psycopg2(Driver):
 
 
 class _CountingCursors:
-    """The factory of one connection's cursors, which count their statements."""
+    """The factory of one connection's cursors. The cursors count their statements."""
 
     __slots__ = ("count", "_kind")
 
@@ -309,11 +313,11 @@ class _CountingCursors:
 
 
 def _count_executions(connection: Any) -> Optional[_CountingCursors]:
-    """Makes the cursors of a connection count their statements. Returns the factory of the cursors.
+    """Makes the cursors of a connection count their statements. Returns their factory, or None.
 
-    None if the class of the connection overrides how cursors are made. Cursors that the application
-    makes with `cursor(cursor_factory=…)` are not counted: psycopg2 is written in C and has no hook
-    for them.
+    Returns None if the class of the connection overrides how cursors are made. Statements of a
+    cursor that the application makes with `cursor(cursor_factory=…)` are not counted, because
+    psycopg2, which is written in C, has no hook for such a cursor.
     """
     extensions = sys.modules["psycopg2"].extensions
     present = connection.cursor_factory
@@ -328,7 +332,7 @@ def _count_executions(connection: Any) -> Optional[_CountingCursors]:
 
 @lru_cache(maxsize=50)
 def _counting(kind: Any) -> Any:
-    """Returns a subclass of this cursor class that counts its statements."""
+    """Returns a subclass of the cursor class `kind` that counts its statements."""
 
     def counted(name: str) -> Any:
         method = getattr(kind, name)
@@ -353,7 +357,7 @@ def _counting(kind: Any) -> Any:
 
 
 class _AsyncpgUnwrapped(Driver):
-    """asyncpg without a wrapper of SQLAlchemy that the client knows."""
+    """A connection of asyncpg whose wrapper is not one of SQLAlchemy that the client knows."""
 
     __slots__ = ()
 
@@ -375,8 +379,8 @@ class _Asyncpg(_AsyncpgUnwrapped):
 
     def ask(self) -> Sequence[Sequence[str]]:
         async def ask(connection: Any) -> Any:
-            # asyncpg prepares the query. Without BEGIN, a pooler could execute it on another server
-            # connection.
+            # asyncpg prepares the query before it executes it. Without BEGIN, a pooler could
+            # prepare and execute the query on different server connections.
             await connection.execute("BEGIN")
             try:
                 return await connection.fetch(catalog.QUERY)
@@ -396,9 +400,10 @@ class _Asyncpg(_AsyncpgUnwrapped):
         self._run(command)
 
     def _run(self, statement: str) -> None:
-        """Runs a statement without preparing it.
+        """Runs the statement `statement` without preparing it.
 
-        Preparing would take one more round trip, and a pooler could do it on another connection.
+        To prepare the statement would take one more round trip, and a pooler could prepare it on
+        another server connection.
         """
         logger.debug("lead_audit: %s", statement)
         dbapi = self.dbapi
@@ -406,7 +411,7 @@ class _Asyncpg(_AsyncpgUnwrapped):
         async def run(asyncpg: Any) -> None:
             async with dbapi._execute_mutex:
                 if dbapi._transaction is None:  # as SQLAlchemy's cursors do
-                    await dbapi._start_transaction()  # has no effect in autocommit
+                    await dbapi._start_transaction()  # does nothing in autocommit
                 try:
                     await asyncpg.execute(statement)
                 except Exception as error:

@@ -1,4 +1,4 @@
-"""The trail as plain dataclasses."""
+"""Plain dataclasses for entries of the audit trail, and for results of its functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the trail: a row of the view lead_audit.log."""
+    """An entry of the audit trail, which is a row of the view lead_audit.log."""
 
     id: int
     occurred_at: datetime
@@ -50,7 +50,10 @@ class Entry:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """Returns the diff of an UPDATE, one Change for each column. Empty for other operations."""
+        """Returns the diff of an UPDATE, one Change for each column.
+
+        For other operations, returns ().
+        """
         return tuple(
             Change(column, both.get("old"), both.get("new"))
             for column, both in sorted((self.diff or {}).items())
@@ -59,9 +62,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures about all entries of a row.
+    """The result of lead_audit.summary(): figures about all entries of a row.
 
-    verified: whether no entry was changed since it was written. None if there are no entries.
+    verified: whether all entries of the row verify, or None if the row has no entries.
     """
 
     total: int
@@ -77,7 +80,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of checking whether one entry was changed since it was written."""
+    """The result of a check whether one entry was changed after it was written."""
 
     id: int
     intact: bool

@@ -1,10 +1,10 @@
-"""Runs a statement with the current context. sqlalchemy.py and django/connection.py use it.
+"""Runs a statement with the current context, for sqlalchemy.py and django/connection.py.
 
-In a transaction, the client sets the context before the statement, unless the context is set
+In a transaction, the client sets the context before the statement if the context is not set
 already. In autocommit, a setting that is local to a transaction would end before the statement. So
-each statement that can write shares a transaction with the setting. If a string has several
-statements, the client sets the context within the string, so that each writing statement has it,
-even if the string ends a transaction or rolls back.
+the client puts the setting and a statement that can write into one transaction. If a query string
+has several statements, the client sets the context within the string. So each writing statement has
+the context, even if the string ends a transaction or rolls back.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _NOT_TRANSLATED: Final[Any] = nullcontext()
 
 
 class Execution:
-    """One statement that run() runs once.
+    """One execution of a statement, which run() runs once.
 
-    cursor: the driver's cursor. many: whether the call is executemany. execute: a function that
-    runs the statement. It gets a stand-in for the driver's cursor, or None. translated: a context
-    manager that turns the driver's errors into those of the caller. is_server_side: whether the
-    statement makes a cursor on the server.
+    cursor: the driver's cursor. many: whether the application calls executemany. execute: a
+    function that runs the statement. Its argument is a stand-in for the driver's cursor, or None.
+    translated: a context manager that turns the driver's errors into errors of SQLAlchemy or
+    Django. is_server_side: whether the statement makes a cursor on the server.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class Execution:
             state.transaction_over()
         elif status == ACTIVE and driver.commits_by_itself() and driver.in_pipeline():
             state.context = (
-                None  # unknown, because any Sync of the pipeline may have ended the transaction
+                None  # unknown, because a Sync of the pipeline can have ended the transaction
             )
         elif state.activity != driver.activity():
             state.unknown()
@@ -98,7 +98,7 @@ class Execution:
             return self.execute(None)
         if (
             not status and state.driver.commits_by_itself()
-        ):  # outside of a transaction, or in an unknown state
+        ):  # outside of a transaction, or the state is unknown
             return self._run_in_autocommit(analysis)
         if status == FAILED:
             return self.execute(None)  # in a failed transaction, every statement fails
@@ -133,7 +133,7 @@ class Execution:
 
     def _send(self, wanted: AuditContext) -> None:
         state = self.state
-        state.context = None  # stays unknown if sending fails
+        state.context = None  # the context stays unknown if send() fails
         with self.translated:
             state.driver.send(wanted.settings())
         state.context = wanted
@@ -171,7 +171,7 @@ class Execution:
             return self.execute(None)
 
     def _run_several_in_autocommit(self, analysis: Analysis, current: AuditContext) -> Any:
-        """Runs a string with its own transactions, or a statement that begins a transaction."""
+        """Runs a query string of several statements, or a statement that begins a transaction."""
         stand_in = None if self.many else inserting_cursor(self.cursor, current, False, False)
         if stand_in is None:
             self.reporter.report(

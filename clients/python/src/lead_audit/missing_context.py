@@ -1,6 +1,7 @@
-"""Reports or refuses statements that write without a context or without a user.
+"""Reports or refuses statements that write and whose context is missing or has no user.
 
-Each place in the code is reported once. The place is the innermost line of the application's code.
+The client reports each place in the code once. The place is the innermost line of the application's
+code.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ OnMissing = Literal["warn", "raise", "ignore"]
 
 
 class MissingContext(Exception):
-    """Raised instead of executing a statement that has no user (`on_missing="raise"`)."""
+    """Raised if a statement has no user and `on_missing` is "raise".
+
+    The statement is not executed.
+    """
 
     def __init__(self, message: str, statement: str) -> None:
         super().__init__(f"{message}: {statement}")
@@ -35,7 +39,7 @@ class MissingContext(Exception):
 
 
 class Reporter:
-    """Reports or refuses such statements, for one engine or for all connections of Django."""
+    """Reports or refuses statements without a user, for one engine or for all of Django."""
 
     def __init__(self, on_missing: OnMissing) -> None:
         if on_missing not in get_args(OnMissing):
@@ -45,7 +49,7 @@ class Reporter:
         self._reported: set[tuple[str, str, int]] = set()
 
     def missing(self, context: AuditContext, statement: str) -> None:
-        """Reports or refuses a statement that can write and whose context has no user."""
+        """Reports or refuses one statement that can write and whose context has no user."""
         if self.ignores:
             return
         lacks = "a user" if context else "an audit context"
@@ -55,7 +59,7 @@ class Reporter:
         self.report(message, statement)
 
     def report(self, message: str, statement: str) -> None:
-        """Logs a message about a statement, once for each place in the code."""
+        """Logs a message about a statement, but only once for each place in the code."""
         file, line = place()
         key = (message, file, line)
         if key in self._reported:
@@ -69,7 +73,7 @@ class Reporter:
 
 
 def place() -> tuple[str, int]:
-    """Returns file and line of the innermost code that is not part of a database library."""
+    """Returns file and line of the innermost code that does not belong to a database library."""
     for frame in _frames():
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _LIBRARIES:
             return frame.f_code.co_filename, frame.f_lineno
@@ -77,7 +81,7 @@ def place() -> tuple[str, int]:
 
 
 def _frames() -> Iterator[FrameType]:
-    """Yields the frames from here outwards, and those of a coroutine that waits for a greenlet."""
+    """Yields the frames outwards, also those of a coroutine that waits for a greenlet."""
     greenlet: Any = sys.modules.get("greenlet")
     current: Any = greenlet.getcurrent() if greenlet is not None else None
     frame: Optional[FrameType] = sys._getframe(1)

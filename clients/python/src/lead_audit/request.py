@@ -15,8 +15,8 @@ REQUEST_ID_HEADER = "x-request-id"
 class RequestReader:
     """Makes the context of a request from its headers and its connection.
 
-    request_id_header: the header that contains the request's id. If request_id_header is None, or
-    if the request lacks this header, the request gets a new id.
+    request_id_header: the name of the header that contains the request's id. If request_id_header
+    is None, or if the request lacks this header, the request gets a new id.
     """
 
     def __init__(
@@ -29,10 +29,11 @@ class RequestReader:
         self._request_id_header = request_id_header.lower() if request_id_header else None
 
     def read(self, peer: Optional[str], header: Callable[[str], list[bytes]]) -> AuditContext:
-        """Returns the context of a request.
+        """Returns the context of one request.
 
-        peer: the address from which the connection comes. None for a Unix socket. header: a
-        function that returns the values of a header. Its argument is the name in lower case.
+        peer: the address from which the connection comes, or None for a Unix socket. header: a
+        function that returns the values of a header. Its argument is the header's name in lower
+        case.
         """
         given = header(self._request_id_header) if self._request_id_header else []
         agent = header("user-agent")

@@ -1,8 +1,8 @@
 """Changes values so that they fit into the fields of the context.
 
-The database refuses a value that does not fit (SQLSTATE 22023). The error would make the
-transaction of the application fail. So the client cleans and shortens values before it sends them.
-A hostile header changes only its own field.
+The database refuses a value that does not fit into a setting of the context (SQLSTATE 22023). This
+error would make the transaction of the application fail. So the client cleans and shortens values
+before it sends them. A hostile HTTP header can change only the field that is read from it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ USER_AGENT_LENGTH = 500
 REQUEST_ID_LENGTH = 255
 """The maximum length of request_id, in characters. The rest is cut off."""
 
-_LONGEST_ADDRESS = 64  # in characters; a longer text is not parsed
-# Control characters, characters that change the text direction, line breaks, and surrogates.
+_LONGEST_ADDRESS = 64  # in characters; address() does not parse a longer text
+# Matches control characters, characters that change the text direction, line breaks and surrogates.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BYTES_OF_CHARACTER = 4
 
 
 def text(value: object, length: int) -> Optional[str]:
-    """Returns the value as text of at most `length` characters. None for None and for blanks.
+    """Returns the value as text of at most `length` characters, or None if nothing is left of it.
 
-    Bytes are decoded as UTF-8. Control characters, characters that change the text direction, line
-    breaks and invalid Unicode become U+FFFD. If str() of an object fails, the result is None and
-    the error is logged.
+    The function decodes bytes as UTF-8. It replaces control characters, characters that change the
+    text direction, line breaks and invalid Unicode by U+FFFD. It returns None for None and for a
+    text of blanks only. If str() of an object fails, the function logs the error and returns None.
     """
     if value is None:
         return None
@@ -46,13 +46,13 @@ def text(value: object, length: int) -> Optional[str]:
 
 
 def user(value: object) -> Optional[str]:
-    """Returns the value as a user's id. None for True and False, which are mistakes."""
+    """Returns the value as a user's id. Returns None for True and False, which are mistakes."""
     return None if isinstance(value, bool) else text(value, USER_ID_LENGTH)
 
 
 def _text(value: object, length: int) -> Optional[str]:
     if isinstance(value, (bytes, bytearray, memoryview)):
-        # A long value is shortened before it is decoded. A character has at most four bytes.
+        # Shortens a long value before it is decoded. A character of UTF-8 has at most four bytes.
         value = (
             bytes(value[: (length + 1) * _BYTES_OF_CHARACTER]).lstrip().decode("utf-8", "replace")
         )
@@ -62,17 +62,21 @@ def _text(value: object, length: int) -> Optional[str]:
 
 
 def address(value: object) -> Optional[str]:
-    """Returns the value as an IPv4 or IPv6 address in its shortest form. None if it is no address.
+    """Returns the value as an IPv4 or IPv6 address in its shortest form, or None for other values.
 
-    A dual-stack socket returns an IPv4 address in the form of IPv6 (::ffff:192.0.2.1). Such an
-    address becomes an IPv4 address. The zone of a link-local address (fe80::1%eth0) is removed.
+    A dual-stack socket returns an IPv4 address in the form of IPv6 (::ffff:192.0.2.1). The function
+    returns this address in the form of IPv4. It removes the zone of a link-local address
+    (fe80::1%eth0).
     """
     found = parse_address(value)
     return None if found is None else str(found)
 
 
 def parse_address(value: object) -> Optional[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Parses an IPv4 or IPv6 address as `address()` does. None if the value is no address."""
+    """Parses an IPv4 or IPv6 address as `address()` does.
+
+    Returns None if the value is no address.
+    """
     if isinstance(value, bytes):
         value = value[: _LONGEST_ADDRESS + 1].decode("latin-1")
     if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):

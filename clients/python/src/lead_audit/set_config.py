@@ -1,7 +1,8 @@
 """The SQL that sets the context for one transaction.
 
-The settings are local to the transaction (`set_config(…, true)`). The server removes them when the
-transaction ends, so the next user of a pooled connection does not inherit them.
+The settings of the context are local to the transaction (`set_config(…, true)`). The server resets
+the settings when the transaction ends, so the next user of a pooled connection does not inherit
+them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ SETTINGS = (
 
 
 def set_config(placeholders: tuple[str, str, str, str]) -> str:
-    """Returns the statement that sets the whole context, with these parameter placeholders."""
+    """Returns the statement that sets the whole context, with the given parameter placeholders."""
     calls = (
         f"set_config('{name}', {placeholder}, true)"
         for name, placeholder in zip(SETTINGS, placeholders)
@@ -24,7 +25,7 @@ def set_config(placeholders: tuple[str, str, str, str]) -> str:
 
 
 def set_config_text(values: tuple[str, ...]) -> str:
-    """Returns the statement with the values in its text, as hexadecimal digits."""
+    """Returns the statement that sets the context to `values`, written as hexadecimal digits."""
     a, b, c, d = (
         f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')" if value else "''"
         for value in values
@@ -33,5 +34,5 @@ def set_config_text(values: tuple[str, ...]) -> str:
 
 
 def ascii_only(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the values in ASCII, for a client_encoding that lacks some of their characters."""
+    """Returns the values in ASCII, for a client_encoding that lacks a character of the values."""
     return tuple(value.encode("ascii", "replace").decode("ascii") for value in values)

@@ -1,12 +1,13 @@
 """Sets the context in the transactions of SQLAlchemy 1.4 and 2.x, sync and async: `attach()`.
 
 Before the first statement of a transaction, the client sends one `SELECT set_config(…, true), …`.
-It sends the statement again before a later statement if the context has changed. On the server, the
-settings end with the transaction. The client never sets a value for the session, because behind a
-pooler another client would inherit the value. execution.py implements these rules.
+If the context changes during the transaction, the client sends set_config again before the next
+statement. On the server, the settings end with the transaction. The client never sets a value for
+the whole session, because behind a pooler the session's next user would inherit the value.
+execution.py implements these rules.
 
 The client listens to the events with which SQLAlchemy passes a statement to the driver. So
-SQLAlchemy itself wraps the errors of the statement as usual, and notices a lost connection.
+SQLAlchemy still wraps the errors of the statement as usual, and notices a lost connection.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ _TASK_LOCK: Final = "lead_audit_task_lock"
 
 
 class _Attached(NamedTuple):
-    """The objects that attach() has made for one dialect."""
+    """The objects that attach() makes for one dialect."""
 
     reporter: Reporter
     catalog: Catalog
     listeners: list[tuple[Any, str, Callable[..., Any]]]
 
 
-# The key is a dialect. The value is None if its database is not PostgreSQL.
+# The key is a dialect. The value is None if the dialect is not PostgreSQL's.
 _attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = weakref.WeakKeyDictionary()
-# The session factories to which attach() was called, each with its listener.
+# The session factories for which attach() was called, each with its listener.
 _factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = weakref.WeakKeyDictionary()
 
 Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", Any]
@@ -59,16 +60,16 @@ Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", 
 def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     """Sets the current context in each transaction of an engine or of a session factory.
 
-    on_missing: specifies what happens if a statement that can write is executed without a context
-    or without a user. "warn", the default, logs the SQL of the statement (logger `lead_audit`),
-    once for each place in the code. "raise" raises `MissingContext` instead of executing the
-    statement. "ignore" does nothing.
+    on_missing: specifies the reaction to a statement that can write and has no context or no user.
+    "warn", the default, logs the SQL of the statement (logger `lead_audit`), once for each place in
+    the code. "raise" raises `MissingContext` instead of executing the statement. "ignore" does
+    nothing.
 
-    A second call for the same target changes nothing. For an engine of another database than
-    PostgreSQL, this function logs a warning and does nothing, because the tests of an application
-    may use such an engine.
+    A second call for the same target changes nothing. For an engine whose database is not
+    PostgreSQL, the function logs a warning and does nothing. It raises no error, because the tests
+    of an application can use such an engine.
 
-    A statement with the execution option `lead_audit=False` is executed without the client.
+    SQLAlchemy executes a statement with the execution option `lead_audit=False` without the client.
     """
     reporter = Reporter(on_missing)
     for engine in _engines(target):
@@ -77,16 +78,17 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     if factory is not None and factory not in _factories:
 
         def begins(session: Session, transaction: Any, connection: Connection) -> None:
-            # This is the engine itself, not the copy that execution_options() has made.
+            # Takes the engine itself, because execution_options() can have made a copy of it.
             _attach_engine(getattr(connection.engine, "_proxied", connection.engine), reporter)
 
-        # Some sessions get their engine in the constructor or from get_bind().
+        # Listens to after_begin, because some sessions get their engine only in the constructor or
+        # from get_bind().
         event.listen(factory, "after_begin", begins)
         _factories[factory] = begins
 
 
 def detach(target: Target) -> None:
-    """Reverses `attach()`."""
+    """Reverses the effects of `attach()` for the target."""
     for engine in _engines(target):
         attached = _attached.pop(engine.dialect, None)
         if attached is not None:
@@ -99,14 +101,14 @@ def detach(target: Target) -> None:
 
 
 def apply_context(connection: Union[Connection, Session, Any]) -> None:
-    """Sets the current context now, for statements that bypass SQLAlchemy, such as a driver's COPY.
+    """Sets the current context at once, for statements that bypass SQLAlchemy (a driver's COPY).
 
     connection: a Session, a Connection, or the result of `engine.raw_connection()`. For an
     AsyncSession or AsyncConnection, call `await session.run_sync(apply_context)`.
 
-    The context is always sent, and lasts until the transaction ends. In AUTOCOMMIT no transaction
-    is open, so this function raises InvalidRequestError. On databases other than PostgreSQL it does
-    nothing.
+    The function always sends the context, which lasts until the transaction ends. In AUTOCOMMIT no
+    transaction is open, so the function raises InvalidRequestError. If the database is not
+    PostgreSQL, the function does nothing.
     """
     if isinstance(connection, (Session, scoped_session)):
         connection = connection.connection()
@@ -129,7 +131,7 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
         raise InvalidRequestError(
             "the connection is in AUTOCOMMIT: there is no transaction to set the audit context for"
         )
-    state.context = None  # stays unknown if sending fails
+    state.context = None  # the context stays unknown if send() fails
     driver.send(current.settings())
     state.context, state.activity = current, driver.activity()
 
@@ -138,7 +140,7 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
 
 
 def _session_factory(target: Any) -> Any:
-    """Returns the factory of sync sessions behind a target. None if the target is not a factory."""
+    """Returns the factory of sync sessions behind a target, or None if the target is no factory."""
     while isinstance(target, scoped_session):
         target = target.session_factory
     if isinstance(target, sessionmaker):
@@ -151,7 +153,7 @@ def _session_factory(target: Any) -> Any:
 
 
 def _sync_class(factory: Any) -> Any:
-    """Gives a factory of AsyncSessions its own sync session class, to listen to its events."""
+    """Gives a factory of AsyncSessions its own sync session class, and returns this class."""
     made = getattr(factory, "class_", None)
     if made is None or not hasattr(made, "sync_session_class") or not hasattr(factory, "kw"):
         return None
@@ -205,7 +207,7 @@ def _attach_engine(engine: Engine, reporter: Reporter) -> None:
 
 
 def _put_first(listeners: Any, listener: Any) -> None:
-    """Moves the client's listener before the application's, because those may run the statement."""
+    """Moves the client's listener to the front, because other listeners can run the statement."""
     known: Any = getattr(listeners, "listeners", None)
     if known is not None and listener in known:
         known.remove(listener)
@@ -227,19 +229,20 @@ def _listeners(
             yield engine, name, _transaction_over
 
 
-# These drivers report the state of the transaction, so the client does not listen to the end of a
-# transaction. Such a listener would slow down each statement of the engine.
+# The drivers that report the state of the transaction. For these drivers, the client does not
+# listen to the end of transactions, because this listener would slow down each statement of the
+# engine.
 _TELL_THEIR_STATUS: Final = frozenset({"psycopg", "psycopg_async", "psycopg2", "asyncpg"})
 _EXECUTING: Final = ("do_execute", "do_execute_no_params", "do_executemany")
 
 
 def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
-    """Makes the listener for one of the events before SQLAlchemy executes a statement."""
+    """Makes the listener for one of the events that SQLAlchemy emits to execute a statement."""
     many = event_name == "do_executemany"
     catalog, reporter = attached.catalog, attached.reporter
 
     def run(cursor: Any, statement: str, *arguments: Any) -> bool:
-        """Runs the statement. Returns False if SQLAlchemy must run the statement itself."""
+        """Runs the statement, or returns False if SQLAlchemy must run it itself."""
         context = arguments[-1]
         if context.execution_options.get("lead_audit") is False:
             return False
@@ -248,7 +251,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
             dbapi = pooled.dbapi_connection
             info = pooled.info
         except (NotImplementedError, AttributeError):
-            return False  # a query of SQLAlchemy on a connection that is not in the pool yet
+            return False  # SQLAlchemy queries a connection that is not in the pool yet
         state = info.get(_STATE) or _state(info, dbapi)
         dialect = context.dialect
         if not dialect.is_async:
@@ -286,7 +289,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
 def _execute(
     dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]
 ) -> None:
-    """Runs the statement as SQLAlchemy does: by a later listener, or otherwise by the dialect."""
+    """Runs the statement as SQLAlchemy does: with a later listener or, without one, the dialect."""
     is_after = False
     for listener in getattr(dialect.dispatch, event_name):
         if is_after and listener(cursor, statement, *arguments):
@@ -306,7 +309,7 @@ def _task_lock(info: Any) -> TaskLock:
 
 
 def _state(info: Any, dbapi: Any) -> TrackedContext:
-    """Returns the state of a connection, which is stored in the info of its pool record."""
+    """Returns the state of a connection, which the info of its pool record contains."""
     state: Optional[TrackedContext] = info.get(_STATE)
     if state is None:
         state = info[_STATE] = TrackedContext(driver_for(dbapi))
@@ -322,7 +325,7 @@ def _transaction_over(connection: Connection, *_: Any) -> None:
 
 
 def _checked_in(dbapi: Any, record: Any) -> None:
-    """Discards the state for the next user if the driver does not report its transactions."""
+    """Discards the state of a returned connection if its driver does not report transactions."""
     state = record.info.get(_STATE) if record is not None else None
     if state is not None and dbapi is not None and state.driver.status() is None:
         state.context = None

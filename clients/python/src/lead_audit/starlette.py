@@ -1,9 +1,9 @@
-"""The middleware for Starlette and FastAPI. The function `user` gets the request.
+"""The middleware for Starlette and FastAPI, which passes the request to the function `user`.
 
     app.add_middleware(AuditMiddleware, user=lambda request: request.headers.get("x-user-id"))
 
-The middleware that is added last runs first. If `user` depends on another middleware (for sessions,
-for authentication), add the other middleware after this one.
+Starlette runs the middleware first that was added last. So if `user` needs a middleware for
+sessions or authentication, add that middleware after AuditMiddleware.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["AuditMiddleware"]
 class AuditMiddleware(asgi.AuditMiddleware):
     """Does the same as `lead_audit.asgi.AuditMiddleware`, but calls `user` with an HTTPConnection.
 
-    The HTTPConnection is the request or the websocket.
+    The HTTPConnection is Starlette's object for the request or the websocket.
     """
 
     def _seen_by_user(self, scope: asgi.Scope) -> Any:

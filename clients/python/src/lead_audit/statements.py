@@ -1,8 +1,9 @@
-"""Analyses the text of SQL: how it affects transactions, and whether it writes (`analyze()`).
+"""Analyses a text of SQL: how it affects transactions, and whether it writes (`analyze()`).
 
-A scanner reads each character once. It knows the lexical rules of PostgreSQL (nested comments,
-quoted names, escape strings, dollar quotes) and examines the first words of each statement. It
-never backtracks, so its time is linear in the length of the text. `analyze()` caches results.
+A scanner reads each character of the text once. The scanner knows the lexical rules of PostgreSQL
+(nested comments, quoted names, escape strings, dollar quotes) and examines the first words of each
+statement. The scanner never backtracks, so its time is linear in the length of the text.
+`analyze()` caches its results.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Access(enum.Enum):
 
 
 class Statement(NamedTuple):
-    """One statement of a string."""
+    """One statement of a query string."""
 
     kind: Kind
     savepoint: Optional[str]
@@ -64,7 +65,7 @@ class Statement(NamedTuple):
 
     @property
     def may_write(self) -> bool:
-        """Returns whether the statement can write, judged by its text alone."""
+        """Returns whether the statement can write, according to its text alone."""
         return self.calls_own if self.access is Access.READS else self.access is not Access.NONE
 
     @property
@@ -74,7 +75,7 @@ class Statement(NamedTuple):
 
 
 class Analysis:
-    """The analysis of all statements in a string."""
+    """The analysis of all statements in a query string."""
 
     __slots__ = (
         "statements",
@@ -108,12 +109,12 @@ class Analysis:
         self.is_ordinary = all(one.kind is Kind.ORDINARY for one in statements)
 
     def places(self, is_set: bool = False, is_empty: bool = False) -> tuple[int, ...]:
-        """Returns the positions in the string at which the client must set the context.
+        """Returns the positions in the query string at which the client must set the context.
 
-        The first position is before the first statement that needs the context. There is a further
-        position after each statement that ends the transaction or rolls back to a savepoint.
-        is_set: whether the context is already set when the string begins. is_empty: whether the
-        context is empty.
+        The first position is before the first statement that needs the context. After a statement
+        that ends the transaction or rolls back to a savepoint, the next statement that needs the
+        context has a further position. is_set: whether the context is already set when the query
+        string begins. is_empty: whether the context is empty.
         """
         found: list[int] = []
         for one in self.statements:
@@ -131,19 +132,19 @@ class Analysis:
         return tuple(found)
 
 
-_CACHED_LENGTH: Final = 20_000  # longer texts are not cached
+_CACHED_LENGTH: Final = 20_000  # analyze() does not cache longer texts
 _CACHED_TEXTS: Final = 1_000
 
 
 def analyze(text: str) -> Analysis:
-    """Returns the analysis of a string of SQL."""
+    """Returns the analysis of a query string."""
     return _analyze_and_remember(text) if len(text) <= _CACHED_LENGTH else _analyze(text)
 
 
 # ---- tokens -------------------------------------------------------------------------------------
 
-# Each alternative of the pattern is a character class or a character, and no text can match in two
-# ways. So the pattern never backtracks.
+# Each alternative of this pattern is a single character or ends with a repeated character class,
+# after which nothing can fail. So the pattern never backtracks.
 _TOKEN: Final = re.compile(
     r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)"""
     r"""|(?P<number>[0-9][A-Za-z0-9_.]*)"""
@@ -163,7 +164,7 @@ _Token = Tuple[int, str, int]
 
 
 class _Uncertain(Exception):
-    """Raised if the text means different things under different settings of the server."""
+    """Raised if the meaning of the text depends on a setting of the server."""
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -176,9 +177,9 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _tokens_until(text: str, position: int, found: list[_Token]) -> Optional[int]:
-    """Adds tokens until the pattern meets a token whose end it cannot find.
+    """Adds tokens to `found`, up to the first token whose end the pattern cannot find.
 
-    Returns the end of that token, or None at the end of the text.
+    Returns the end of this token, or None at the end of the text.
     """
     add = found.append
     for match in _TOKEN.finditer(text, position):
@@ -281,15 +282,15 @@ _READING: Final = frozenset("select values table with declare".split())
 _ENDING_PAIRS: Final = frozenset(
     {("prepare", "transaction"), ("discard", "all"), ("reset", "all"), ("reset", "lead_audit")}
 )
-# DDL on these kinds of objects leaves no entry, or cannot run in a transaction.
+# A DDL command on these kinds of objects has no entry, or cannot run in a transaction.
 _NOT_WATCHED: Final = frozenset("system database tablespace subscription role user group".split())
-# CREATE for these kinds of objects can leave an entry, or runs code that can write.
+# A CREATE command for these kinds of objects can have an entry, or can run code that writes.
 _CREATED: Final = frozenset("table trigger extension schema materialized".split())
 _DDL: Final = frozenset("alter create drop".split())
-_FIRST_WORDS: Final = 6  # enough for CREATE OR REPLACE CONSTRAINT TRIGGER
+_FIRST_WORDS: Final = 6  # CREATE OR REPLACE CONSTRAINT TRIGGER has five words
 
-# A parenthesis may follow these words, but they are not names of functions. A function with such a
-# name must be quoted.
+# A parenthesis can follow each of these words, although the word is not the name of a function. The
+# name of a function with such a name must be quoted.
 _NO_FUNCTIONS: Final = frozenset(
     """
     all and any array as asymmetric between bigint bit boolean by case cast char character check
@@ -320,7 +321,7 @@ class _Reader:
         self.calls_own = False
 
     def read(self, tokens: list[_Token]) -> None:
-        in_from = [False]  # whether the text is in a FROM clause, for each open parenthesis
+        in_from = [False]  # for each open parenthesis: whether it is in a FROM clause
         expects = False  # whether the name of a relation must follow
         count = len(tokens)
         for i in range(count):
@@ -342,7 +343,7 @@ class _Reader:
                 continue
             following = tokens[i + 1][1] if i + 1 < count and tokens[i + 1][0] is _SIGN else ""
             if following == ".":
-                continue  # the name of a schema or a table: the last part of the name follows
+                continue  # a schema or table name, after which the last part of the name follows
             if what is _WORD:
                 if token in _FROM or token == "table":
                     in_from[-1] = expects = True
@@ -417,9 +418,9 @@ def _control(
 
 
 def _last_name(tokens: list[_Token], *skipped: str) -> Optional[str]:
-    """Returns the name at the end of a statement, after its first word and the words `skipped`.
+    """Returns the name after the first word of a statement and the words `skipped`, or None.
 
-    None if the statement has another form.
+    Returns None if the statement does not end with this name.
     """
     i = 1
     for word in skipped:
@@ -477,7 +478,7 @@ def _analyze(text: str) -> Analysis:
 def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
     """Yields the tokens of each statement.
 
-    A semicolon in parentheses (as in CREATE RULE), or in the body of a SQL function (BEGIN ATOMIC …
+    A semicolon in parentheses (in CREATE RULE), or in the body of an SQL function (BEGIN ATOMIC …
     END), does not end a statement.
     """
     begin = parentheses = body = 0

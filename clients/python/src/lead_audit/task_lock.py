@@ -1,8 +1,8 @@
-"""Lets one statement at a time run on an async connection that several tasks share.
+"""A lock with which tasks that share an async connection run one statement at a time.
 
-The client sends first the context and then the statement. The driver locks the connection for each
-of the two separately. Without the lock of this module, another task could execute a statement
-between the context and the statement.
+The client sends first the context and then the statement. The driver locks the connection
+separately for the context and for the statement. Without the lock of this module, a second task
+could execute a statement in between, with the context of the first task.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Callable, Deque, Iterator, Optional
 
 
 class TaskLock:
-    """A lock of one connection, for the tasks of one event loop.
+    """The lock of one connection, for the tasks of one event loop.
 
     The task that holds the lock can take the lock again.
     """
@@ -27,7 +27,9 @@ class TaskLock:
 
     @contextmanager
     def hold(self, wait: Callable[[Any], Any]) -> Iterator[None]:
-        """Holds the lock during a block. If another task holds the lock, the call waits.
+        """A block that holds the lock.
+
+        If another task holds the lock, the block waits at its start.
 
         wait: a function that awaits its argument from sync code.
         """
@@ -52,7 +54,7 @@ class TaskLock:
         except BaseException:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif self._task is None:  # this task was woken to take the lock: wake the next one
+            elif self._task is None:  # this task was to take the lock: wake the next one
                 self._wake_next()
             raise
 

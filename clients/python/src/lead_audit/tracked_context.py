@@ -1,8 +1,8 @@
-"""The state of one connection: the context that is set in its current transaction.
+"""Tracks the state of one connection: the context that is set in its current transaction.
 
-The settings are local to the transaction (see set_config.py). The client tracks them, so that it
-does not send the same context twice, and so that it knows which context a rollback to a savepoint
-restores.
+The settings of the context are local to the transaction (see set_config.py). The client tracks the
+context, so that it does not send the same context twice. It also knows from the tracked state which
+context a rollback to a savepoint restores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .statements import Kind, Statement
 
 
 class TrackedContext:
-    """The state of one connection. If `context` is None, it is unknown and must be set again."""
+    """The state of one connection. If `context` is None, the client must set the context again."""
 
     __slots__ = ("driver", "context", "activity", "_savepoints")
 
@@ -27,21 +27,21 @@ class TrackedContext:
         self._savepoints: list[tuple[Optional[str], Optional[AuditContext]]] = []
 
     def transaction_over(self) -> None:
-        """Records that no transaction is open, so no settings are in effect."""
+        """Records that no transaction is open, so no context is set."""
         self.context = EMPTY
         if self._savepoints:
             self._savepoints.clear()
 
     def unknown(self) -> None:
-        """Records that an unseen statement may have rolled back to a savepoint."""
+        """Records that the context is unknown, because an unseen statement can have changed it."""
         self.context = None
         if self._savepoints:
             self._savepoints.clear()
 
     def follow(self, statement: Statement) -> None:
-        """Records a statement that makes or ends a savepoint or transaction.
+        """Records a statement that makes or ends a savepoint or a transaction.
 
-        The statement must be the only one in its string.
+        The statement must be the only statement in its query string.
         """
         kind, savepoint = statement.kind, statement.savepoint
         if kind is Kind.SAVEPOINT:
@@ -49,7 +49,7 @@ class TrackedContext:
         elif kind is Kind.ROLLBACK_TO:
             found = self._cut_off(savepoint)
             if found is None:
-                self.unknown()  # the client did not see the SAVEPOINT command
+                self.unknown()  # the client has not seen the SAVEPOINT command
             else:
                 self._savepoints.append(found)
                 self.context = found[1]
@@ -62,7 +62,10 @@ class TrackedContext:
     def _cut_off(
         self, savepoint: Optional[str]
     ) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
-        """Removes the newest savepoint of this name and all later ones. Returns the former."""
+        """Removes the newest savepoint with this name and all later savepoints.
+
+        Returns the first of them.
+        """
         if savepoint is None:
             return None
         for i in range(len(self._savepoints) - 1, -1, -1):

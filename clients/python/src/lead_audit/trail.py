@@ -1,13 +1,13 @@
-"""Reads the trail through SQLAlchemy: the history of a row, and the faults in the trail.
+"""Reads the audit trail through SQLAlchemy: the history of a row, and faults of verification.
 
 The `select_…()` functions return a Select, which can be a part of another query. `history(session,
 Lead, lead_id)` returns dataclasses. For an AsyncSession or AsyncConnection, `await
-history_async(session, Lead, lead_id)` returns the same.
+history_async(session, Lead, lead_id)` returns the same dataclasses.
 
     relation   a mapped class, a Table, or a name in PostgreSQL's syntax ("crm.accounts")
     key        the value of the primary key, or a mapping of column names to values
 
-The database role needs EXECUTE on the functions: see docs/privileges.md.
+The database role needs EXECUTE on the functions of lead_audit, as docs/privileges.md describes.
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ _FAULT_COLUMNS = (("id", BigInteger()), ("fault", Text()), ("detail", Text()))
 
 
 def select_history(relation: Relation, key: Key) -> Any:
-    """Returns a Select of the row's entries in order, with the columns of lead_audit.log."""
+    """Returns a Select of a row's entries in order, with the columns of lead_audit.log."""
     return _select_log(
         _function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history")
     )
 
 
 def select_log() -> Any:
-    """Returns a Select of the whole trail, in order.
+    """Returns a Select of the whole audit trail, in order.
 
     To restrict the Select, add `.where(…)` with its `selected_columns`.
     """
@@ -126,7 +126,7 @@ def select_log() -> Any:
 
 
 def select_summary(relation: Relation, key: Key) -> Any:
-    """Returns a Select of one row, which has the columns of `Summary`."""
+    """Returns a Select whose only row has the columns of `Summary`."""
     found = _function("summary", relation, key).table_valued(
         *_columns(_SUMMARY_COLUMNS), name="summary"
     )
@@ -134,7 +134,7 @@ def select_summary(relation: Relation, key: Key) -> Any:
 
 
 def select_checks(relation: Relation, key: Key) -> Any:
-    """Returns a Select of the row's entries, with the columns of `Check`."""
+    """Returns a Select of the checks of a row's entries, with the columns of `Check`."""
     found = _function("history", relation, key).table_valued(
         *_columns(_LOG_COLUMNS), name="history"
     )
@@ -149,7 +149,7 @@ def select_faults(
     from_time: Any = None,
     to_time: Any = None,
 ) -> Any:
-    """Returns a Select of the faults that verify() finds in the trail or in a part of it."""
+    """Returns a Select of the faults that verify() finds in all entries or in a range of ids."""
     arguments = (
         cast(literal(from_id, BigInteger()), BigInteger()),
         cast(literal(to_id, BigInteger()), BigInteger()),
@@ -232,19 +232,19 @@ def history(connection: Any, relation: Relation, key: Key) -> list[Entry]:
 
 
 def summary(connection: Any, relation: Relation, key: Key) -> Summary:
-    """Returns figures about the entries of a row."""
+    """Returns the counts of a row's entries, and whether all of them verify."""
     return Summary(**connection.execute(select_summary(relation, key)).mappings().one())
 
 
 def check(connection: Any, relation: Relation, key: Key) -> list[Check]:
-    """Returns for each entry of a row whether the entry was changed since it was written."""
+    """Returns, for each entry of a row, whether the entry was changed after it was written."""
     return [Check(**row) for row in connection.execute(select_checks(relation, key)).mappings()]
 
 
 def verify(
     connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None
 ) -> list[Fault]:
-    """Returns the faults in the trail, or between two ids. An empty list: nothing was changed."""
+    """Returns the faults in the audit trail, or between two ids. If there are none, returns []."""
     return [Fault(**row) for row in connection.execute(select_faults(from_id, to_id)).mappings()]
 
 

@@ -1,6 +1,6 @@
-"""Watches tables from SQLAlchemy: `watch()`, for tables that `metadata.create_all()` creates.
+"""Watches tables from SQLAlchemy: `watch()` is for tables that `metadata.create_all()` creates.
 
-Migrations use `op.enable_audit()` instead (alembic.py).
+Migrations of Alembic use `op.enable_audit()` instead (alembic.py).
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def watch(table: Union[FromClause, type], *, soft_delete_column: Optional[str] =
     """Starts watching a table whenever its metadata creates the table.
 
     table: a mapped class or a Table. soft_delete_column: the default is is_deleted, if the table
-    has a boolean column of that name.
+    has a boolean column with the name is_deleted.
 
     The role that creates the table needs EXECUTE on lead_audit.enable(). If the table already
-    exists, or if the database is not PostgreSQL, nothing happens.
+    exists, or if the database is not PostgreSQL, the function has no effect.
     """
     found = mapped_table(table)
 

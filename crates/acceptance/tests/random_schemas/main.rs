@@ -1,7 +1,7 @@
 //! Several sessions run a long random workload on random tables. A model predicts the entries, and
-//! the test compares the trail with the prediction. The model shares no code with the extension. It
-//! reads the rows of each statement before and after the statement, with PostgreSQL's own
-//! `to_jsonb`, and drops the events that were rolled back.
+//! the test compares the audit trail with the prediction. The model shares no code with the
+//! extension. With PostgreSQL's own `to_jsonb`, the model reads the rows of each statement before
+//! and after the statement. The model discards the events of rolled-back statements.
 
 mod model;
 mod statements;

@@ -1,5 +1,5 @@
-//! Predicts the entries: there is one event for each row that a statement changed. An event is kept
-//! if its transaction was committed.
+//! Predicts the entries of a workload. Makes one event for each row that a statement changed, and
+//! keeps the events of committed transactions.
 
 use acceptance::{Session, call};
 use std::collections::BTreeMap;
@@ -7,9 +7,9 @@ use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `picture` is the oracle: it returns a row and its key as JSON, under the settings that
-/// docs/FORMAT.md prescribes. `watching` lists which tables are watched. The transaction that
-/// begins or ends watching also updates `watching`.
+/// Creates the schema of the model. The function `picture` returns a row and its key as JSON,
+/// under the settings that docs/FORMAT.md prescribes. The table `watching` tells which tables are
+/// watched. A transaction that begins or ends the watching of a table also updates `watching`.
 pub const SCHEMA: &str = "
     CREATE SCHEMA model;
     CREATE FUNCTION model.picture(r anyelement, keys text[], OUT whole text, OUT key text) LANGUAGE plpgsql
@@ -25,7 +25,7 @@ pub const SCHEMA: &str = "
     CREATE TABLE model.truncated (request text, rows bigint)";
 
 /// Numbers the events of all sessions. A session takes the number of an event while it holds the
-/// lock of the row.
+/// lock of the event's row.
 static CLOCK: AtomicU64 = AtomicU64::new(0);
 
 /// An expected entry.
@@ -40,17 +40,18 @@ pub struct Event {
     request: String,
 }
 
-/// A row in the form that the oracle returns.
+/// A row and its key, as the function `model.picture` returns them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     pub whole: String,
     pub key: Option<String>,
 }
 
-/// Rows by `rid`, the identity that the workload gives each row.
+/// Rows by `rid`. The workload gives each row its own `rid`.
 pub type Pictures = BTreeMap<i64, Picture>;
 
-/// Returns the expected entries of a statement, computed from the rows before and after it.
+/// Returns the expected entries of a statement, computed from the rows before and after the
+/// statement.
 pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec<Event> {
     let mut events = Vec::new();
     let mut add = |rid: i64, operation, was: Option<&Picture>, now: Option<&Picture>| {
@@ -78,7 +79,7 @@ pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec
     events
 }
 
-/// Returns the expected entries of a baseline.
+/// Returns the expected entries of the baseline of a table.
 pub fn baseline(rows: &Pictures, request: &str) -> Vec<Event> {
     let mut events = events_between(&Pictures::new(), rows, request);
     events.iter_mut().for_each(|event| event.operation = "SNAPSHOT");
@@ -89,7 +90,7 @@ pub fn baseline(rows: &Pictures, request: &str) -> Vec<Event> {
 #[derive(Debug, Default, Clone)]
 pub struct Book {
     pub events: Vec<Event>,
-    /// The number of rows that TRUNCATE commands removed, by request.
+    /// The number of rows that TRUNCATE commands removed, by request id.
     pub truncated: Vec<(String, i64)>,
     pub committed: u64,
     pub rolled_back: u64,
@@ -112,7 +113,8 @@ impl Book {
         self.rolled_back += other.rolled_back;
     }
 
-    /// Checks that the workload was varied, because only then the comparison proves something.
+    /// Checks that the workload contained enough operations of each kind. The comparison of the
+    /// trail proves nothing about an operation that did not occur.
     pub fn assert_varied(&self) {
         let count =
             |operation| self.events.iter().filter(|event| event.operation == operation).count();
@@ -142,8 +144,8 @@ impl Display for Book {
     }
 }
 
-/// Compares the trail with the book: every event must have its entry, in order, and there must be
-/// no other entries.
+/// Compares the audit trail with the book. Every event must have its entry, in the order of the
+/// events, and no other entry may exist.
 pub fn compare(admin: &mut Session, book: &Book) {
     let mut copy = admin.copy_in("COPY model.expected FROM STDIN").expect("COPY begins");
     let (mut rid, mut n) = (i64::MIN, 0);
@@ -171,8 +173,8 @@ pub fn compare(admin: &mut Session, book: &Book) {
          FROM (SELECT * FROM lead_audit.log WHERE operation NOT IN ('DDL', 'TRUNCATE')
                  AND NOT (operation = 'UPDATE' AND old_values::text = new_values::text) OFFSET 0) l",
     );
-    // The book contains rows as JSON. An UPDATE can change the bytes of a column without changing
-    // its JSON.
+    // The book contains rows as JSON. An UPDATE can change the bytes of a column and leave the
+    // column's JSON as it was.
     none(
         admin,
         "entries of an UPDATE that changed nothing",
@@ -191,7 +193,7 @@ pub fn compare(admin: &mut Session, book: &Book) {
     none(
         admin,
         "diffs that are not the difference",
-        // The diff also contains a column whose bytes changed and whose JSON did not, for example
+        // The diff of an entry also contains a column of which only the bytes changed, for example
         // from NULL to a JSON null.
         "SELECT a.id || ' ' || a.diff FROM model.actual a WHERE operation = 'UPDATE' AND
            (SELECT coalesce(jsonb_object_agg(d.key, d.value), '{}') FROM jsonb_each(a.diff) d
@@ -217,7 +219,7 @@ fn none(admin: &mut Session, what: &str, query: &str) {
     assert!(rows.is_empty(), "{what}:\n{}", rows.join("\n"));
 }
 
-/// Returns a field in the text format of COPY.
+/// Returns a value in the text format of COPY.
 fn field(text: Option<&str>) -> String {
     match text {
         None => "\\N".to_owned(),

@@ -1,5 +1,5 @@
-//! A session that runs random statements as an application would. It keeps a book of the entries
-//! that it expects.
+//! Contains a session that runs random statements, as an application does. The session keeps a
+//! book of the entries that it expects.
 
 use crate::model::{self, Book, Picture, Pictures, events_between};
 use crate::tables::{Column, Table, Tables, VALUES, expression, literal, next_number, quoted};
@@ -21,14 +21,15 @@ pub struct Writer<'a> {
     tables: &'a Tables,
     refusals: &'a Refusals,
     random: Random,
-    /// The number of this writer. `transactions` is how many transactions it has begun.
+    /// The number that identifies this writer. The next field counts the transactions that the
+    /// writer has begun.
     number: u64,
     transactions: u64,
     /// The current value of lead_audit.request_id.
     request: String,
 }
 
-/// The reasons why a statement had no effect.
+/// The reason why a statement had no effect.
 enum Failure {
     /// The server raised an error, and the effects of the statement were rolled back.
     Refused(Error),
@@ -57,7 +58,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Runs cases that might not occur by chance: rows that exist when watching begins, and a
+    /// Runs cases that random statements could miss: rows that exist when watching begins, and a
     /// TRUNCATE of a table with rows.
     pub fn opening(&mut self, oid: u32) {
         self.request = format!("{}-0", self.number);
@@ -86,10 +87,11 @@ impl<'a> Writer<'a> {
         self.book.take(written);
     }
 
-    /// Runs one transaction, and commits it or rolls it back.
+    /// Runs one transaction, and commits or rolls back this transaction.
     pub fn transaction(&mut self) {
         self.transactions += 1;
-        // The request id identifies the entries of this transaction, however the transaction ends.
+        // The request id identifies the entries of a transaction, no matter how the transaction
+        // ends.
         self.request = format!("{}-{}", self.number, self.transactions);
         let mut written = Book::default();
         let committed = match self.statements(&mut written) {
@@ -144,9 +146,9 @@ impl<'a> Writer<'a> {
         let Failure::Refused(error) = failure else { return };
         let Some(refusal) = error.as_db_error() else { panic!("{error}") };
         let code = refusal.code().code();
-        // Expected are deadlocks, lock timeouts and serialization failures, violated constraints,
-        // and values that do not fit after a change of type. Names may also be unknown, because DDL
-        // of another session changed them after they were looked up.
+        // The test expects deadlocks, lock timeouts, serialization failures, violated constraints,
+        // and values that do not fit after a change of type. A name can be unknown, because
+        // another session has changed the name after the writer looked it up.
         let expected = [
             "40P01", "55P03", "40001", "23", "22", "42P01", "42703", "42710", "42701", "42P07",
             "42P16", "42P10", "42702", "55006", "3F000",
@@ -162,8 +164,9 @@ impl<'a> Writer<'a> {
 
     fn statements(&mut self, written: &mut Book) -> Result<(), Failure> {
         let changes_tables = self.random.one_in(8);
-        // A transaction that changes tables takes its locks before its snapshot. With an older
-        // snapshot, the model would not see the change that another session made to the table.
+        // A transaction that changes tables needs READ COMMITTED, so that its snapshots are newer
+        // than its locks. With an older snapshot, the model would not see changes that another
+        // session made to the table.
         let isolation = match (changes_tables, self.random.below(6)) {
             (false, 0) => "REPEATABLE READ",
             (false, 1) => "SERIALIZABLE",
@@ -197,7 +200,8 @@ impl<'a> Writer<'a> {
         self.block(written, oids, count, changes_tables, 0)
     }
 
-    /// Runs some statements. Some of them are in savepoints, which are released or rolled back.
+    /// Runs some statements. Runs some of these statements within savepoints, which are then
+    /// released or rolled back.
     fn block(
         &mut self,
         written: &mut Book,
@@ -222,7 +226,7 @@ impl<'a> Writer<'a> {
                 let result = self.block(&mut inside, oids, count, changes_tables, depth + 1);
                 let stays = match result {
                     Ok(()) => !self.random.one_in(3),
-                    // After one of these errors, the whole transaction must be rolled back.
+                    // After an error of class 40, the whole transaction must be rolled back.
                     Err(Failure::Refused(error))
                         if error.code().is_some_and(|code| code.code().starts_with("40")) =>
                     {
@@ -257,7 +261,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Runs DDL or TRUNCATE, or begins or ends watching. The table is locked exclusively.
+    /// Runs DDL or TRUNCATE, or begins or ends the watching of a table. The transaction has an
+    /// exclusive lock on the table.
     fn change_of_table(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         match self.random.below(8) {
             0 if table.children.is_empty() => self.truncate(written, table),
@@ -308,8 +313,8 @@ impl<'a> Writer<'a> {
         ))?)
     }
 
-    /// Runs a statement that writes rows. Locks the rows that the statement may change, and reads
-    /// them before and after the statement.
+    /// Runs a statement that writes rows. Locks the rows that the statement can change, and reads
+    /// these rows before and after the statement.
     fn change_of_rows(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         let size = if self.random.one_in(8) { 60 } else { 1 + self.random.below(6) };
         let chosen = self.session.query(
@@ -322,8 +327,8 @@ impl<'a> Writer<'a> {
         self.write(written, table, &chosen, &made, &statement)
     }
 
-    /// Runs a statement that writes to the rows `chosen` of a table, and inserts rows whose `rid`
-    /// are in `made`.
+    /// Runs a statement that writes to the rows `chosen` of a table, and inserts rows with the
+    /// `rid` values `made`.
     fn write(
         &mut self,
         written: &mut Book,
@@ -401,7 +406,7 @@ impl<'a> Writer<'a> {
             0..=2 => self.insert(table, made),
             3..=5 => format!("UPDATE {name} SET {} WHERE {these}", self.assignments(&free)),
             6 => format!("DELETE FROM {name} WHERE {these}"),
-            // The new partition may be the one in which the row already is.
+            // The new partition can equal the old partition of the row.
             7 => format!("UPDATE {name} SET part = {} WHERE {these}", self.random.below(6)),
             8 if table.has("k1") => {
                 let one = chosen[0];
@@ -447,7 +452,7 @@ impl<'a> Writer<'a> {
                    END LOOP; CLOSE c; END $do$",
                 self.assignments(&free)
             ),
-            // This statement fails at the last row.
+            // This UPDATE fails at the last row.
             13 => format!("UPDATE {name} SET {}, part = 1 / (rid - {})::int WHERE {these}", self.assignments(&free), chosen[chosen.len() - 1]),
             _ => return Err(Failure::NotHere),
         })

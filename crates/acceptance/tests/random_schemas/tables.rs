@@ -1,4 +1,4 @@
-//! Random tables, and random changes of their definition.
+//! Creates random tables, and makes random changes of their definitions.
 
 use acceptance::{Random, Session, call, value};
 use std::sync::Mutex;
@@ -13,8 +13,8 @@ pub const TYPES: &str = "
     ALTER TYPE address DROP ATTRIBUTE gone;
     CREATE TYPE span AS RANGE (subtype = timestamptz)";
 
-/// Types, each with expressions for its values. {} stands for a random number. The names of the
-/// types are those of format_type().
+/// Types, each with expressions for values of the type. In an expression, {} stands for a random
+/// number. The name of a type is the name that format_type() returns.
 pub const VALUES: [(&str, &[&str]); 41] = [
     ("boolean", &["true", "false"]),
     ("smallint", &["-32768", "32767", "({} % 100)::int2"]),
@@ -140,7 +140,7 @@ pub const VALUES: [(&str, &[&str]); 41] = [
     ("ltree", &["'Top.Science'::ltree", "('n' || {})::ltree"]),
 ];
 
-/// Names of columns and tables that careless code handles wrongly.
+/// Names of columns and tables, most of which careless code handles wrongly.
 const NAMES: [&str; 20] = [
     "plain",
     "\"",
@@ -164,7 +164,8 @@ const NAMES: [&str; 20] = [
     "new\nline",
 ];
 
-/// Returns a number for a row, or for anything else that must be unique.
+/// Returns a number that is unique in the whole test. A caller uses the number for a row or for a
+/// name.
 pub fn next_number() -> i64 {
     static NEXT: AtomicI64 = AtomicI64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -182,7 +183,7 @@ impl Tables {
         let mut made = Vec::new();
         for number in 0..count {
             let name = format!("table {number} {}", NAMES[number % NAMES.len()]);
-            // The first three tables are one of each kind.
+            // The first three tables have the kinds 0, 1 and 2.
             let kind = if number < 3 { number as u64 } else { random.below(3) };
             let without_key = number == 0 || number > 2 && random.one_in(3);
             let sql = definition(random, &name, kind, without_key);
@@ -200,8 +201,8 @@ impl Tables {
             );
             made.push(oid);
         }
-        // The rows of this table refer to rows of the second table. When a referenced row is
-        // deleted, the row is deleted too or loses its reference.
+        // The rows of the table `child` refer to rows of the second table. When a referenced row
+        // is deleted, the referring row is also deleted, or its reference becomes NULL.
         let (parent, action) = (made[1], random.pick(&["CASCADE", "SET NULL"]));
         let parent: String = value(admin, &format!("SELECT {parent}::regclass::text"));
         call(
@@ -318,7 +319,7 @@ pub struct Column {
 #[derive(Debug, Clone)]
 pub struct Table {
     pub oid: u32,
-    /// The quoted name, with the schema where necessary.
+    /// The quoted name of the table, with the schema if search_path does not contain it.
     pub name: String,
     pub partitioned: bool,
     pub columns: Vec<Column>,
@@ -366,7 +367,7 @@ impl Table {
         })
     }
 
-    /// Returns the columns that accept any value of their type.
+    /// Returns the columns that can have any value of their type.
     pub fn free_columns(&self) -> impl Iterator<Item = &Column> {
         const FIXED: [&str; 5] = ["rid", "part", "k1", "k2", "parent"];
         self.columns
@@ -382,8 +383,8 @@ impl Table {
         self.columns.iter().find(|c| c.name == column).map(|c| c.type_name.as_str())
     }
 
-    /// Returns a statement that changes the definition of the table without changing rows, so that
-    /// it creates no entries of rows.
+    /// Returns a statement that changes the definition of the table and no rows. The statement
+    /// creates no entries of row changes.
     pub fn random_change(&self, random: &mut Random) -> String {
         let name = &self.name;
         let used: Vec<String> = self.columns.iter().map(|column| column.name.clone()).collect();
@@ -451,11 +452,11 @@ impl Table {
     }
 }
 
-/// Returns a random expression, with a random number in the place of {}.
+/// Returns one of the expressions `choices`, with a random number in the place of {}.
 pub fn expression(random: &mut Random, choices: &[&str]) -> String {
     let number = random.below(1_000_000_000_000).to_string();
     let choice = random.pick(choices);
-    // Some expressions contain braces that are part of their value.
+    // In an expression with '{, the braces are part of the value.
     if choice.contains("'{") {
         choice.to_owned()
     } else {

@@ -1,25 +1,25 @@
-//! Defines the attempts to tamper as data.
+//! Defines the tampering attempts as data.
 
 use crate::Facts;
 
-/// One attempt to tamper.
+/// A tampering attempt.
 pub struct Attempt {
     pub name: String,
-    /// The row of the result table in which this attempt is counted.
+    /// The row of the printed result table in which this attempt is counted.
     pub kind: &'static str,
     pub from: From,
     /// Whether the triggers that protect the log are disabled before the first step.
     pub unguarded: bool,
     pub steps: Vec<Step>,
     pub expected: Expected,
-    /// The entries that the attempt changes, if it changes single entries. Verification must name
-    /// no other entry.
+    /// The ids of the entries that the attempt changes, if the attempt changes single entries.
+    /// Verification must name no other entry.
     pub about: Vec<i64>,
-    /// Whether offline verification must name all of these entries.
+    /// Whether offline verification must name all entries of `about`.
     pub named: bool,
 }
 
-/// The database with which the attempt starts.
+/// The state of the database with which an attempt starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum From {
     Honest,
@@ -29,26 +29,27 @@ pub enum From {
 
 /// One step of an attempt.
 pub enum Step {
-    /// SQL that the superuser executes in one transaction.
+    /// SQL that a superuser executes in one transaction.
     Sql(String),
-    /// SQL of the superuser that the triggers must refuse.
+    /// SQL of a superuser that the triggers of the log must refuse.
     Refused(String),
     /// SQL that the application executes.
     App(String),
-    /// The superuser connects again, so that the current settings take effect.
+    /// A superuser connects again, so that changed settings take effect in the new session.
     Reconnect,
-    /// Signs the checkpoints that match the condition, with a foreign key that has the log's name.
+    /// Signs again the checkpoints that match the SQL condition. The signing key is not the log's
+    /// key, but has the same name.
     ForgeNotes(&'static str),
 }
 
-/// Which verifier must find the attempt.
+/// The verifiers that must find an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// Offline verification or the witness must find it.
+    /// Offline verification or the witness must find the attempt.
     Found,
-    /// Only `lead_audit.verify()` must find it, because all sealed data is unchanged.
+    /// Only `lead_audit.verify()` must find the attempt, because all sealed data is unchanged.
     ByServer,
-    /// No verifier can find it, as docs/security-model.md explains.
+    /// No verifier can find the attempt, as docs/security-model.md explains.
     Nobody,
 }
 
@@ -97,8 +98,9 @@ fn sql(text: impl Into<String>) -> Step {
     Step::Sql(text.into())
 }
 
-/// Depths of repair. A value at a deeper level depends on the changed entry only through the values
-/// before it. A tamperer repairs all values up to one depth.
+/// The depths of repair, each with the repaired values. A tamperer changes an entry, and then
+/// recomputes all stored values up to one depth. The values of each depth depend on the values of
+/// the previous depth.
 const DEPTHS: [&str; 7] = [
     "checksum",
     "checksum, leaf",
@@ -109,7 +111,7 @@ const DEPTHS: [&str; 7] = [
     "checksum, leaf, nodes, roots, notes signed with a key of the same name",
 ];
 
-/// Returns the steps that repair all values up to this depth.
+/// Returns the steps that recompute all stored values up to a depth.
 fn repaired(depth: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     if depth > 0 {
@@ -123,12 +125,14 @@ fn repaired(depth: usize) -> Vec<Step> {
     steps
 }
 
-/// Returns the steps that make the server seal everything again, with the log's own key.
+/// Returns the steps that delete the tree and let the server seal all entries again with the log's
+/// own key.
 fn sealed_anew() -> Vec<Step> {
     vec![sql("SELECT kit.unseal()"), sql("SELECT lead_audit.seal()")]
 }
 
-/// Each column that an attempt changes, with an SQL expression for its new value.
+/// Columns of lead_audit.entry. An attempt replaces the column's value by the value of the SQL
+/// expression.
 const COLUMNS: [(&str, &str); 29] = [
     ("format", "2"),
     ("txid", "(txid::text::numeric + 1)::text::xid8"),
@@ -190,8 +194,8 @@ fn changed(facts: &Facts, all: &mut Vec<Attempt>) {
             format!("{column} of {id} ({})", DEPTHS[depth]),
             steps,
         );
-        // If the attempt repairs the roots in the notes as well, nothing identifies the changed
-        // entry.
+        // If the attempt also repairs the roots in the notes, no stored value identifies the
+        // changed entry.
         all.push(if depth < 4 { attempt.named([id]) } else { attempt });
     };
     let ids = &facts.inserts;
@@ -328,8 +332,9 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         "after one was inserted between two",
         between,
     ));
-    // The tamperer changes the stored state of sealing. It then says that sealing has not examined
-    // the missing ids, or that these are open ids.
+    // In the next two attempts, the tamperer also changes the stored state of sealing. The changed
+    // state claims that sealing has not examined the missing id, or that the missing id is an open
+    // id.
     all.push(
         Attempt::new(
             kind,

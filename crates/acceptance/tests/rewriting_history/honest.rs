@@ -1,4 +1,5 @@
-//! Honest operations on a database. Verifiers must not mistake them for tampering.
+//! Runs honest operations on a database. Verifiers must not mistake these operations for
+//! tampering.
 
 use crate::{ORIGIN, Stage};
 use acceptance::{call, seal, text_of};
@@ -37,7 +38,8 @@ fn what_is_done_honestly_is_not_found() {
     seal(&mut admin);
     drop(admin);
     stage.findings("honest").assert_nothing("columns added and dropped");
-    // The log gets a new key of the same name. The auditor and the witness know both keys.
+    // The log gets a new signing key of the same name. The auditor and the witness know the old
+    // key and the new key.
     let file = &stage.facts.other_keys[0];
     let both = [&stage.key, &stage.same_name];
     call(
@@ -50,7 +52,7 @@ fn what_is_done_honestly_is_not_found() {
     drop(admin);
     stage.findings_with("honest", &both.map(String::as_str)).assert_nothing("another key");
     assert!(stage.same_name.starts_with(ORIGIN));
-    // The whole database is moved to another one by a dump and a restore.
+    // A dump and a restore move the whole log to another database.
     let dump = cluster.directory().join("dump");
     cluster.run("pg_dump", &["-Fc", "-d", "honest", "-f", text_of(&dump)]);
     call(&mut cluster.admin("postgres"), "CREATE DATABASE moved");

@@ -1,12 +1,13 @@
-//! The tamperer has all rights in the database and knows the format, but does not have the log's
-//! key or the state of the witness. For each way to rewrite history, `lead-audit verify` on an
-//! export or `lead-audit witness` must end with exit status 1. The changed entry must be named if
-//! it can be determined, and the Python verifier must reach the same verdict. The test also covers
-//! attempts that nobody can find, and honest operations that nobody may report.
+//! A tamperer has all rights in the database and knows docs/FORMAT.md. The tamperer has neither
+//! the log's signing key nor the state directory of the witness. For each way to rewrite history,
+//! `lead-audit verify` on an export or `lead-audit witness` must end with exit status 1.
+//! Verification must name the changed entry if the stored values identify the entry. The Python
+//! verifier must reach the same verdict as `lead-audit verify`. The test also covers attempts that
+//! no verifier can find, and honest operations that no verifier may report.
 //!
-//! `sql/rewriting_history.sql` recomputes checksums, leaves, nodes and roots. It was written from
-//! docs/FORMAT.md. If `LEAD_AUDIT_ACCEPTANCE_ONLY` is set, only attempts run whose name contains
-//! its value.
+//! The functions in `sql/rewriting_history.sql` recompute checksums, leaves, nodes and roots.
+//! These functions were written from docs/FORMAT.md. If `LEAD_AUDIT_ACCEPTANCE_ONLY` is set, only
+//! the attempts run whose names contain the value of this variable.
 
 mod attempts;
 mod honest;
@@ -30,42 +31,43 @@ use std::time::{Duration, Instant};
 const KIT: &str = include_str!("../../sql/rewriting_history.sql");
 const ORIGIN: &str = "example.com/leads";
 
-/// Number of databases in which attempts run in parallel.
+/// The number of databases in which attempts run in parallel.
 const AT_ONCE: usize = 2;
 
-/// The honest trail, the auditor's checkpoint and the witness's state.
+/// The honest log, the auditor's kept checkpoint and the witness's state directory.
 struct Stage {
     cluster: Cluster,
     tool: LeadAudit,
     directory: tempfile::TempDir,
     key: String,
-    /// The public key of a foreign key that has the log's name.
+    /// The verifier key of a foreign signing key that has the log's name.
     same_name: String,
     kept: PathBuf,
     witness: PathBuf,
     facts: Facts,
 }
 
-/// Facts about the trail that the attempts need.
+/// Facts about the honest log that the attempts need.
 pub struct Facts {
-    /// Tree sizes of the checkpoints.
+    /// The tree sizes of the checkpoints.
     pub sizes: Vec<i64>,
-    /// Sealed entries of INSERTs, several from each checkpoint.
+    /// The ids of sealed entries of INSERT, several from each checkpoint.
     pub inserts: Vec<i64>,
-    /// Ids that rolled-back transactions took.
+    /// Ids that rolled-back transactions took from the sequence.
     pub gaps: Vec<i64>,
     /// The first and the last sealed id.
     pub sealed: (i64, i64),
     /// The id of an unsealed entry.
     pub unsealed: i64,
-    /// The ids of a transaction with several entries.
+    /// The ids of the entries of one transaction.
     pub transaction: Vec<i64>,
-    /// The ids of one table's entries.
+    /// The ids of the entries of one table.
     pub table: Vec<i64>,
-    /// The ids in the last checkpoint.
+    /// The ids that only the last checkpoint contains.
     pub newest: Vec<i64>,
-    /// Files that the server can read, with two signing keys that do not belong to the log. One key
-    /// has the name of the log's key, and the other has a different name.
+    /// The files of two signing keys that do not belong to the log. The server can read these
+    /// files. The first key has the name of the log's key, and the second key has a different
+    /// name.
     pub other_keys: [PathBuf; 2],
 }
 
@@ -92,8 +94,9 @@ impl Stage {
         );
         call(&mut cluster.admin("postgres"), "SELECT pg_reload_conf()");
         write_failures(&cluster);
-        // A background worker would prevent that the databases are copied, so the server now runs
-        // without one. The restart also tests an honest operation.
+        // CREATE DATABASE … TEMPLATE fails while a background worker is connected to the template.
+        // The server therefore restarts without workers. The restart is also an honest operation
+        // that verifiers must not report.
         cluster.stop("fast");
         cluster.configure(&["shared_preload_libraries = ''".to_owned()]);
         cluster.start_again();
@@ -143,8 +146,9 @@ impl Stage {
         self.tool.run(&arguments).status
     }
 
-    /// Writes six checkpoints. The auditor keeps the second one. The witness sees some of them,
-    /// including the last one. The database is copied after the fourth.
+    /// Writes a log with six checkpoints. The auditor keeps the second checkpoint. The witness
+    /// reads some checkpoints, and among them the last checkpoint. After the fourth checkpoint,
+    /// the database is copied.
     fn write_history(&mut self) {
         let mut admin = self.cluster.admin("honest");
         let mut app = self.cluster.session("app", "honest");
@@ -155,7 +159,7 @@ impl Stage {
         add_leads(&mut app, 1, 40);
         seal(&mut admin);
         assert_eq!(self.look("honest", &self.witness), 0);
-        // Writes with several sessions, savepoints and rollbacks.
+        // Two sessions write, with savepoints and rollbacks.
         let mut other = self.cluster.session("app", "honest");
         call(&mut other, "BEGIN");
         add_leads(&mut other, 41, 45);
@@ -169,7 +173,8 @@ impl Stage {
         seal(&mut admin);
         fs::write(&self.kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()"))
             .unwrap();
-        // This transaction stays prepared while entries of other transactions are sealed.
+        // The transaction of `other` stays prepared while entries of other transactions are
+        // sealed.
         call(
             &mut other,
             "BEGIN; UPDATE leads SET source = 'late' WHERE created_by = 'user-6'; PREPARE TRANSACTION 'late'",
@@ -211,8 +216,8 @@ impl Stage {
         for database in ["older", "honest"] {
             let mut admin = self.cluster.admin(database);
             call(&mut admin, KIT);
-            // Checks that the repair kit is correct: recomputing untouched values must change
-            // nothing.
+            // Checks the functions of the schema `kit`. For untouched entries, the recomputed
+            // values must equal the stored values.
             let differing: i64 = value(
                 &mut admin,
                 "SELECT (SELECT count(*) FROM lead_audit.entry e WHERE checksum <> kit.checksum(e) OR key_hash <> kit.key_hash(e))
@@ -262,7 +267,7 @@ impl Stage {
     }
 }
 
-/// Makes the background worker write entries of failed statements.
+/// Executes failing statements, and waits until the worker has written their entries.
 fn write_failures(cluster: &Cluster) {
     let mut app = cluster.session("app", "honest");
     call(&mut app, "INSERT INTO leads (id) VALUES ('there')");
@@ -280,20 +285,21 @@ fn write_failures(cluster: &Cluster) {
     }
 }
 
-/// The findings of all verifiers. Each status is 0 for intact, 1 for tampered, or 2 for could not
-/// tell.
+/// The findings of all verifiers. The status of a verifier is 0 for intact, 1 for tampered, or 2
+/// for could not tell.
 #[derive(Debug, Clone, Default)]
 struct Findings {
-    /// The faults that `lead_audit.verify()` returns, or its error.
+    /// The faults that `lead_audit.verify()` returns, or the error that it raises.
     sql: Vec<(Option<i64>, String)>,
     database: i32,
     offline: i32,
     python: i32,
     witness: i32,
-    /// The faults that offline verification printed: the first id, the last id and the line.
+    /// The faults that offline verification printed. Each value contains the first id, the last id
+    /// and the line of the fault.
     named: Vec<(Option<(i64, i64)>, String)>,
     text: String,
-    /// The reason why the attempt could not be made.
+    /// The reason why a step of the attempt failed.
     failed: Option<String>,
 }
 
@@ -303,7 +309,7 @@ impl Stage {
         self.findings_with(database, &[&self.key])
     }
 
-    /// Runs all verifiers with these keys.
+    /// Runs all verifiers with the given verifier keys.
     fn findings_with(&self, database: &str, keys: &[&str]) -> Findings {
         let keys: Vec<&str> = keys.iter().flat_map(|key| ["--key", key]).collect();
         let mut found = Findings::default();
@@ -362,7 +368,7 @@ impl Stage {
         (answer.status.code().unwrap_or(2), text)
     }
 
-    /// Makes an attempt in a database of its own.
+    /// Makes a tampering attempt in a database of its own.
     fn make(&self, attempt: &Attempt, database: &str) -> Result<(), String> {
         let mut postgres = self.cluster.admin("postgres");
         call(&mut postgres, &format!("DROP DATABASE IF EXISTS {database}"));
@@ -390,7 +396,8 @@ impl Stage {
     }
 }
 
-/// Signs the matching checkpoints again, with a foreign key that has the log's name.
+/// Signs again the checkpoints that match an SQL condition. The signing key is not the log's key,
+/// but has the same name.
 fn forge_notes(admin: &mut Session, condition: &str) {
     let key = SigningKey::from_seed(ORIGIN, &[7; 32]).expect("a name");
     let rows = admin
@@ -436,7 +443,7 @@ impl Findings {
     }
 }
 
-/// Compares the findings of an attempt with the expected ones. Returns a description of each
+/// Compares the findings for an attempt with the expected findings. Returns a description of each
 /// difference.
 fn complaints(attempt: &Attempt, found: &Findings) -> Vec<String> {
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! Tampers outside of the database: with exports, and with checkpoints in a directory.
+//! Tampers with files outside of the database: with exports, and with checkpoints in a directory.
 
 use crate::{ORIGIN, Stage, copy};
 use acceptance::{Session, call, seal, text_of, value};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 type Lines = Vec<String>;
 
-/// Replaces the last line of an export, which contains the number of lines.
+/// Replaces the last line of an export. The last line contains the number of lines.
 fn ended(mut lines: Lines) -> Lines {
     lines.pop();
     let size = lines.iter().rev().find_map(|line| {
@@ -24,7 +24,7 @@ fn ended(mut lines: Lines) -> Lines {
     lines
 }
 
-/// Returns the indexes of the lines with this type of record.
+/// Returns the indexes of the lines that contain a record of the type `record`.
 fn places(lines: &[String], record: &str) -> Vec<usize> {
     (0..lines.len())
         .filter(|&place| {
@@ -34,7 +34,8 @@ fn places(lines: &[String], record: &str) -> Vec<usize> {
         .collect()
 }
 
-/// Returns the line of an entry with one value changed and a matching checksum.
+/// Returns the line of an entry, with one changed value and with the checksum that matches this
+/// value.
 fn rewritten(admin: &mut Session, line: &str) -> String {
     let (_, entry) = line.split_once("\"entry\":").unwrap();
     let entry = entry.strip_suffix('}').unwrap().replace("@example", "@evil");
@@ -45,7 +46,7 @@ fn rewritten(admin: &mut Session, line: &str) -> String {
     format!("{{\"checksum\":\"{sum}\",\"entry\":{entry}}}")
 }
 
-/// Returns the edits: for each, its name and the edited lines.
+/// Returns edited exports, each with the name of the edit.
 fn edits(lines: &Lines, admin: &mut Session) -> Vec<(&'static str, Lines)> {
     let (entries, checkpoints, unsealed) =
         (places(lines, "entry"), places(lines, "checkpoint"), places(lines, "unsealed"));
@@ -118,7 +119,7 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
         file
     };
     let honest = export("honest", "honest.ndjson", &[]);
-    // This file is the newest checkpoint that the witness has seen.
+    // The file `newest` contains the newest checkpoint that the witness has seen.
     let newest = path("witness").join("checkpoints").join(format!("{:020}", stage.facts.sizes[5]));
     let trust = [
         "--key",
@@ -146,8 +147,8 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
         assert_eq!(statuses, (1, 1), "{name}:\n{said}");
     }
 
-    // Simulates a fork: the witness and one auditor see one history, and another auditor sees
-    // another history.
+    // Simulates a fork of the log. The witness and one auditor see the history of the database
+    // `honest`, and another auditor sees the history of the database `older`.
     call(
         &mut stage.cluster.admin("older"),
         "INSERT INTO leads (id) SELECT 'fork-' || g FROM generate_series(1, 400) g",
@@ -173,8 +174,8 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
     in_a_directory(&stage, &mut admin);
 }
 
-/// A witness follows a directory while its files are changed, first only the directory and then
-/// also the database.
+/// A tamperer changes the files in a directory of published checkpoints. The witness follows first
+/// only this directory, and then also the database.
 fn in_a_directory(stage: &Stage, admin: &mut Session) {
     let published = stage.directory.path().join("published");
     fs::create_dir_all(&published).unwrap();
@@ -234,11 +235,12 @@ fn in_a_directory(stage: &Stage, admin: &mut Session) {
             fs::remove_file(file(size)).unwrap();
             fs::write(file(newest), &genuine).unwrap();
         }
-        // The witness does not report a missing checkpoint.
+        // The witness does not report a checkpoint that is missing in the directory.
         _ = fs::remove_file(file(stage.facts.sizes[1]));
         assert_eq!(look(with_database).0, 0);
     }
-    // If a checkpoint in the directory was replaced, verification must not rely on the directory.
+    // After a tamperer has replaced a checkpoint in the directory, verification with this
+    // directory must not end with exit status 0.
     fs::write(file(stage.facts.sizes[2]), forged(stage.facts.sizes[2])).unwrap();
     let answer = stage.tool.run(&[
         "verify",

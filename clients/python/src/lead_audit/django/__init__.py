@@ -1,4 +1,4 @@
-"""Django 4.2 and later: a middleware that sets the context of each request, and a database hook.
+"""The client for Django 4.2 and later: a middleware for requests, and a hook for statements.
 
     INSTALLED_APPS = [..., "lead_audit.django"]
     MIDDLEWARE = [

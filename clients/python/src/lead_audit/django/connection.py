@@ -1,8 +1,8 @@
-"""The database hook: a wrapper around each statement of a Django connection. See execution.py.
+"""A wrapper around each statement of a Django connection, which runs it with execution.py.
 
-Django is in autocommit by default. In autocommit, each statement that can write shares a
-transaction with its context. With `transaction.atomic()` or ATOMIC_REQUESTS, each transaction needs
-only one set_config.
+Django's connections are in autocommit by default. In autocommit, each statement that can write
+shares a transaction with the set_config of its context. With `transaction.atomic()` or
+ATOMIC_REQUESTS, a whole transaction needs only one set_config.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .options import options
 def attach(connection: Any) -> None:
     """Makes the statements of a connection run with the current context.
 
-    Calling it again for the same connection changes nothing.
+    A second call for the same connection changes nothing.
     """
     if connection.vendor != "postgresql":
         return
     if not any(isinstance(wrapper, ContextWrapper) for wrapper in connection.execute_wrappers):
-        # The wrapper becomes the first one, because the end of a block of `execute_wrapper()`
-        # removes the last wrapper.
+        # Inserts the wrapper as the first, because the end of a block of Django's
+        # `execute_wrapper()` removes the last wrapper.
         connection.execute_wrappers.insert(0, ContextWrapper())
     raw = connection.connection
     if raw is not None:
@@ -81,7 +81,7 @@ class ContextWrapper:
         ).run()
 
 
-# Each thread has its own connections, so the connections to a database share one catalog.
+# Each thread of Django has its own connections, so all connections to a database share one Catalog.
 _catalogs: dict[tuple[str, ...], Catalog] = {}
 
 

@@ -1,6 +1,7 @@
 """The middleware for Django.
 
-It sets the context of each request, for sync and async views and for streaming responses.
+The middleware sets the context of each request, for sync and async views and for streaming
+responses.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .user import UserOfRequest, logged_in_user
 
 
 class AuditMiddleware:
-    """Sets the context of each request. The package describes the setting LEAD_AUDIT."""
+    """Sets the context of each request. `lead_audit.django` describes the setting LEAD_AUDIT."""
 
     sync_capable = True
     async_capable = True
@@ -67,21 +68,25 @@ class AuditMiddleware:
 
 
 def _header(request: HttpRequest, name: str) -> list[bytes]:
-    """Returns the values of a header.
+    """Returns the values of the header `name`.
 
-    WSGI decodes the header as Latin-1, and joins the values of repeated headers with commas.
+    WSGI has decoded the values as Latin-1, and has joined the values of a repeated header with
+    commas.
     """
     value = request.META.get("HTTP_" + name.upper().replace("-", "_"))
     return [] if value is None else [str(value).encode("latin-1", "replace")]
 
 
 def _sent(response: Any, scope: Request) -> Any:
-    """Returns the response. Its pieces, if it streams, are made in the request's context."""
+    """Returns the response.
+
+    If the response streams, its pieces are made in the request's context.
+    """
     if (
         not isinstance(response, StreamingHttpResponse)
         or getattr(response, "file_to_stream", None) is not None
     ):
-        scope.end()  # the server sends the file itself, by wsgi.file_wrapper
+        scope.end()  # the server sends the file itself, with wsgi.file_wrapper
         return response
     content: Any = response.streaming_content
     response.streaming_content = (

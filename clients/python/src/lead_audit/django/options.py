@@ -1,4 +1,4 @@
-"""The setting LEAD_AUDIT. The package describes its keys."""
+"""The setting LEAD_AUDIT, whose keys `lead_audit.django` describes."""
 
 from __future__ import annotations
 

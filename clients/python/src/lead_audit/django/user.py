@@ -1,8 +1,8 @@
 """Finds the user of a request with the function in the setting LEAD_AUDIT["USER"].
 
-A request may get its user late, for example when a view of Django REST framework authenticates or
-when a user logs in. So the client finds the user when the request writes. It searches again if an
-attribute of the request, such as `request.user`, has changed since.
+The user of a request can become known late, for example when a view of Django REST framework
+authenticates or when a user logs in. So the client finds the user when the request writes. If an
+attribute of the request, such as `request.user`, changes later, the client finds the user again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger("lead_audit")
 
 
 class UserOfRequest:
-    """Returns the user's id when called, or KEEP if nothing has changed since the last call."""
+    """A callable that returns the user's id, or KEEP if nothing has changed since the last call."""
 
     __slots__ = ("_user", "_request", "_seen")
 
@@ -41,9 +41,9 @@ class UserOfRequest:
             self._seen = self._attributes()
 
     def _attributes(self) -> list[Any]:
-        """Returns the identities of the request's attributes.
+        """Returns the values of id() of the request's attributes.
 
-        A search for the user may execute a query. Comparing these identities shows without a query
+        A search for the user can execute a query. A comparison of these ids shows, without a query,
         whether a new search is necessary.
         """
         attributes = self._request.__dict__
@@ -55,10 +55,10 @@ class UserOfRequest:
 
 
 def logged_in_user(request: HttpRequest) -> Any:
-    """Returns the primary key of the user who is logged in. None for anonymous requests.
+    """Returns the primary key of the logged-in user, or None for an anonymous request.
 
-    If there is no session cookie, this function does not read the session. Reading the session
-    would make the response depend on the session.
+    If the request has no session cookie, the function does not read the session, because a response
+    whose view reads the session gets the header `Vary: Cookie`.
     """
     user = getattr(request, "user", None)
     if user is None:
@@ -68,5 +68,5 @@ def logged_in_user(request: HttpRequest) -> Any:
         not has_session and hasattr(request, "session") and not hasattr(request, "_cached_user")
     )
     if is_lazy and "_wrapped" in getattr(user, "__dict__", {}):
-        return None  # reading an attribute of Django's lazy user would read the session
+        return None  # an attribute of Django's lazy user would read the session
     return user.pk if user.is_authenticated else None
