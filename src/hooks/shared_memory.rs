@@ -1,5 +1,6 @@
-//! The hooks for shared memory. PostgreSQL calls shmem_request after it has preloaded the library.
-//! It calls shmem_startup when the server starts, and again after a crash of a server process.
+//! Contains the hooks for shared memory. PostgreSQL calls the hook shmem_request after it has
+//! preloaded the library. PostgreSQL calls the hook shmem_startup when the server starts, and again
+//! after a crash of a server process.
 
 use crate::failures::queue;
 use pgrx::pg_sys;
