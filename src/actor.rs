@@ -62,8 +62,8 @@ thread_local! {
     static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
-/// Makes the next call of [`current`] look up role names again. Called when a role has changed. An
-/// entry must not contain the old name of a renamed role.
+/// Makes the next call of [`current`] look up role names again. The hooks call this function when a
+/// role has changed. An entry must not contain the old name of a renamed role.
 pub fn role_changed() {
     ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
 }
@@ -117,8 +117,8 @@ pub fn current() -> Rc<Actor> {
     if let Some(actor) = hit {
         return actor;
     }
-    // The two generations are read before the role names. If a role changes between these reads,
-    // the next call of `current` sees that the generation differs.
+    // The two generations are read before the role names. If a role changes while the actor is
+    // read, the next call of `current` sees that the generation differs.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));
@@ -165,7 +165,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// Reads the session's present values.
+    /// Reads the values that the session has now.
     pub fn read() -> Self {
         let application_name = application_name();
         // SAFETY: these calls only read variables of the session.

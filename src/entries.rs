@@ -1,9 +1,9 @@
 //! Stores entries in the table `lead_audit.entry`. The module `batch` gathers the entries of one
 //! statement. The module `writer` writes the batch at the latest when the statement ends. The
-//! module `flush_points` decides when a statement ends.
+//! module `flush_points` decides when the batch of a statement is written.
 //!
-//! An entry gets its id, time and checksum when the event happens. Only the writing to the table is
-//! deferred. An entry belongs to the subtransaction of its event. The entry is discarded if that
+//! An entry gets its id, time and checksum when the event happens, and only the writing to the
+//! table is deferred. An entry belongs to the subtransaction of its event, and is discarded if that
 //! subtransaction rolls back.
 
 mod batch;

@@ -3,9 +3,9 @@
 //!
 //! A hook has three parts: a guarded prelude, the call of the next hook, and a guarded epilogue.
 //! Because of the guard (`pg_guard`), a panic in the prelude or the epilogue becomes an error of
-//! the statement and does not end the server process. The next hook is called without a guard, so
-//! that an error of PostgreSQL keeps its constraint, position and context. An error of the next
-//! hook jumps over the frame of the calling hook, so no value in this frame may have a destructor.
+//! the statement. The server process continues. The next hook is called without a guard, so that an
+//! error of PostgreSQL keeps its constraint, position and context. An error of the next hook jumps
+//! over the frame of the calling hook, so no value in this frame may have a destructor.
 //!
 //! In the tables, *failures* and *entries* are modules, and a *scope* is a statement scope.
 //!
@@ -39,13 +39,13 @@
 //!
 //! The fmgr hooks restrict the rights of functions that run while the DDL guard changes triggers.
 //!
-//! `transaction.rs` fixes the order in which the modules handle the end of a transaction. Of these
-//! steps, only PRE_COMMIT and PRE_PREPARE may raise an error. Invalidation callbacks
-//! (`invalidation.rs`) only mark caches as stale.
+//! `transaction.rs` fixes the order in which the modules handle the end of a transaction. At the
+//! end of a transaction, only the code for PRE_COMMIT and PRE_PREPARE may raise an error.
+//! Invalidation callbacks (`invalidation.rs`) only mark caches as stale.
 //!
 //! A preloaded library installs all hooks and callbacks. If a session's first write to a watched
-//! table loads the library, the library installs only the hooks and callbacks that the recording of
-//! entries needs.
+//! table loads the library, the library installs fewer hooks. It installs only those that the
+//! recording of entries needs.
 
 mod error;
 mod executor;
@@ -59,7 +59,8 @@ mod transaction;
 mod utility;
 
 /// Installs the hooks and callbacks of the library. A hook that is already installed becomes the
-/// next hook of the library's hook. Called once, while the library is being loaded.
+/// next hook of the library's hook. _PG_init() calls this function once, while the library is being
+/// loaded.
 pub fn install(preloading: bool) {
     invalidation::install(preloading);
     transaction::install();

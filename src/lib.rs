@@ -4,11 +4,11 @@
 //! Data flows through the modules in one direction. A trigger makes a row event, the module
 //! `capture` turns the event into an entry, and the module `entries` writes the entry. The module
 //! `seal` appends the entry to the tree. The modules `verify` and `history` read the entries. The
-//! module `failures` records failed statements. The session makes a record of a failed statement,
-//! the queue keeps the record across the rollback, and the worker turns the record into an entry.
+//! module `failures` records failed statements. A session makes a record of a failed statement. The
+//! queue keeps this record across the rollback. The worker turns the record into an entry.
 //!
-//! Each module uses only modules that precede it in the following list. scripts/module_order.py
-//! checks this order.
+//! Each module uses only modules that precede it in the following list, as scripts/module_order.py
+//! checks.
 //!
 //! 1. `pg`: safe wrappers around PostgreSQL
 //! 2. `settings`: the settings `lead_audit.*`
@@ -22,7 +22,7 @@
 //! 10. `failures`: the recording of failed statements
 //! 11. `watch`: the watched tables, and the DDL guard
 //! 12. `worker`: the background processes
-//! 13. `status`: the list of parts that are on or off
+//! 13. `status`: the list of the parts of lead_audit that are on or off
 //! 14. `hooks`: the hooks, and the callbacks for errors, transactions and invalidations
 //! 15. `sql`: the SQL objects
 
@@ -75,7 +75,7 @@ pub mod pg_test {
 
     /// Returns the settings for the postgresql.conf of the test server. The list is empty by
     /// default, because lead_audit must work without preloading. scripts/assertions.sh adds a
-    /// setting in the environment variable.
+    /// setting with the environment variable LEAD_AUDIT_TEST_SETTINGS.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
         std::env::var("LEAD_AUDIT_TEST_SETTINGS")

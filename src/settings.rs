@@ -1,10 +1,10 @@
 //! Defines the settings `lead_audit.*`: the context, which the application sets, and the settings
 //! that only a superuser can change.
 //!
-//! Every entry contains the four settings of the context. To save time, the library reads them
-//! again only after one of them has changed. Every assignment to a setting of the context
-//! increments a counter. From this counter, the module `actor` learns that it must read the context
-//! again.
+//! Every entry contains the four settings of the context. To save time, the library reads the
+//! settings of the context again only after one of them has changed. Every assignment to a setting
+//! of the context increments a counter. This counter tells the module `actor` when it must read the
+//! context again.
 
 pub mod failures;
 mod sealing;
@@ -101,8 +101,8 @@ thread_local! {
     static ASSIGNMENTS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Returns the number of assignments to the settings of the context. While this number stays the
-/// same, the settings of the context stay the same.
+/// Returns the number of assignments to the settings of the context. While the number of
+/// assignments stays the same, the settings of the context stay the same.
 pub fn context_generation() -> u64 {
     ASSIGNMENTS.get()
 }

@@ -3,11 +3,11 @@
 //! The version of the SQL objects can differ from the version of the library:
 //!
 //! - *Older objects*: a newer package is installed, and `ALTER EXTENSION lead_audit UPDATE` has not
-//!   run yet. The library works with SQL objects from version 1.0 on.
+//!   run yet. The library works with older SQL objects from version 1.0 on.
 //! - *Newer objects*: the session loaded its library before the SQL objects were updated, or an
 //!   older package was installed again. The library still records writes if the newer SQL objects
-//!   have the library's major version, because a minor version only adds to the table
-//!   `lead_audit.entry`. With newer SQL objects, the library refuses every other operation.
+//!   have the library's major version. A minor version only adds to the table `lead_audit.entry`.
+//!   With newer SQL objects, the library refuses every other operation.
 
 use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};
@@ -31,7 +31,7 @@ pub const INSTALL: &str = "Install the library of the SQL objects' version, or c
 pub enum Need {
     /// The library writes entries.
     Writing,
-    /// The library does any other operation.
+    /// The library does any operation besides writing entries.
     Everything,
 }
 
@@ -64,8 +64,8 @@ fn require_library() {
 /// call.
 ///
 /// The function looks at the version of the SQL objects, and not at the existence of the schema.
-/// Before the update from version 1.0, a schema of this name can exist that any role with the right
-/// to create schemas has made.
+/// Before the update from version 1.0, any role that can create schemas can have created a schema
+/// of this name.
 pub fn internal_schema() -> &'static str {
     match extension_version().as_deref().and_then(numbers) {
         Some(objects) if objects < INTERNAL_SCHEMA => "lead_audit",

@@ -3,10 +3,10 @@
 //!
 //! A session wakes the launcher when it creates or changes a database, or creates the extension
 //! (`failures::utility_commands`). Without a wake-up, the launcher reads the list of databases once
-//! a minute. After the start of the server, the launcher probes each database once. It starts a
-//! worker in the database, and the worker looks for the extension. A worker that does not find the
-//! extension ends. On a standby, neither the launcher nor a worker runs until the standby is
-//! promoted.
+//! a minute. After the start of the server, the launcher probes each database once. To probe a
+//! database, the launcher starts a worker in the database, and the worker looks for the extension.
+//! A worker that does not find the extension ends. On a standby, neither the launcher nor a worker
+//! runs until the standby is promoted.
 
 mod launcher;
 mod tasks;
@@ -15,7 +15,7 @@ mod worker_main;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
-/// Registers the launcher. Must be called while the server preloads the library.
+/// Registers the launcher. _PG_init() calls this function while the server preloads the library.
 pub fn register_launcher() {
     let mut launcher =
         description(c"lead_audit launcher", c"lead_audit launcher", c"lead_audit_launcher_main");

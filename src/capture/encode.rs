@@ -49,7 +49,7 @@ pub enum Encoder {
         /// Whether values of the type can contain money. The text of money depends on lc_monetary.
         monetary: bool,
         /// The casts to json of the type and of the types within it. `None` if only a superuser can
-        /// define such casts.
+        /// define casts to json of the type and of the types within it.
         casts: Option<ForeignCasts>,
     },
 }

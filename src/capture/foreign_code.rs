@@ -2,9 +2,9 @@
 //! A role with more rights than the table's owner must not run the owner's code.
 //!
 //! Output functions of base types, ranges, enums and domains are written in C, so only PostgreSQL
-//! or a superuser can have provided them. A table's owner can define two kinds of such code: casts
-//! to json and CHECK constraints of domains. to_jsonb calls the cast of a type to json. PostgreSQL
-//! evaluates the CHECK constraint of a domain when it reads a value of the domain.
+//! or a superuser can have provided them. Code of a table's owner can run through two kinds of
+//! objects: casts to json and CHECK constraints of domains. to_jsonb calls the cast of a type to
+//! json. PostgreSQL evaluates the CHECK constraint of a domain when it reads a value of the domain.
 
 use super::type_search::{TypeSearch, attribute_types};
 use crate::pg::{ServerError, as_user_restricted, catalog_column, current_role, is_superuser};
@@ -12,8 +12,8 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
 /// Answers whether writing or reading values of a type can run code of a table's owner. Caches the
-/// answers as long as this `ForeignCode` lives. During this time, only other transactions can
-/// change the types.
+/// answers as long as this `ForeignCode` lives. While a `ForeignCode` lives, only other
+/// transactions can change the types.
 #[derive(Default)]
 pub struct ForeignCode {
     writing: TypeSearch,
@@ -38,7 +38,8 @@ impl ForeignCode {
 /// Returns a type, with its modifier, whose input function can read a value of `type_oid` from
 /// text. Reading the value as the returned type runs only code that is written in C or part of
 /// PostgreSQL. The function replaces a domain by the domain's base type, so that PostgreSQL does
-/// not evaluate the domain's CHECK constraint. Returns `None` if no such type exists.
+/// not evaluate the domain's CHECK constraint. Returns `None` if reading a value of `type_oid`
+/// would run other code.
 pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
     let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
         // SAFETY: the call only looks up the type in the catalog. If the type is a domain, the call
@@ -51,8 +52,8 @@ pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oi
     if !reads_domains(base) {
         return Some((base, modifier));
     }
-    // SAFETY: the call only looks up the type in the catalog. The result is an invalid oid if the
-    // type is not an array.
+    // SAFETY: the call only looks up the type in the catalog. get_element_type() returns an invalid
+    // oid if the type is not an array.
     let element = unsafe { pg_sys::get_element_type(base) };
     if element == pg_sys::InvalidOid {
         return None;
@@ -75,8 +76,8 @@ fn parts_to_read(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     if is_built_in(type_oid) {
         return;
     }
-    // SAFETY: the calls only look up types in the catalog. They return an invalid oid if no such
-    // type exists.
+    // SAFETY: the calls only look up types in the catalog. The calls return an invalid oid if they
+    // find no type.
     let part = unsafe {
         match pg_sys::get_typtype(type_oid) as u8 {
             pg_sys::TYPTYPE_COMPOSITE => return attribute_types(type_oid, to),
@@ -106,8 +107,8 @@ enum Shape {
 }
 
 fn shape(type_oid: pg_sys::Oid) -> Shape {
-    // SAFETY: the calls only look up types in the catalog. They return an invalid oid if no such
-    // type exists.
+    // SAFETY: the calls only look up types in the catalog. The calls return an invalid oid if they
+    // find no type.
     unsafe {
         let base = pg_sys::getBaseType(type_oid);
         let element = pg_sys::get_element_type(base);
@@ -132,8 +133,8 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
 
 /// The casts to json that PostgreSQL can run when it writes a value of a type as JSON. A cast whose
 /// function is in C is left out, because only a superuser can create a function in C. The role that
-/// writes to a table has not necessarily chosen the table's column types. So casts that belong to
-/// another role must not run with the rights of the writing role.
+/// writes to a table has not necessarily chosen the table's column types. Casts that belong to
+/// another role must not run with the rights of the role that writes to the table.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
     /// The value of `CATALOG` at the time of the look-up, and the role with whose rights the casts
@@ -157,8 +158,8 @@ thread_local! {
     static CATALOG: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Invalidates the cached owners of casts. Called when a cast, a function, a role or a relation may
-/// have changed.
+/// Invalidates the cached owners of casts. The hooks call this function when a cast, a function, a
+/// role or a relation may have changed.
 pub fn casts_changed() {
     CATALOG.set(CATALOG.get().wrapping_add(1));
 }
@@ -249,8 +250,7 @@ fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then_some(function)
 }
 
-/// The oid of the language `internal` and that of the language `c`. Both are fixed in PostgreSQL's
-/// catalog/pg_language.dat.
+/// The oids of the languages `internal` and `c` are fixed in PostgreSQL's catalog/pg_language.dat.
 const INTERNAL: usize = 12;
 const C: usize = 13;
 

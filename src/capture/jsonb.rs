@@ -83,7 +83,7 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
         // SAFETY: the iterator returned `token` and `value` together.
         unsafe { write_value(out, tokens, token, &value) };
         // After an overflow of `out`, the function that wrote the element may have returned early.
-        // The iterator is then still inside the element.
+        // If the function returned early, the iterator is still inside the element.
         if out.has_overflowed() {
             return;
         }
@@ -95,8 +95,9 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
 /// The last token from the iterator must be the beginning of an object.
 unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
-    // The members of the object are first written in the order of their keys in jsonb. If that
-    // order is not the canonical order, the members are sorted after the last member.
+    // The members of the object are first written in the order of their keys in jsonb. If the order
+    // of the keys in jsonb is not the canonical order, the members are sorted after the last
+    // member.
     let mut members: Vec<Member> = Vec::new();
     out.push(b'{');
     loop {

@@ -3,9 +3,10 @@
 //! depend have the values that the format of entries prescribes.
 //!
 //! The code assigns to the C variables behind the settings and does not call set_config_option().
-//! An assignment takes nanoseconds, whereas a call takes microseconds. PostgreSQL's code for
-//! settings does not notice the assignment. Only lc_monetary needs the call of set_config_option(),
-//! because PostgreSQL caches the monetary locale until lc_monetary is set in this way.
+//! An assignment to a C variable takes nanoseconds, whereas a call of set_config_option() takes
+//! microseconds. PostgreSQL's code for settings does not notice the assignment to a C variable.
+//! Only lc_monetary is set with set_config_option(), because PostgreSQL caches the monetary locale
+//! until set_config_option() changes lc_monetary.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -23,8 +24,8 @@ thread_local! {
     static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Fixes the output settings while this value is alive. Dropping the value restores the session's
-/// output settings, also after an error.
+/// Fixes the output settings while an `OutputSettings` is alive. Dropping the value restores the
+/// session's output settings, also after an error.
 pub struct OutputSettings {
     time_zone: *mut pg_sys::pg_tz,
     date_style: i32,
@@ -65,8 +66,8 @@ impl OutputSettings {
     /// microseconds, so `with_money` is only for values that contain money.
     pub fn with_money() -> Self {
         let mut settings = Self::new();
-        // SAFETY: the code opens a new nest level of settings. `drop` closes this nest level, or
-        // the abort of the transaction does so after an error.
+        // SAFETY: the code opens a new nest level of settings. `drop` or, after an error, the abort
+        // of the transaction closes the nest level of settings.
         unsafe {
             settings.guc_nest_level = Some(pg_sys::NewGUCNestLevel());
             pg_sys::set_config_option(

@@ -1,7 +1,7 @@
 //! Records an UPDATE that moves a row to another partition as one event. PostgreSQL fires a DELETE
 //! trigger in the old partition and then an INSERT trigger in the new partition. The library keeps
-//! the DELETE until the INSERT trigger fires, and then records the two as the UPDATE that the
-//! client requested.
+//! the DELETE until the INSERT trigger fires. The library then records the DELETE and the INSERT as
+//! the UPDATE that the client requested.
 //!
 //! If no INSERT trigger fires, the library records a DELETE. No INSERT trigger fires if a BEFORE
 //! trigger cancels the INSERT, or if the new partition is not watched.
@@ -21,8 +21,8 @@ pub struct PendingMove {
     /// The copies of the row and its row type live until `free` is called, or else until the
     /// transaction ends.
     pub row: RowVersion,
-    /// The trigger depth at which the DELETE happened. Between the DELETE and the INSERT, a trigger
-    /// can run another statement. The events of that statement have a greater trigger depth.
+    /// The trigger depth at which the DELETE happened. The events of a statement that a trigger
+    /// runs between the DELETE and the INSERT have a greater trigger depth.
     depth: i32,
     subtransaction: pg_sys::SubTransactionId,
 }
@@ -38,8 +38,8 @@ impl PendingMove {
         let row = unsafe {
             in_context(pg_sys::TopTransactionContext, || RowVersion {
                 tuple: pg_sys::heap_copytuple(row.tuple),
-                // The copy of the row type includes its constraints. They contain the values that
-                // older rows have in columns that were added later.
+                // The copy of the row type includes its constraints. The constraints contain the
+                // values that older rows have in columns that were added later.
                 descriptor: pg_sys::CreateTupleDescCopyConstr(row.descriptor),
                 layout: Rc::clone(&row.layout),
             })
@@ -102,7 +102,7 @@ pub fn take_unfinished(depth: i32) -> Option<PendingMove> {
     PENDING.with_borrow_mut(|all| all.pop_if(|pending| pending.depth >= depth))
 }
 
-/// Drops all pending moves. Called when the transaction has ended.
+/// Drops all pending moves. The hooks call this function when the transaction has ended.
 pub fn transaction_ends() {
     PENDING.with_borrow_mut(Vec::clear);
 }

@@ -4,7 +4,8 @@
 //! that was enabled without `replica` gets no entries for writes of logical replication, because
 //! the publishing database has recorded these writes. The owner of a subscription chooses the
 //! publishing database. A role other than a superuser can choose a database that has recorded
-//! nothing, so the library records the writes of its subscription.
+//! nothing. The library therefore records the writes of a subscription whose owner is not a
+//! superuser.
 
 use crate::pg::trigger_depth;
 use pgrx::pg_sys;
@@ -21,9 +22,9 @@ pub fn is_replica_role() -> bool {
 }
 
 /// Returns whether the write for which the running audit trigger was called needs no entry. The
-/// session is in the replica role. A write by the worker of a superuser's subscription needs no
-/// entry. A write by an ordinary session in the replica role needs no entry either, because only a
-/// superuser can allow a session to take this role.
+/// caller has checked that the session is in the replica role. A write by the worker of a
+/// superuser's subscription needs no entry. An ordinary session in the replica role needs no entry
+/// either, because only a superuser can allow a session to take this role.
 pub fn is_trusted_write() -> bool {
     // SAFETY: the code only reads variables of the process.
     let is_subscription = unsafe { pg_sys::IsLogicalWorker() };
@@ -50,16 +51,15 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 }
 
 /// Returns whether the worker of a subscription writes the row itself, because the publisher sent a
-/// change of the row. Returns false if the row is written by code that the worker's write of
-/// another row has called: a trigger, a trigger's condition, or a function in an index, a
-/// constraint or a default. The owner of the subscriber's table can define such triggers and
-/// functions.
+/// change of the row. Returns false if another write of the worker has called the code that writes
+/// this row. A write of the worker can call a trigger, a trigger's condition, or a function in an
+/// index, a constraint or a default. The owner of the subscriber's table can define all of these.
 ///
-/// While the worker itself writes a row, PostgreSQL's list of error callbacks contains only the
-/// worker's callback and the library's callback, and no portal is active. Code that the write of a
-/// row calls can write to a table only through SPI, SQL functions or a cursor. SPI and the executor
-/// of SQL functions add error callbacks, and a cursor is a portal. The check for an active portal
-/// also covers functions in C that read an open cursor and add no error callback, for example
+/// While the worker itself writes a row, no portal is active. PostgreSQL's list then contains no
+/// error callback besides those of the worker and the library. Code that the write of a row calls
+/// can write to a table only through SPI, SQL functions or a cursor. SPI and the executor of SQL
+/// functions add error callbacks, and a cursor is a portal. The check for an active portal also
+/// covers functions in C that read an open cursor and add no error callback, for example
 /// cursor_to_xml().
 fn is_from_publisher() -> bool {
     let outermost = OUTERMOST.get();
@@ -92,8 +92,8 @@ fn is_of_worker(callback: &pg_sys::ErrorContextCallback) -> bool {
 }
 
 /// Always returns true, because PostgreSQL 15 does not export the error callback of the worker. In
-/// PostgreSQL 15, code that the write of a row calls has the rights of the subscription's owner.
-/// The owner of the table therefore gains nothing from an unrecorded write.
+/// PostgreSQL 15, code that the write of a row calls has the rights of the subscription's owner. In
+/// PostgreSQL 15, the owner of a table therefore gains nothing from a write that is not recorded.
 #[cfg(feature = "pg15")]
 fn is_of_worker(_callback: &pg_sys::ErrorContextCallback) -> bool {
     true

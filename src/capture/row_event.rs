@@ -143,8 +143,8 @@ pub unsafe fn record_row(event: &RowEvent) {
     }
 }
 
-/// Records a DELETE for each pending move whose trigger depth is `depth` or greater. No INSERT
-/// trigger has completed these moves.
+/// Records a DELETE for each pending move whose trigger depth is `depth` or greater, because no
+/// INSERT trigger has completed the move.
 fn record_unfinished_moves(depth: i32) {
     while let Some(pending) = partition_move::take_unfinished(depth) {
         // SAFETY: each copied tuple matches the row type and the layout that the same pending move
@@ -276,9 +276,9 @@ fn write_moved_from(scratch: &mut Scratch, layout: &RowLayout) -> Result<(), Ser
 
 /// The columns of an entry that describe a row.
 pub struct RowTexts {
-    /// The row key. For an UPDATE, the row key of the old row.
+    /// The row key; for an UPDATE, the row key of the old row.
     pub key: Option<Text>,
-    /// The row image. For an UPDATE or DELETE, the image of the old row.
+    /// The row image; for an UPDATE or DELETE, the image of the old row.
     pub values: Text,
     /// The new values of the columns that an UPDATE was to change.
     pub changed: Option<Text>,
@@ -289,9 +289,9 @@ pub struct RowTexts {
     pub invalid_bytes: InvalidBytes,
 }
 
-/// Returns the texts for a row that a statement failed to write or to change. Omits each column
-/// whose values cannot be written without running code of the table's owner. The module
-/// `foreign_code` finds these columns.
+/// Returns the texts that describe a row that a statement failed to write or to change. Omits each
+/// column whose values cannot be written without running code of the table's owner, as the module
+/// `foreign_code` determines.
 ///
 /// # Errors
 /// Returns an error if a value cannot be written as JSON.

@@ -23,7 +23,7 @@ pub struct Place {
     pub is_encoded: bool,
 }
 
-/// The place to which the values of a row are written.
+/// The way in which the values of a row are written.
 #[derive(Clone, Copy)]
 enum Mode {
     /// All values go straight into the row's text, and the whole text is checked at the end. The
@@ -130,9 +130,9 @@ impl RowImage {
     /// `columns` of the values that are percent-encoded.
     ///
     /// A column counts as changed if the bytes of its value differ, even if its JSON is the same,
-    /// because every change must be recorded. Values with the same JSON can differ in white space
-    /// or a hidden duplicate key of a json value, in the bounds of an array, or in −0 in place of
-    /// 0.
+    /// because every change must be recorded. For example, two json values with the same canonical
+    /// JSON can differ in white space or in a hidden duplicate key. Likewise, two arrays can differ
+    /// only in their bounds, and −0 is written as 0.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.
@@ -169,9 +169,9 @@ impl RowImage {
     }
 }
 
-/// Calls `write` in `Mode::Together`, which writes all values straight into one text. If that text
-/// is not valid, calls `write` again in `Mode::Apart`, which writes each value into a text of its
-/// own first.
+/// Calls `write` in `Mode::Together`, which writes all values straight into one text. If the
+/// resulting text is not valid, calls `write` again in `Mode::Apart`, which writes each value into
+/// a text of its own first.
 fn in_either_mode<R>(
     text: &mut Text,
     mut write: impl FnMut(&mut TextWriter, Mode) -> R,

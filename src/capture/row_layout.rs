@@ -1,8 +1,8 @@
-//! The layout of a relation: its columns in canonical order, the encoder of each column, and the
-//! primary key.
+//! Defines the layout of a relation: its columns in canonical order, the encoder of each column,
+//! and the primary key.
 //!
-//! A session makes one layout for each relation that it writes to. The session drops the layout
-//! when PostgreSQL reports that the relation has changed.
+//! A session makes one layout for each relation that it writes to. The session drops the layout of
+//! a relation when PostgreSQL reports that the relation has changed.
 
 use super::encode::Encoder;
 use super::foreign_code::ForeignCasts;
@@ -29,7 +29,7 @@ pub struct Column {
     /// The length of the column's values as in pg_attribute.attlen, which is negative if the length
     /// varies.
     pub length: i16,
-    /// Whether values are passed by value.
+    /// Whether the column's values are passed by value.
     pub by_value: bool,
 }
 
@@ -88,9 +88,9 @@ impl RowLayout {
         // SAFETY: the caller keeps the relation open while this function reads its relcache entry.
         // The layout copies the data that it keeps.
         unsafe {
-            // When the layout is finished, this function moves the context below
-            // CacheMemoryContext. If an error occurs before the layout is finished, PostgreSQL
-            // frees the context with its parent, the current memory context.
+            // When the layout is finished, this function makes CacheMemoryContext the parent of the
+            // context. If an error occurs before the layout is finished, PostgreSQL frees the
+            // context with its parent, the current memory context.
             let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row layout");
             let descriptor = (*relation).rd_att;
             let names = column_names(descriptor);
@@ -168,13 +168,13 @@ impl RowLayout {
 
 thread_local! {
     static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<RowLayout>>> = RefCell::new(HashMap::new());
-    // True if PostgreSQL reported a changed relation while `LAYOUTS` was borrowed. All layouts are
-    // then invalid.
+    // Whether PostgreSQL reported a changed relation while `LAYOUTS` was borrowed, so that all
+    // layouts are invalid.
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Invalidates the layout of `relation`, or all layouts if `relation` is `None`. Called when a
-/// relation may have changed.
+/// Invalidates the layout of `relation`, or all layouts if `relation` is `None`. The hooks call
+/// this function when a relation may have changed.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAYOUTS.with(|layouts| match layouts.try_borrow() {
         Ok(layouts) => match relation {
@@ -249,8 +249,8 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
 }
 
 /// Returns the attribute numbers of the primary key. The function also finds a deferrable primary
-/// key. RelationGetPrimaryKeyIndex() leaves it out by default, because it cannot serve as a replica
-/// identity.
+/// key. RelationGetPrimaryKeyIndex() leaves out a deferrable primary key by default, because such a
+/// key cannot serve as a replica identity.
 ///
 /// # Safety
 /// `relation` must be an open relation.

@@ -73,7 +73,7 @@ impl<'a> TriggerCall<'a> {
         TriggerCall { data, function }
     }
 
-    /// Returns the event, as TRIGGER_EVENT_… bits.
+    /// Returns the event of the trigger, as TRIGGER_EVENT_… bits.
     pub fn event(&self) -> u32 {
         self.data.tg_event
     }
@@ -93,7 +93,7 @@ impl<'a> TriggerCall<'a> {
         self.data.tg_trigger
     }
 
-    /// Raises an error if the trigger does not have this level and timing.
+    /// Raises an error if the trigger does not have the level and timing in `level_and_time`.
     pub fn require(&self, level_and_time: u32, description: &str) {
         if self.event() & (pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_TIMINGMASK)
             != level_and_time
@@ -116,9 +116,10 @@ impl<'a> TriggerCall<'a> {
         }
     }
 
-    /// Returns whether this write has to be recorded under the session_replication_role of the
-    /// session. `mark` is the position of the trigger's argument that can be `ORIGIN_ONLY`.
-    /// Triggers that version 1.0 created have another argument at this position, or none.
+    /// Returns whether the write for which the trigger was called is recorded under the
+    /// session_replication_role of the session. `mark` is the position of the trigger's argument
+    /// that can be `ORIGIN_ONLY`. Triggers that version 1.0 created have another argument at this
+    /// position, or no argument.
     pub fn is_recorded(&self, mark: usize) -> bool {
         !(is_replica_role() && self.argument(mark) == ORIGIN_ONLY && is_trusted_write())
     }

@@ -4,10 +4,10 @@
 //!
 //! A BEFORE TRUNCATE trigger that fires after the audit trigger can write rows, which TRUNCATE then
 //! removes. Rows that another BEFORE TRUNCATE trigger writes are not counted, because each of these
-//! rows has an entry. An AFTER TRUNCATE trigger can write rows that remain in the table. So the
-//! entry of the TRUNCATE must be written after all BEFORE TRUNCATE triggers, but before all other
-//! AFTER TRUNCATE triggers. For this purpose, the audit trigger queues a second call of itself as
-//! the first AFTER TRUNCATE trigger.
+//! rows has an entry. An AFTER TRUNCATE trigger can write rows that remain in the table. The entry
+//! of a TRUNCATE must be written after all BEFORE TRUNCATE triggers, but before all other AFTER
+//! TRUNCATE triggers. To write its entry at the right time, the audit trigger queues a second call
+//! of itself as the first AFTER TRUNCATE trigger.
 
 use super::trigger::TriggerCall;
 use crate::entries::{self, NewEntry};
@@ -65,16 +65,18 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
 }
 
 /// Makes PostgreSQL call the running trigger again when TRUNCATE has emptied the tables. The second
-/// call comes before any other AFTER TRUNCATE trigger, regardless of the triggers' names.
+/// call of the audit trigger comes before any other AFTER TRUNCATE trigger, regardless of the
+/// triggers' names.
 ///
 /// # Safety
-/// Must be called while a BEFORE TRUNCATE trigger runs.
+/// A BEFORE TRUNCATE trigger must be running.
 unsafe fn queue_second_call(call: &TriggerCall) {
-    // SAFETY: ExecASTruncateTriggers() queues the AFTER TRUNCATE triggers of a `TriggerDesc`. This
-    // `TriggerDesc` contains only the running trigger, presented as an AFTER TRUNCATE trigger. The
-    // queue of AFTER triggers belongs to the running TRUNCATE, and is still empty. The queue stores
-    // the trigger's oid, with which PostgreSQL later finds the trigger in the relation. PostgreSQL
-    // uses no other memory of this function after the call.
+    // SAFETY: ExecASTruncateTriggers() queues the AFTER TRUNCATE triggers of a `TriggerDesc`. The
+    // `TriggerDesc` in this function contains only the running trigger, presented as an AFTER
+    // TRUNCATE trigger. The queue of AFTER triggers belongs to the running TRUNCATE, and is still
+    // empty. The queue stores the trigger's oid, with which PostgreSQL later finds the trigger in
+    // the relation. After ExecASTruncateTriggers(), PostgreSQL uses no other memory that this
+    // function has allocated.
     unsafe {
         let mut trigger = *call.trigger();
         trigger.tgtype = pg_sys::TRIGGER_TYPE_TRUNCATE as i16;
@@ -133,10 +135,10 @@ fn record(call: &TriggerCall, relation: pg_sys::Oid, counted: Result<Option<i64>
 }
 
 /// Raises an error if the table has rows after the TRUNCATE. TRUNCATE rebuilds the table's indexes,
-/// and so calls functions of the table's owner. Rows that these functions write remain in the
-/// table, although their entries precede the entry of the TRUNCATE. Rows in a partition that a
-/// BEFORE TRUNCATE trigger creates also remain, although their entries precede the entry of the
-/// TRUNCATE.
+/// and so calls functions of the table's owner. Rows that functions of the owner write during the
+/// TRUNCATE remain in the table, although their entries precede the entry of the TRUNCATE. Rows in
+/// a partition that a BEFORE TRUNCATE trigger creates also remain, although their entries precede
+/// the entry of the TRUNCATE.
 fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
     let mut survives = false;
     if !is_foreign(table) {
@@ -170,7 +172,8 @@ thread_local! {
 
 /// A TRUNCATE in progress.
 struct Truncating {
-    /// The memory context of the command's executor state. Its address identifies the command.
+    /// The address of the memory context of the command's executor state, which identifies the
+    /// command.
     statement: usize,
     subtransaction: pg_sys::SubTransactionId,
     /// The tables whose rows are counted.
@@ -195,8 +198,8 @@ fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> 
 }
 
 /// A TRUNCATE, identified by the memory context of its executor state. Some tables of a TRUNCATE
-/// can be partitions of other tables of the same command. Each row of these tables is counted only
-/// once.
+/// can be partitions of other tables of the same command. Each row is counted only once, even if
+/// the TRUNCATE names a partition and its partitioned table.
 struct Truncate(usize);
 
 impl Truncate {
@@ -271,8 +274,8 @@ unsafe extern "C-unwind" fn truncate_is_over(statement: *mut core::ffi::c_void) 
     UNDER_WAY.with_borrow_mut(|all| all.retain(|known| known.statement != statement as usize));
 }
 
-/// Drops the row counts of the TRUNCATEs in a subtransaction that was rolled back. PostgreSQL can
-/// keep the executor states of these TRUNCATEs until the transaction ends.
+/// Drops the row counts of the TRUNCATEs in a subtransaction that was rolled back. After the
+/// rollback, PostgreSQL can keep the executor state of a TRUNCATE until the transaction ends.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     UNDER_WAY.with_borrow_mut(|all| all.retain(|known| known.subtransaction < own));
 }

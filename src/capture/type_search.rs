@@ -35,8 +35,9 @@ impl TypeSearch {
                 None if is_wanted(next) => found = true,
                 None => {
                     // At first, the search assumes that this type contains no wanted type. If the
-                    // search finds a wanted type, it ends early. The code below then removes the
-                    // answers for all types of this search, because they are unknown.
+                    // search finds a wanted type, it ends early. When a search ends early, the code
+                    // below removes the answers for all types that the search has seen, because
+                    // these answers are unknown.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);

@@ -20,8 +20,8 @@ struct Pending {
     /// The number of batches that are being written. A trigger on lead_audit.entry can write to a
     /// watched table and so start another batch.
     taken: usize,
-    /// The memory context of the tuples, or null. It is a child of TopTransactionContext, so
-    /// PostgreSQL deletes it when the transaction ends.
+    /// The memory context of the tuples, or null. The memory context is a child of
+    /// TopTransactionContext, so PostgreSQL deletes it when the transaction ends.
     context: pg_sys::MemoryContext,
 }
 
@@ -50,7 +50,8 @@ thread_local! {
     };
 }
 
-/// Returns the memory context for the tuples of pending entries, and makes it if there is none.
+/// Returns the memory context for the tuples of pending entries, and makes the memory context if
+/// there is none.
 pub fn context() -> pg_sys::MemoryContext {
     PENDING.with_borrow_mut(|pending| {
         if pending.context.is_null() {
@@ -65,8 +66,8 @@ pub fn context() -> pg_sys::MemoryContext {
 }
 
 impl PendingEntry {
-    /// Returns an entry about the same event with another tuple. The memory context of `tuple` must
-    /// be that of `context()`.
+    /// Returns an entry about the same event with another tuple. `tuple` must be allocated in the
+    /// memory context that `context()` returns.
     pub fn with_tuple(self, tuple: pg_sys::HeapTuple) -> Self {
         PendingEntry { tuple, ..self }
     }
@@ -162,8 +163,8 @@ pub fn hand_up(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     });
 }
 
-/// Forgets all entries. Called when the transaction has ended, because PostgreSQL then frees the
-/// memory of the entries.
+/// Forgets all entries. This function runs when the transaction has ended, because PostgreSQL then
+/// frees the memory of the entries.
 pub fn forget_all() {
     PENDING.with_borrow_mut(|pending| {
         pending.entries.clear();

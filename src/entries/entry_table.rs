@@ -44,7 +44,8 @@ pub struct EntryTable {
     safe_id: i64,
 }
 
-/// The number of ids below which the library treats the sequence as nearly exhausted.
+/// If the sequence has fewer ids left than this number, the library treats the sequence as nearly
+/// exhausted.
 const ID_RESERVE: i64 = 1_000_000;
 
 thread_local! {
@@ -83,7 +84,8 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     }
 }
 
-/// Forgets the cached oids and the last id. Called when a sequence has changed.
+/// Forgets the cached oids and the last id. The hooks call this function when a sequence has
+/// changed.
 pub fn sequence_changed() {
     forget();
 }
@@ -151,8 +153,8 @@ impl EntryTable {
     /// of the table cannot change.
     ///
     /// If another session holds a conflicting lock, the function waits for its own lock. With
-    /// `on_error = warn`, it waits in a subtransaction. The subtransaction around the wait catches
-    /// a lock timeout or a deadlock.
+    /// `on_error = warn`, the function waits in a subtransaction. The subtransaction around the
+    /// wait catches a lock timeout or a deadlock.
     pub fn lock(&self) -> Result<OpenRelation, ServerError> {
         let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
         if LOCKED.get().is_none_or(|(table, _)| table != self.table) {
@@ -191,8 +193,8 @@ fn last_value(sequence: pg_sys::Oid) -> i64 {
 /// `descriptor` must be a live row type.
 pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerError> {
     for (index, &column) in EntryColumn::ALL.iter().enumerate() {
-        // SAFETY: `descriptor` is live (see # Safety). The code compares the index with natts
-        // first, and the name of a column is a C string.
+        // SAFETY: `descriptor` is live (see # Safety). The code checks that the index is less than
+        // natts before it reads the attribute. The name of an attribute is a C string.
         let right = unsafe {
             index < (*descriptor).natts as usize && {
                 let found = attribute(descriptor, index);
@@ -332,9 +334,9 @@ unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
 /// the opened indexes.
 ///
 /// If a statement writes a single row, opening an index takes a noticeable share of the statement's
-/// time. The index on previous row keys takes the longest to open, because it has a predicate. Few
-/// entries have a previous row key. So callers leave out the index on previous row keys where
-/// possible.
+/// time. The index on previous row keys takes the longest to open, because it has a predicate.
+/// Callers leave out the index on previous row keys where possible, because few entries have a
+/// previous row key.
 ///
 /// # Safety
 /// `result` must be initialized for `table`, and the session must hold a lock on `table`. The

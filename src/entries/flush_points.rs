@@ -1,12 +1,12 @@
 //! Decides when pending entries are written: at the end of each statement.
 //!
 //! Row triggers run within ExecutorFinish or, for COPY, within the utility command. The hooks call
-//! `statement_scope_opens` before the row triggers can run. Afterwards they call
-//! `statement_scope_closes` and write the pending entries. If a row trigger loads the library,
-//! ExecutorFinish is already running without the library's hook. The library then writes the
-//! entries of that statement at ExecutorEnd. Without a call of `statement_scope_opens`, the library
-//! writes each entry at once. This happens in a logical replication worker, and in a COPY that
-//! loads the library.
+//! `statement_scope_opens` before the row triggers can run. After the row triggers have run, the
+//! hooks call `statement_scope_closes` and write the pending entries. If a row trigger loads the
+//! library, the library writes the entries of that statement at ExecutorEnd. At that time,
+//! ExecutorFinish is already running without the library's hook. Without a call of
+//! `statement_scope_opens`, the library writes each entry at once. No hook calls
+//! `statement_scope_opens` in a logical replication worker, or for a COPY that loads the library.
 
 use super::{batch, entry_table, on_error};
 use pgrx::pg_sys;
@@ -32,8 +32,8 @@ pub fn statement_scope_opens() {
     DEPTH.set(DEPTH.get() + 1);
 }
 
-/// Notes that a statement has fired its row triggers. After an error this function is not called.
-/// The abort of the transaction or subtransaction then resets `DEPTH`.
+/// Notes that a statement has fired its row triggers. After an error, the hooks do not call this
+/// function, and the abort of the transaction or subtransaction resets `DEPTH`.
 pub fn statement_scope_closes() {
     DEPTH.set(DEPTH.get().saturating_sub(1));
 }
@@ -43,7 +43,7 @@ pub fn is_first_statement() -> bool {
     FIRST.get()
 }
 
-/// Notes whether a writing statement has loaded the library. Called when the library is loaded.
+/// Notes whether a writing statement has loaded the library.
 pub fn library_is_loaded() {
     FIRST.set(is_in_writing_statement());
 }
@@ -82,7 +82,8 @@ fn depth_at_start(own: pg_sys::SubTransactionId) -> Option<u32> {
     })
 }
 
-/// Forgets all entries, counts and locks. Called when the transaction has ended.
+/// Forgets all entries, counts and locks. The hooks call this function when the transaction has
+/// ended.
 pub fn transaction_ends() {
     batch::forget_all();
     on_error::forget_all();
@@ -92,7 +93,7 @@ pub fn transaction_ends() {
     DEPTH_AT_START.with_borrow_mut(Vec::clear);
 }
 
-/// Notes the value of `DEPTH`. Called when a subtransaction begins.
+/// Notes the value of `DEPTH` at the start of a subtransaction.
 pub fn subtransaction_starts(own: pg_sys::SubTransactionId) {
     DEPTH_AT_START.with_borrow_mut(|starts| starts.push((own, DEPTH.get())));
 }
@@ -102,8 +103,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     batch::forget_from(own);
     on_error::forget_from(own);
     entry_table::forget_lock_of(own);
-    // The error has ended statements of the subtransaction without a call of
-    // `statement_scope_closes`.
+    // The error that aborted the subtransaction has skipped calls of `statement_scope_closes`, so
+    // the code restores `DEPTH`.
     if let Some(depth) = depth_at_start(own) {
         DEPTH.set(depth);
     }

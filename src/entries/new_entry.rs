@@ -20,7 +20,7 @@ pub struct NewEntry<'a> {
     pub soft_delete: Option<&'static str>,
     pub row_key: Option<&'a mut Text>,
     /// The row key before an UPDATE that changed the row key. The entry contains only the hash of
-    /// this key.
+    /// the previous row key.
     pub previous_key: Option<&'a mut Text>,
     pub row_values: Option<&'a mut Text>,
     pub changed_values: Option<&'a mut Text>,
@@ -64,7 +64,7 @@ impl Outcome {
 
 /// The part of an entry that the writer adds to a [`NewEntry`].
 pub struct Circumstances<'a> {
-    /// The id of the entry, which the sequence has given.
+    /// The id of the entry, taken from the sequence.
     pub id: i64,
     /// The id of the top-level transaction.
     pub txid: u64,

@@ -119,8 +119,8 @@ pub fn not_written_yet_counted() -> i64 {
     COUNTS.with_borrow(|counts| counts.iter().map(|&(_, count)| count).sum())
 }
 
-/// Discards the number of unwritten entries of a subtransaction that was rolled back. The rollback
-/// has undone the changes that needed these entries.
+/// Discards the number of unwritten entries of a subtransaction that was rolled back, because
+/// changes that were undone need no entries.
 pub fn forget_from(own: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| counts.retain(|&(subtransaction, _)| subtransaction < own));
 }
@@ -141,14 +141,14 @@ pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) 
     });
 }
 
-/// Discards all counts of unwritten entries. Called when the transaction has ended.
+/// Discards all counts of unwritten entries. This function runs when the transaction has ended.
 pub fn forget_all() {
     COUNTS.with_borrow_mut(Vec::clear);
 }
 
 /// Stores the number of the transaction's unwritten entries in the table `lead_audit.unwritten`.
-/// Called before the commit, so the stored row commits with the transaction. If the row cannot be
-/// stored, counts the entries with the sequence `lead_audit.unwritten_seq`, which is not
+/// The function runs before the commit, so the stored row commits with the transaction. If the row
+/// cannot be stored, counts the entries with the sequence `lead_audit.unwritten_seq`, which is not
 /// transactional.
 pub fn before_commit() {
     let total: i64 = COUNTS.take().iter().map(|&(_, count)| count).sum();

@@ -1,10 +1,10 @@
 //! Renumbers entries whose ids are occupied. An id is occupied if somebody has inserted a row with
 //! this id by hand, before the sequence reached the id.
 //!
-//! Events whose ids are occupied must still be recorded. The first entry with an occupied id and
-//! all entries after it get new ids, so that the entries of the batch stay in order. The occupied
-//! ids are stored in `lead_audit.inserted_entry`, so that sealing does not mistake the inserted
-//! rows for genuine entries.
+//! The event of an entry with an occupied id must still be recorded. The first entry with an
+//! occupied id and all entries after it get new ids, so that the entries of the batch stay in
+//! order. The occupied ids are stored in `lead_audit.inserted_entry`, so that sealing does not
+//! mistake the inserted rows for genuine entries.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{COLUMNS, EntryTable, EntryTuple, form_tuple, relation_of_schema};
@@ -15,8 +15,8 @@ use crate::pg::{
 use ledger::EntryColumn;
 use pgrx::{IntoDatum, pg_sys};
 
-/// Gives new ids to entries whose ids are occupied. Returns `None` if no id is occupied. In this
-/// case, the entries could not be written for another reason.
+/// Gives new ids to entries whose ids are occupied. Returns `None` if no id is occupied, which
+/// means that the entries could not be written for another reason.
 ///
 /// Raises any error that occurs.
 pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {
@@ -104,8 +104,8 @@ fn note(ids: &[i64]) {
     }
     with_spi(|| {
         let plan = SpiPlan::prepare(
-            // Ids up to the last id that sealing examined are left out. Every entry up to that id
-            // is already sealed or known as inserted.
+            // This command leaves out ids up to the last id that sealing examined. Up to the last
+            // id that sealing examined, every entry is already sealed or known as inserted.
             "INSERT INTO lead_audit.inserted_entry (id)
              SELECT u.id FROM pg_catalog.unnest($1) u (id)
              WHERE u.id OPERATOR(pg_catalog.>)

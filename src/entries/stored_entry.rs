@@ -1,5 +1,5 @@
-//! Reads a row of `lead_audit.entry` as it is stored. The stored row differs from the row that the
-//! writer wrote if somebody has changed it.
+//! Reads a row of `lead_audit.entry` as it is stored. If somebody has changed the stored row, it
+//! differs from the row that the writer wrote.
 
 use crate::pg::{borrowed_text, detoasted};
 use ledger::{Entry, EntryColumn, Fault};

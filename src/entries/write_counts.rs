@@ -1,5 +1,5 @@
 //! Counts the rows that a transaction has written to watched tables. The entry about the rollback
-//! of the transaction contains these numbers.
+//! of a transaction contains the numbers of rows that the transaction has written.
 //!
 //! The rows of a statement count only after the statement has succeeded. Rows that ROLLBACK TO
 //! SAVEPOINT has undone still count, because the transaction attempted to write them.
@@ -21,11 +21,11 @@ pub struct WriteCount {
     pub table: String,
     /// The kind of operation: INSERT, UPDATE, DELETE or TRUNCATE.
     pub operation: &'static str,
-    /// The number of rows that successful statements have written. For TRUNCATE, the number of
-    /// commands.
+    /// The number of rows that successful statements have written, or the number of commands for
+    /// TRUNCATE.
     pub rows: u64,
-    /// The number of rows that the statement in progress has written. `rows` does not include them
-    /// yet.
+    /// The number of rows that the statement in progress has written and that `rows` does not
+    /// include yet.
     in_statement: u64,
 }
 
@@ -69,13 +69,14 @@ pub fn count(entry: &NewEntry) {
     });
 }
 
-/// Discards the numbers in `in_statement`, which remain from an earlier statement that failed.
-/// Called when a statement begins.
+/// Discards the numbers in `in_statement`, which remain from an earlier statement that failed. The
+/// module `failures` calls this function when a statement begins.
 pub fn statement_begins() {
     COUNTS.with_borrow_mut(|all| all.iter_mut().for_each(|count| count.in_statement = 0));
 }
 
-/// Adds the numbers in `in_statement` to `rows`. Called when a statement has succeeded.
+/// Adds the numbers in `in_statement` to `rows`. The module `failures` calls this function when a
+/// statement has succeeded.
 pub fn statement_succeeded() {
     COUNTS.with_borrow_mut(|all| {
         all.iter_mut().for_each(|count| count.rows += std::mem::take(&mut count.in_statement))
@@ -87,8 +88,8 @@ pub fn write_counts() -> Vec<WriteCount> {
     COUNTS.with_borrow(|all| all.iter().filter(|count| count.rows > 0).cloned().collect())
 }
 
-/// Returns the result of [`write_counts`], and removes all counts. Called when the transaction has
-/// ended.
+/// Returns the result of [`write_counts`], and removes all counts. The module `failures` calls this
+/// function when the transaction has ended.
 pub fn take_write_counts() -> Vec<WriteCount> {
     let mut all = COUNTS.take();
     all.retain(|count| count.rows > 0);

@@ -13,7 +13,7 @@ use ledger::EntryColumn;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
 
-/// The maximum number of tuples that one call inserts. COPY uses the same number.
+/// The maximum number of tuples that one call inserts, which is the same as in COPY.
 const CHUNK: usize = 1000;
 
 thread_local! {
@@ -23,8 +23,9 @@ thread_local! {
 /// Completes the entry, and adds it to the batch of its statement.
 ///
 /// The function assigns the transaction's id *before* it takes the entry's id. Sealing depends on
-/// this order. A snapshot that is taken after an entry got its id shows the entry's transaction as
-/// in progress, committed or aborted.
+/// the order in which the transaction's id and the entry's id are assigned. A snapshot that is
+/// taken after an entry got its id shows the entry's transaction as in progress, committed or
+/// aborted.
 pub fn append(entry: NewEntry) {
     // The transaction's id is assigned before the entry's id is taken.
     // SAFETY: a transaction is in progress.
@@ -209,8 +210,8 @@ unsafe fn insert(
         announce(estate, result);
         (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
         let triggers = has_row_triggers(result);
-        // With row triggers, no index is left out, because a trigger can add a previous row key to
-        // an entry.
+        // If the table has row triggers, no index is left out, because a trigger can add a previous
+        // row key to an entry.
         let without = index_of_previous_keys
             .filter(|_| !triggers && !entries.iter().any(|entry| has_previous_key(table, entry)));
         open_indexes(result, table, without);
@@ -220,8 +221,7 @@ unsafe fn insert(
             insert_batch(table, estate, result, entries);
         }
         pg_sys::ExecCloseIndices(result);
-        // The slots that triggers have received still hold references to the row type. This call
-        // releases them.
+        // This call releases the references to the row type that the slots of triggers still hold.
         pg_sys::ExecResetTupleTable((*estate).es_tupleTable, false);
         if needs_snapshot {
             pg_sys::PopActiveSnapshot();
@@ -294,8 +294,8 @@ unsafe fn insert_batch(
 }
 
 /// # Safety
-/// The tuples must be of the table's row type. There must be as many slots as entries, and they
-/// must be made for this row type.
+/// The tuples must be of the table's row type. There must be as many slots as entries, and the
+/// slots must be made for the table's row type.
 unsafe fn insert_chunk(
     table: &OpenRelation,
     estate: *mut pg_sys::EState,
@@ -334,8 +334,9 @@ unsafe fn insert_chunk(
                     false,
                     std::ptr::null_mut(),
                     std::ptr::null_mut(),
-                    // The argument `onlySummarizing`, which restricts the call to BRIN and similar
-                    // indexes. Only an UPDATE can set it. The argument is new in PostgreSQL 16.
+                    // The argument `onlySummarizing` is new in PostgreSQL 16. Only an UPDATE can
+                    // set `onlySummarizing`, which restricts the call to summarizing indexes
+                    // (BRIN).
                     #[cfg(not(feature = "pg15"))]
                     false,
                 );
@@ -358,7 +359,7 @@ fn skipped_by_trigger() -> ServerError {
     }
 }
 
-/// Inserts the entries one by one. Called if somebody has added row triggers to the table.
+/// Inserts the entries one by one, because somebody has added row triggers to the table.
 ///
 /// # Safety
 /// The tuples must be of the table's row type.

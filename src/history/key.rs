@@ -3,7 +3,7 @@
 //! The functions take texts as bytes and not as `&str`, because a text in the database's encoding
 //! need not be UTF-8.
 //!
-//! The caller of `lead_audit.history()` can have more rights than the table's owner. So this module
+//! The caller of `lead_audit.history()` can have more rights than the table's owner. This module
 //! runs no code of the table's owner, neither the CHECK constraint of a domain nor a cast to json.
 
 use crate::capture::{
@@ -216,8 +216,8 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<
 
 /// Implements `lead_audit_internal.value_as(regclass, text, text)`, which returns the JSON of a
 /// value of the given type. Returns `None` if the value is invalid for the type, or if reading the
-/// value would run code of the type's owner. The first argument is unused. It exists because the
-/// SQL objects of version 1.0 pass a relation.
+/// value would run code of the type's owner. The first argument is unused, and exists only because
+/// the SQL objects of version 1.0 pass a relation.
 #[pg_extern(sql = false)]
 fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
     let type_name = CString::new(type_name).ok()?;
@@ -229,7 +229,7 @@ fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<St
             #[cfg(feature = "pg15")]
             pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
             // Since PostgreSQL 16, parseTypeString() raises an error for a dropped type. The
-            // enclosing subtransaction catches this error.
+            // enclosing subtransaction catches the error of parseTypeString().
             #[cfg(not(feature = "pg15"))]
             pg_sys::parseTypeString(
                 type_name.as_ptr(),

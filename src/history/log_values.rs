@@ -2,8 +2,8 @@
 //!
 //! An entry can store a text that jsonb cannot represent, or that is nested more deeply than the
 //! stack of the reading session allows. The old and the new row together can exceed PostgreSQL's
-//! maximum size of a value. In place of a JSON value that cannot be computed, the view shows NULL.
-//! An error would hide all other entries from the reader.
+//! maximum size of a value. In place of a JSON value that cannot be computed, the view shows NULL,
+//! because an error would hide all other entries from the reader.
 
 use pgrx::pg_sys::JsonbIteratorToken as Token;
 use pgrx::pg_sys::panic::CaughtError;
@@ -43,7 +43,7 @@ pub extern "C" fn pg_finfo_lead_audit_new_values_of() -> &'static pg_sys::Pg_fin
 }
 
 /// Implements `lead_audit_internal.new_values_of(json, json)`, which returns the row after an
-/// UPDATE. The arguments are the old row and the changed values.
+/// UPDATE. The arguments of new_values_of() are the old row and the changed values.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function, with the arguments of its declaration.
@@ -70,7 +70,7 @@ pub extern "C" fn pg_finfo_lead_audit_diff_of() -> &'static pg_sys::Pg_finfo_rec
 }
 
 /// Implements `lead_audit_internal.diff_of(json, json)`, which returns the diff of an UPDATE. The
-/// arguments are the old row and the changed values.
+/// arguments of diff_of() are the old row and the changed values.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function, with the arguments of its declaration.
@@ -179,7 +179,7 @@ unsafe fn parsed(json: pg_sys::Datum) -> Option<pg_sys::Datum> {
 }
 
 /// Converts both texts to jsonb. Returns `None` if one of the values is not an object. The library
-/// stores only objects in these columns, but a superuser can store any JSON in an entry.
+/// stores only objects in the JSON columns of a row, but a superuser can store any JSON there.
 ///
 /// # Safety
 /// Both texts must be detoasted json.
@@ -201,7 +201,7 @@ unsafe fn objects(texts: [pg_sys::Datum; 2]) -> Option<[pg_sys::Datum; 2]> {
 /// `old` and `changed` must be jsonb objects that are not toasted.
 unsafe fn diff(old: *mut pg_sys::Jsonb, changed: *mut pg_sys::Jsonb) -> pg_sys::Datum {
     // SAFETY: the iterator, its values and the new value live in the current memory context and in
-    // the two jsonb objects. The two jsonb objects outlive them.
+    // the two jsonb objects. The two jsonb objects outlive the iterator and the values.
     unsafe {
         let mut state = std::ptr::null_mut();
         let mut push = |token: Token::Type, value: *mut pg_sys::JsonbValue| {

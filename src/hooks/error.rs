@@ -1,13 +1,15 @@
 //! Handles an error at the time when it is raised, and again when it is reported.
 //!
 //! PostgreSQL calls its error callbacks for every error, while the error is on top of the error
-//! stack, even if memory is exhausted. An error callback must have no guard (`pg_guard`). To turn a
-//! second error into a panic, the guard would empty the error stack. The error for which PostgreSQL
-//! called the callback would then be lost. So the error callback of lead_audit has two parts. The
-//! first part of the callback copies the error, and calls no Rust code that has values to drop. If
-//! memory is exhausted during this copy, the out-of-memory error replaces the original error, as it
-//! does in PostgreSQL's own callbacks. The second part of the callback makes a record from the copy
-//! of the error. This second part calls no function of PostgreSQL that can raise an error.
+//! stack, even if memory is exhausted. An error callback must have no guard (`pg_guard`). If the
+//! callback raised a second error, a guard would empty the error stack to turn the second error
+//! into a panic. If the error stack were emptied, the error for which PostgreSQL called the
+//! callback would be lost. The error callback of lead_audit therefore has two parts. The first part
+//! of the callback copies the error, and calls no Rust code that has values to drop. If memory is
+//! exhausted while the first part copies the error, the out-of-memory error replaces the original
+//! error, as it does in PostgreSQL's own callbacks. The second part of the callback makes a record
+//! from the copy of the error. The second part of the callback calls no function of PostgreSQL that
+//! can raise an error.
 
 use crate::failures::{self, ErrorCallbacks, RejectedRow, StatementScope};
 use pgrx::pg_sys;

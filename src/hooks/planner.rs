@@ -1,5 +1,5 @@
-//! Contains the planner hook. The planner hook opens a statement scope, so that an error during the
-//! planning of a write to a watched table is recorded as a failed statement.
+//! Contains the planner hook. The planner hook opens a statement scope, so that an error of the
+//! planner in a write to a watched table is recorded.
 
 use super::next;
 use crate::failures::{self, StatementScope};

@@ -2,10 +2,10 @@
 //! and PRE_PREPARE may raise an error, which aborts the transaction.
 //!
 //! The code for COMMIT, PREPARE and ABORT must not raise an error, because an error after the
-//! commit becomes a PANIC of the server. The code for COMMIT, PREPARE and ABORT does not wait. It
-//! allocates no memory of PostgreSQL, and little memory of its own. If a module nevertheless raises
-//! an error at that time, the callback catches the error, and the other modules still handle the
-//! end of the transaction.
+//! commit becomes a PANIC of the server. The code for COMMIT, PREPARE and ABORT does not wait,
+//! allocates no memory of PostgreSQL, and allocates little memory of its own. If a module
+//! nevertheless raises an error at the end of a transaction, the callback catches the error. The
+//! other modules still do their work.
 
 use crate::pg::TransactionEnd;
 use crate::{capture, entries, failures, seal, watch};

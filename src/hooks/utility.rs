@@ -1,6 +1,7 @@
 //! Contains the hook on utility commands. COPY fires row triggers outside of the executor, so the
-//! hook gathers and writes the entries of COPY. It makes records of failed COPY and TRUNCATE
-//! commands possible. It also notices commands that concern the launcher and the worker.
+//! hook gathers and writes the entries of COPY. The hook opens a statement scope, so that a failed
+//! COPY or TRUNCATE is recorded. The hook also notices commands that concern the launcher and the
+//! worker, for example DROP DATABASE.
 
 use crate::failures::{self, StatementScope};
 use crate::pg::UtilityCall;
@@ -59,11 +60,11 @@ utility_hook!(process_utility => run);
 unsafe fn run(call: UtilityCall) {
     let mut scope = StatementScope::new();
     let mut command = CommandScope::new();
-    // SAFETY: `call` contains PostgreSQL's arguments (see # Safety), and both scopes live until
-    // this function returns.
+    // SAFETY: `call` contains PostgreSQL's arguments (see # Safety). The statement scope and the
+    // command scope live until this function returns.
     unsafe {
         // COPY is the only command that fires row triggers itself. Other commands, for example
-        // CALL, can end the transaction, so the library gathers no entries around them.
+        // CALL, can end the transaction, so the library gathers no entries while they run.
         let fires_row_triggers =
             (*(*call.statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
         before(&raw mut scope, &raw const call, fires_row_triggers);

@@ -29,7 +29,7 @@ pub fn queue_bytes() -> usize {
 }
 
 /// Defines the settings for recording failed statements. The size of the queue is fixed at server
-/// start, so this setting is defined only if the library is preloaded.
+/// start, so the setting for this size is defined only if the library is preloaded.
 pub fn define(preloading: bool) {
     GucRegistry::define_bool_guc(
         c"lead_audit.log_rollbacks",

@@ -1,6 +1,6 @@
-//! Defines the settings for sealing. Only a superuser can change these settings. Another role could
-//! use these settings to have checkpoints signed with its own key, to overwrite files of the
-//! server, or to stop publishing.
+//! Defines the settings for sealing. Only a superuser can change the settings for sealing. With
+//! these settings, another role could have checkpoints signed with its own key, overwrite files of
+//! the server, or stop the publishing.
 
 use super::{TextSetting, accept, variables};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
@@ -85,11 +85,11 @@ const OF_SEALING: [&CStr; 4] = [
 
 /// Applies the values that ALTER DATABASE has set for the settings in `OF_SEALING` since this
 /// process began. The worker and sessions that seal call this function, so they never use outdated
-/// values. A value that was set for the role or in the session stays.
+/// values. A value that was set for the role or in the session is not changed.
 ///
 /// # Errors
-/// Returns an error if ALTER DATABASE has reset one of these settings. Only a new process can
-/// determine the value that then applies.
+/// Returns an error if ALTER DATABASE has reset one of the settings. The value that applies after a
+/// reset can be determined only by a new process.
 pub fn reload_for_database() -> Result<(), ServerError> {
     let set = with_spi(|| {
         let plan = SpiPlan::prepare(
@@ -203,9 +203,9 @@ unsafe extern "C-unwind" fn check_origin(
 /// The maximum length in bytes that file systems allow for a file name.
 const NAME_LIMIT: usize = 255;
 
-/// Returns the name of a log's folder in the directory of checkpoints. The name is the log's origin
-/// in percent-encoding. The function encodes all bytes except ASCII letters, digits, `-`, `_` and
-/// `.`. A dot at the beginning of the origin is encoded too.
+/// Returns the name of a log's folder in the directory of checkpoints. The folder name is the log's
+/// origin in percent-encoding. The function encodes all bytes except ASCII letters, digits, `-`,
+/// `_` and `.`. A dot at the beginning of the origin is encoded too.
 pub fn folder_name(origin: &str) -> String {
     let mut name = String::new();
     for (i, byte) in origin.bytes().enumerate() {

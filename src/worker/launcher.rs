@@ -225,9 +225,9 @@ impl Launcher {
             Ok(found) => found,
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
-        // Databases with low oids are probed first, because they are usually older. Otherwise many
-        // new copies of a database could use up the places in the queue's list before an older
-        // database gets a place.
+        // Databases with low oids are probed first, because they are usually older. Without this
+        // order, many new copies of a database could use up the places in the queue's list before
+        // an older database gets a place.
         let mut new: Vec<_> =
             found.keys().filter(|oid| !self.databases.contains_key(oid)).copied().collect();
         new.sort_unstable_by_key(|oid| oid.to_u32());
@@ -237,9 +237,9 @@ impl Launcher {
         let mut places = HashSet::new();
         queue::each_database(|database| {
             places.insert(database.oid());
-            // A worker that gets another turn does not log an error again that `reported` contains.
-            // The launcher clears `reported` at this interval, so that the server's log shows a
-            // lasting error again.
+            // A worker that gets another turn does not log the errors that `reported` marks as
+            // already logged. The launcher clears `reported` each time it reads pg_database, so
+            // that the server's log shows a lasting error again.
             database.reported = 0;
         });
         if places.len() >= MAX_DATABASES {
@@ -289,8 +289,8 @@ impl Launcher {
         worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
         worker.bgw_main_arg = pg_sys::Datum::from(oid);
         let mut handle = std::ptr::null_mut();
-        // SAFETY: PostgreSQL copies the description. It allocates the handle in TopMemoryContext,
-        // so the handle outlives the transaction.
+        // SAFETY: PostgreSQL copies the description. PostgreSQL allocates the handle in
+        // TopMemoryContext, so the handle outlives the transaction.
         let registered = unsafe {
             worker.bgw_notify_pid = pg_sys::MyProcPid;
             pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
@@ -347,8 +347,9 @@ impl Launcher {
         let now = Instant::now();
         let next =
             self.retry_at.values().min().copied().unwrap_or(self.next_look).min(self.next_look);
-        // The launcher can wait for a long time, because a worker wakes it when the worker ends. A
-        // session wakes the launcher when the session no longer holds a database.
+        // The launcher can wait for a long time, because other processes wake it. A worker wakes
+        // the launcher when the worker ends. A session wakes the launcher when the session no
+        // longer holds a database.
         let longest =
             if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
         let longest = if self.short_of_processes { longest.min(IN_SHORTAGE) } else { longest };
@@ -357,8 +358,8 @@ impl Launcher {
 
     /// Waits until the workers have written their records and ended, and writes the remaining
     /// records to the server's log. If the workers do not end in time, probably only the launcher
-    /// was terminated and the server is not shutting down. In this case the records stay in the
-    /// queue, and PostgreSQL restarts the launcher.
+    /// was terminated and the server is not shutting down. If only the launcher was terminated, the
+    /// records stay in the queue, and PostgreSQL restarts the launcher.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while is_any_worker_alive() {
@@ -386,7 +387,7 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     running.sort_unstable_by_key(|database| (database.since, database.oid.to_u32()));
     if !waiting.is_empty() {
         // A worker that is still connecting may be waiting for a lock on its database. A session
-        // can hold this lock for any time.
+        // can hold a lock on a database for any time.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));

@@ -92,8 +92,8 @@ fn check_watched() -> Result<NextTurn, ServerError> {
     }
 }
 
-/// The longest pause of a task after errors. This time is also the interval of the task that writes
-/// entries for records.
+/// The longest pause of a task after errors. `LONGEST_PAUSE` is also the interval of the task that
+/// writes entries for records.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A task and the time of its next run.
@@ -178,7 +178,7 @@ impl Schedule {
         !self.task.on_wake
     }
 
-    /// Runs the task until no work remains. Called before the worker ends.
+    /// Runs the task until no work remains. The worker calls this function before it ends.
     pub fn run_last(&mut self) {
         const MOST: u32 = 10_000;
         for _ in 0..MOST {

@@ -68,8 +68,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     }
     let mut schedules = tasks::schedules(reported.unwrap_or(0));
     let (mut must_restart, mut has_worked) = (false, false);
-    // The worker runs all tasks at least once before it leaves. Otherwise repeated requests to
-    // leave could prevent all work.
+    // The worker runs all tasks at least once before it leaves, because otherwise repeated requests
+    // to leave could prevent all work.
     while !(must_stop() || has_worked && must_leave()) {
         let sleep = schedules
             .iter()
@@ -92,8 +92,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if queue::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
             queue::found(database);
         }
-        // Only a new process can determine the value of a setting that was reset. So this worker
-        // ends, and the launcher starts a new worker for the database.
+        // Only a new process can determine the value of a setting that was reset. After a setting
+        // was reset, this worker ends, and the launcher starts a new worker for the database.
         must_restart = settings::was_reset();
         if must_restart {
             break;
@@ -117,8 +117,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     });
 }
 
-/// Returns whether a session holds the database. Such a session runs a command that needs the
-/// database without a worker, for example DROP DATABASE.
+/// Returns whether a session holds the database. A session that holds the database runs a command
+/// that needs the database without a worker, for example DROP DATABASE.
 fn is_held() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
 }
@@ -129,8 +129,8 @@ fn must_leave() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0 || place.gives_way).unwrap_or(true)
 }
 
-/// Returns whether the extension is absent. If the extension is absent, the function notes this in
-/// the queue.
+/// Returns whether the extension is absent. If the extension is absent, the function notes the
+/// absence in the queue.
 fn is_absent() -> bool {
     loop {
         let generation = queue::generation();
@@ -168,8 +168,8 @@ fn postmaster_is_gone() -> bool {
     unsafe { libc::poll(&mut state, 1, 0) == 1 }
 }
 
-/// The progress of this worker, which the signal handler clears. Null until the worker has
-/// installed the handler.
+/// The progress of this worker, which the signal handler clears. The pointer is null until the
+/// worker has installed the handler.
 static PROGRESS: AtomicPtr<queue::Progress> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Installs a handler for SIGQUIT, which the postmaster sends after the crash of another process.
@@ -223,8 +223,8 @@ fn fix_settings() {
         (c"statement_timeout", c"0"),
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"lock_timeout", c"10s"),
-        // With "off", a record could leave the queue before its entry is on disk. With "on", a
-        // standby that is not connected could delay the commit.
+        // With the value "off", a record could leave the queue before its entry is on disk. With
+        // the value "on", a standby that is not connected could delay the commit.
         (c"synchronous_commit", c"local"),
         (c"lead_audit.on_error", c"abort"),
     ];
@@ -259,9 +259,10 @@ fn extension_is_here() -> bool {
     }
 }
 
-/// Runs all tasks a last time. Called when the worker is told to end, usually at a shutdown of the
-/// server. Sessions that end at the same time may still queue records. So the worker waits briefly
-/// until all sessions of the database have ended, and then writes their records.
+/// Runs all tasks a last time. The worker calls this function when the worker is told to end,
+/// usually at a shutdown of the server. Sessions that end during the shutdown may still queue
+/// records. The worker waits briefly until all sessions of the database have ended, and then writes
+/// their records.
 fn write_rest(schedules: &mut [Schedule]) {
     schedules.iter_mut().for_each(Schedule::run_last);
     let deadline = Instant::now() + LAST_SESSIONS;
