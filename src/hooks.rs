@@ -7,7 +7,7 @@
 //! error of PostgreSQL keeps its constraint, position and context. An error of the next hook jumps
 //! over the frame of the calling hook, so no value in this frame may have a destructor.
 //!
-//! In the tables, *failures* and *entries* are modules, and a *scope* is a statement scope.
+//! In the following tables, *failures* and *entries* are modules, and a *scope* is a statement scope.
 //!
 //! | hook | prelude | epilogue |
 //! | --- | --- | --- |
@@ -43,9 +43,9 @@
 //! end of a transaction, only the code for PRE_COMMIT and PRE_PREPARE may raise an error.
 //! Invalidation callbacks (`invalidation.rs`) only mark caches as stale.
 //!
-//! A preloaded library installs all hooks and callbacks. If a session's first write to a watched
-//! table loads the library, the library installs fewer hooks. It installs only those that the
-//! recording of entries needs.
+//! A preloaded library installs all hooks and callbacks. A library that is loaded by a session's
+//! first write to a watched table installs only the hooks and callbacks that the recording of
+//! entries needs.
 
 mod error;
 mod executor;

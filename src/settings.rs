@@ -3,8 +3,8 @@
 //!
 //! Every entry contains the four settings of the context. To save time, the library reads the
 //! settings of the context again only after one of them has changed. Every assignment to a setting
-//! of the context increments a counter. This counter tells the module `actor` when it must read the
-//! context again.
+//! of the context increments a counter. The counter of assignments tells the module `actor` when it
+//! must read the context again.
 
 pub mod failures;
 mod sealing;

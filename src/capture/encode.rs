@@ -159,8 +159,8 @@ unsafe fn write_float(
     }
 }
 
-/// The timestamps of the years 1 to 9999, in microseconds since 2000. In this range, the text of a
-/// timestamp always has the same form.
+/// The timestamps of the years 1 to 9999, in microseconds since 2000. Timestamps of the years 1 to
+/// 9999 all have a text of the same form.
 const FOUR_DIGIT_YEARS: Range<i64> = -63_082_281_600_000_000..252_455_616_000_000_000;
 
 /// # Safety

@@ -137,20 +137,20 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
 /// another role must not run with the rights of the role that writes to the table.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
-    /// The value of `CATALOG` at the time of the look-up, and the role with whose rights the casts
-    /// run. `None` before the first look-up.
+    /// The result of the last look-up, with the value of `CATALOG` at the time of the look-up. `None`
+    /// before the first look-up.
     known: Cell<Option<(u64, Runs)>>,
 }
 
 /// The role with whose rights the casts to json run.
 #[derive(Clone, Copy)]
 enum Runs {
-    /// The role that writes the row: the type has no casts, or a superuser owns them.
+    /// The role that writes the row, because the type has no casts or a superuser owns the casts.
     AsWriter,
     /// The owner of the casts.
     As(pg_sys::Oid),
-    /// No role, because the casts have several owners. If all casts ran as one of these owners, the
-    /// code of the other owners would get the rights of that owner.
+    /// No role, because the casts have several owners. If one of the owners ran all casts, the code
+    /// of the other owners would run with that owner's rights.
     Never,
 }
 

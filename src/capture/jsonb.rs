@@ -82,8 +82,8 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
         }
         // SAFETY: the iterator returned `token` and `value` together.
         unsafe { write_value(out, tokens, token, &value) };
-        // After an overflow of `out`, the function that wrote the element may have returned early.
-        // If the function returned early, the iterator is still inside the element.
+        // After an overflow of `out`, `write_value` may have returned before the end of the
+        // element. If `write_value` returned early, the iterator is still inside the element.
         if out.has_overflowed() {
             return;
         }
@@ -96,8 +96,8 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
 unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
     // The members of the object are first written in the order of their keys in jsonb. If the order
-    // of the keys in jsonb is not the canonical order, the members are sorted after the last
-    // member.
+    // of the keys in jsonb is not the canonical order, the code at the end of this function sorts
+    // the members.
     let mut members: Vec<Member> = Vec::new();
     out.push(b'{');
     loop {

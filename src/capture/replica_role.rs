@@ -53,14 +53,15 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 /// Returns whether the worker of a subscription writes the row itself, because the publisher sent a
 /// change of the row. Returns false if another write of the worker has called the code that writes
 /// this row. A write of the worker can call a trigger, a trigger's condition, or a function in an
-/// index, a constraint or a default. The owner of the subscriber's table can define all of these.
+/// index, a constraint or a default. The owner of the subscriber's table can define code that a
+/// write of the worker calls.
 ///
-/// While the worker itself writes a row, no portal is active. PostgreSQL's list then contains no
-/// error callback besides those of the worker and the library. Code that the write of a row calls
-/// can write to a table only through SPI, SQL functions or a cursor. SPI and the executor of SQL
-/// functions add error callbacks, and a cursor is a portal. The check for an active portal also
-/// covers functions in C that read an open cursor and add no error callback, for example
-/// cursor_to_xml().
+/// While the worker itself writes a row, PostgreSQL's list of error callbacks contains only the
+/// callbacks of the worker and of the library. No portal is active during a write of the worker.
+/// Code that the write of a row calls can write to a table only through SPI, SQL functions or a
+/// cursor. SPI and the executor of SQL functions add error callbacks, and a cursor is a portal. The check
+/// for an active portal also covers functions in C that read an open cursor and add no error
+/// callback, for example cursor_to_xml().
 fn is_from_publisher() -> bool {
     let outermost = OUTERMOST.get();
     // SAFETY: each error callback in PostgreSQL's list lives until the function that added it

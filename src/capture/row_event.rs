@@ -96,7 +96,7 @@ impl Scratch {
 
 thread_local! {
     // The function that uses the buffers takes them out of the cell. An output function can write
-    // to a watched table, and the event of this write must not use the same buffers.
+    // to a watched table, and the event of that write needs buffers of its own.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 

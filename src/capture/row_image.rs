@@ -131,8 +131,8 @@ impl RowImage {
     ///
     /// A column counts as changed if the bytes of its value differ, even if its JSON is the same,
     /// because every change must be recorded. For example, two json values with the same canonical
-    /// JSON can differ in white space or in a hidden duplicate key. Likewise, two arrays can differ
-    /// only in their bounds, and −0 is written as 0.
+    /// JSON can differ in white space or in a hidden duplicate key. Two arrays with the same JSON
+    /// can differ in their bounds, and the floats −0 and 0 have the same JSON.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.
@@ -185,7 +185,7 @@ fn in_either_mode<R>(
 /// Returns whether two values of a column have the same bytes.
 ///
 /// # Safety
-/// Both values must be of the column.
+/// `old` and `new` must be values of the column.
 unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::Datum>) -> bool {
     let (old, new) = match (old, new) {
         (None, None) => return true,

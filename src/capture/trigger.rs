@@ -44,7 +44,7 @@ pub unsafe extern "C-unwind" fn lead_audit_capture(
             new_row,
         };
         // SAFETY: during the trigger call, the relation is open and the tuples are rows of the
-        // relation. PostgreSQL passes the same tuples to every row trigger.
+        // relation.
         unsafe { record_row(&event) }
     }
     pg_sys::Datum::from(0)

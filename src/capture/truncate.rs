@@ -161,7 +161,7 @@ fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
 }
 
 fn is_foreign(table: pg_sys::Oid) -> bool {
-    // SAFETY: the call looks up a relation by any oid.
+    // SAFETY: get_rel_relkind() takes any oid.
     unsafe { pg_sys::get_rel_relkind(table) as u8 == pg_sys::RELKIND_FOREIGN_TABLE }
 }
 
@@ -176,11 +176,11 @@ struct Truncating {
     /// command.
     statement: usize,
     subtransaction: pg_sys::SubTransactionId,
-    /// The tables whose rows are counted.
+    /// The tables whose rows the audit trigger has counted.
     tables: Vec<Counted>,
 }
 
-/// A table whose rows are counted.
+/// A table whose rows the audit trigger has counted.
 struct Counted {
     table: pg_sys::Oid,
     /// The number of the table's rows, or `Ok(None)` for a foreign table. `None` after the entry of

@@ -13,7 +13,7 @@ pub struct TypeSearch(HashMap<pg_sys::Oid, bool>);
 
 impl TypeSearch {
     /// Returns whether the type is, or contains, a type for which `is_wanted` returns true. `parts`
-    /// receives a type and adds to the list the types that its values consist of.
+    /// adds to its second argument the types that values of its first argument consist of.
     ///
     /// Every call on one `TypeSearch` must pass the same two functions.
     pub fn finds(

@@ -66,8 +66,8 @@ pub fn context() -> pg_sys::MemoryContext {
 }
 
 impl PendingEntry {
-    /// Returns an entry about the same event with another tuple. `tuple` must be allocated in the
-    /// memory context that `context()` returns.
+    /// Returns an entry for the same event as `self`, but with another tuple. `tuple` must be
+    /// allocated in the memory context that `context()` returns.
     pub fn with_tuple(self, tuple: pg_sys::HeapTuple) -> Self {
         PendingEntry { tuple, ..self }
     }

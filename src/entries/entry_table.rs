@@ -158,8 +158,8 @@ impl EntryTable {
     pub fn lock(&self) -> Result<OpenRelation, ServerError> {
         let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
         if LOCKED.get().is_none_or(|(table, _)| table != self.table) {
-            // SAFETY: ConditionalLockRelationOid() takes any oid. If the table was dropped, the
-            // opening of the table below raises an error.
+            // SAFETY: ConditionalLockRelationOid() takes any oid. If the table was dropped,
+            // `OpenRelation::open` raises an error.
             if !unsafe { pg_sys::ConditionalLockRelationOid(self.table, mode) } {
                 // SAFETY: LockRelationOid() takes any oid.
                 unless_abort(|| unsafe { pg_sys::LockRelationOid(self.table, mode) })?;

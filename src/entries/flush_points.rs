@@ -3,9 +3,9 @@
 //! Row triggers run within ExecutorFinish or, for COPY, within the utility command. The hooks call
 //! `statement_scope_opens` before the row triggers can run. After the row triggers have run, the
 //! hooks call `statement_scope_closes` and write the pending entries. If a row trigger loads the
-//! library, the library writes the entries of that statement at ExecutorEnd. At that time,
-//! ExecutorFinish is already running without the library's hook. Without a call of
-//! `statement_scope_opens`, the library writes each entry at once. No hook calls
+//! library, the library writes the entries of that statement at ExecutorEnd. When a row trigger
+//! loads the library, ExecutorFinish is already running without the library's hook. Without a call
+//! of `statement_scope_opens`, the library writes each entry at once. No hook calls
 //! `statement_scope_opens` in a logical replication worker, or for a COPY that loads the library.
 
 use super::{batch, entry_table, on_error};

@@ -13,7 +13,7 @@ use ledger::EntryColumn;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
 
-/// The maximum number of tuples that one call inserts, which is the same as in COPY.
+/// The maximum number of tuples that one call inserts, which is the same number as in COPY.
 const CHUNK: usize = 1000;
 
 thread_local! {
@@ -110,7 +110,7 @@ fn gather(
     table: &OpenRelation,
     with: &Circumstances,
 ) -> Result<usize, ServerError> {
-    /// The length in bytes above which an entry may not fit into memory.
+    /// An entry with more bytes than this may not fit into memory.
     const LONG: usize = 1 << 20;
     let with_invalid_bytes =
         entry.all_invalid_bytes(with.actor).into_details(entry.details.as_deref())?;

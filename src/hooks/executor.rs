@@ -128,8 +128,8 @@ unsafe extern "C-unwind" fn after_finish(
     // passed. The executor state of the query is live.
     unsafe {
         // A query with EXEC_FLAG_SKIP_TRIGGERS is part of an outer statement, for example the
-        // action of a foreign key. The row triggers of such a query run later, at the end of the
-        // outer statement.
+        // action of a foreign key. The row triggers of a query with EXEC_FLAG_SKIP_TRIGGERS run
+        // later, at the end of the outer statement.
         let triggers_ran =
             (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
         if triggers_ran {

@@ -1,6 +1,6 @@
-//! Defines the settings for sealing. Only a superuser can change the settings for sealing. With
-//! these settings, another role could have checkpoints signed with its own key, overwrite files of
-//! the server, or stop the publishing.
+//! Defines the settings for sealing. Only a superuser can change the settings for sealing. With the
+//! settings for sealing, another role could have checkpoints signed with its own key, overwrite
+//! files of the server, or stop the publishing.
 
 use super::{TextSetting, accept, variables};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
@@ -141,7 +141,7 @@ pub fn was_reset() -> bool {
     WAS_RESET.get()
 }
 
-/// Returns the source of a setting's present value. Returns `None` if there is no such setting.
+/// Returns the source of a setting's present value. Returns `None` if no setting has this name.
 fn source_of(name: &CStr) -> Option<pg_sys::GucSource::Type> {
     variables().iter().find_map(|&variable| {
         // SAFETY: the structs of the settings live as long as the process.

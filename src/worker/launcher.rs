@@ -26,7 +26,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(60);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// The shortest time that a worker runs while other databases wait for a background process. A
-/// database waits for the same time before the launcher asks the worker of another database to
+/// database also waits for this time before the launcher asks the worker of another database to
 /// leave.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -59,7 +59,7 @@ struct Seen {
     oid: pg_sys::Oid,
     presence: Presence,
     last_exit: WorkerExit,
-    /// Whether the database has a worker, or the launcher has started one.
+    /// Whether the database has a worker, or the launcher has started a worker for it.
     runs: bool,
     /// The time at which the launcher first saw the present value of `runs`.
     since: Instant,
@@ -305,7 +305,7 @@ impl Launcher {
     }
 
     /// Notes in the queue which databases wait for a background process. Logs the beginning and the
-    /// end of a shortage.
+    /// end of a shortage of background processes.
     fn note_shortage(&mut self, waiting: &[Seen], takes_turns: bool) {
         waiting.iter().for_each(|database| queue::set_problem(database.oid, Problem::NoProcess));
         let was_short = std::mem::replace(&mut self.short_of_processes, !waiting.is_empty());

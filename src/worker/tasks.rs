@@ -112,8 +112,8 @@ pub struct Schedule {
 const MANY_ERRORS: u32 = 6;
 
 /// Returns the schedules of all tasks. Each task is due at once. `reported` is the value that the
-/// function `reported` returned in the former worker of the database. The first error of the tasks
-/// in `reported` is not logged again.
+/// function `reported` returned in the former worker of the database. The next error of a task in
+/// `reported` is not logged.
 pub fn schedules(reported: u8) -> Vec<Schedule> {
     let schedule = |(index, task): (usize, &'static Task)| {
         let is_reported = reported & 1 << index != 0;
