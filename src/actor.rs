@@ -1,8 +1,8 @@
 //! Reads the actor of an event: the context that the application sets, and the roles, address,
-//! application name and process that the database knows. The application chooses the context and
-//! its name freely, but cannot forge roles, address and process. A session computes the actor again
-//! only after one of the actor's values has changed. A bulk statement therefore computes the actor
-//! once.
+//! application name and process that the database knows. The application can set the context and
+//! application_name to any value, but cannot forge the roles, the address and the process. A
+//! session computes the actor again only after one of the actor's values has changed. A bulk
+//! statement therefore computes the actor once.
 
 use crate::pg::{Text, role_name};
 use crate::settings;

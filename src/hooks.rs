@@ -7,7 +7,7 @@
 //! error of PostgreSQL keeps its constraint, position and context. An error of the next hook jumps
 //! over the frame of the calling hook, so no value in this frame may have a destructor.
 //!
-//! In the following tables, *failures* and *entries* are modules, and a *scope* is a statement scope.
+//! In these tables, *failures* and *entries* are modules, and a *scope* is a statement scope.
 //!
 //! | hook | prelude | epilogue |
 //! | --- | --- | --- |

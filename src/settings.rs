@@ -291,7 +291,7 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
     let Some(complaint) = complaint else { return true };
     let complaint: Vec<u8> = complaint.into_bytes().into_iter().chain([0]).collect();
     // SAFETY: the message is copied to ErrorContext, as GUC_check_errdetail() does. PostgreSQL
-    // frees the copy with the error.
+    // frees the copy of the message together with the error.
     unsafe {
         pg_sys::GUC_check_errdetail_string =
             pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, complaint.as_ptr().cast());
@@ -303,8 +303,8 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
 /// changed it. Returns `None` if no function or script has changed the setting.
 ///
 /// For example, CREATE EXTENSION runs the extension's script with a search_path of its own. While
-/// the script runs, PostgreSQL keeps the caller's search_path in the stack of the setting, and this
-/// function returns the caller's value.
+/// the extension's script runs, PostgreSQL keeps the caller's search_path in the stack of the
+/// setting, and this function returns the caller's value.
 pub fn outer_text_value(name: &CStr) -> Option<String> {
     // SAFETY: the structs of the settings live as long as the process. An element of a setting's
     // stack lives as long as the nest level that has made it. The value is a C string, because this

@@ -35,11 +35,11 @@ impl ForeignCode {
     }
 }
 
-/// Returns a type, with its modifier, whose input function can read a value of `type_oid` from
-/// text. Reading the value as the returned type runs only code that is written in C or part of
-/// PostgreSQL. The function replaces a domain by the domain's base type, so that PostgreSQL does
-/// not evaluate the domain's CHECK constraint. Returns `None` if reading a value of `type_oid`
-/// would run other code.
+/// Returns a type and its modifier. The input function of the returned type can read a value of
+/// `type_oid` from text. Reading the value as the returned type runs only code that is written in C
+/// or part of PostgreSQL. The function replaces a domain by the domain's base type, so that
+/// PostgreSQL does not evaluate the domain's CHECK constraint. Returns `None` if reading a value of
+/// `type_oid` would run other code.
 pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
     let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
         // SAFETY: the call only looks up the type in the catalog. If the type is a domain, the call
@@ -137,8 +137,8 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
 /// another role must not run with the rights of the role that writes to the table.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
-    /// The result of the last look-up, with the value of `CATALOG` at the time of the look-up. `None`
-    /// before the first look-up.
+    /// The result of the last look-up, with the value of `CATALOG` at the time of the look-up. The
+    /// value is `None` before the first look-up.
     known: Cell<Option<(u64, Runs)>>,
 }
 

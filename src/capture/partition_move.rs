@@ -33,8 +33,8 @@ impl PendingMove {
     /// # Safety
     /// `row.tuple` must be of the row type and layout in `row`.
     pub unsafe fn new(watch_id: [u8; 16], row: &RowVersion, depth: i32) -> Self {
-        // SAFETY: the tuple is of the row type in `row` (see # Safety). The copies are allocated in
-        // the transaction's memory context.
+        // SAFETY: the tuple is of the row type in `row` (see # Safety). The copies of the row and
+        // its row type are allocated in the transaction's memory context.
         let row = unsafe {
             in_context(pg_sys::TopTransactionContext, || RowVersion {
                 tuple: pg_sys::heap_copytuple(row.tuple),

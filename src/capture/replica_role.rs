@@ -35,8 +35,8 @@ pub fn is_trusted_write() -> bool {
 /// subscription runs triggers as the table's owner, but its authenticated role is the
 /// subscription's owner.
 fn is_subscription_of_superuser() -> bool {
-    // SAFETY: the argument is the authenticated role of this process. superuser_arg() caches its
-    // last answer.
+    // SAFETY: the argument is the authenticated role of this process. The call is cheap, because
+    // superuser_arg() caches its last answer.
     unsafe { pg_sys::superuser_arg(pg_sys::GetAuthenticatedUserId()) }
 }
 
@@ -59,8 +59,8 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 /// While the worker itself writes a row, PostgreSQL's list of error callbacks contains only the
 /// callbacks of the worker and of the library. No portal is active during a write of the worker.
 /// Code that the write of a row calls can write to a table only through SPI, SQL functions or a
-/// cursor. SPI and the executor of SQL functions add error callbacks, and a cursor is a portal. The check
-/// for an active portal also covers functions in C that read an open cursor and add no error
+/// cursor. SPI and the executor of SQL functions add error callbacks, and a cursor is a portal. The
+/// check for an active portal also covers functions in C that read an open cursor and add no error
 /// callback, for example cursor_to_xml().
 fn is_from_publisher() -> bool {
     let outermost = OUTERMOST.get();

@@ -86,7 +86,7 @@ impl RowLayout {
     /// `relation` must be an open relation.
     unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
         // SAFETY: the caller keeps the relation open while this function reads its relcache entry.
-        // The layout copies the data that it keeps.
+        // The layout contains copies, and no pointers into the relcache entry.
         unsafe {
             // When the layout is finished, this function makes CacheMemoryContext the parent of the
             // context. If an error occurs before the layout is finished, PostgreSQL frees the
@@ -150,7 +150,7 @@ impl RowLayout {
         self.key.iter().map(|&i| &self.columns[i])
     }
 
-    /// Returns the names of the columns at these positions in `columns`.
+    /// Returns the names of the columns whose positions in `self.columns` are given.
     pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }

@@ -7,8 +7,8 @@ use crate::pg::{Hash32, Text};
 use ledger::{Entry, EntryColumn, FORMAT};
 use pgrx::pg_sys;
 
-/// The part of an entry that capture supplies. The writer adds the id, the time, the transaction,
-/// the actor and the checksum.
+/// The part of an entry that the caller of the writer supplies. The writer adds the id, the time,
+/// the transaction, the actor and the checksum.
 #[derive(Default)]
 pub struct NewEntry<'a> {
     pub watch_id: Option<[u8; 16]>,

@@ -194,8 +194,8 @@ unsafe fn insert(
 ) {
     // SAFETY: the code makes an executor state that knows the table and its indexes, as COPY does.
     // Everything that the code makes is in the memory context of the executor state, or is released
-    // below. After an error, the abort of the (sub)transaction releases everything that the code
-    // has made.
+    // at the end of this function. After an error, the abort of the (sub)transaction releases
+    // everything that the code has made.
     unsafe {
         let former = pg_sys::CurrentMemoryContext;
         let estate = pg_sys::CreateExecutorState();

@@ -74,9 +74,9 @@ fn written(write: impl Fn(&mut TextWriter)) -> Text {
     }
 }
 
-/// Returns the key of the row that has these values in the columns of the primary key. Returns
-/// `None` if `column_names` are not the columns of the primary key. Raises an error if a value
-/// cannot be converted to the type of its column.
+/// Returns the row key with the given values in the columns of the primary key. Returns `None` if
+/// `column_names` are not the columns of the primary key. Raises an error if a value cannot be
+/// converted to the type of its column.
 pub fn key_of<T: AsRef<[u8]>>(
     relation: pg_sys::Oid,
     column_names: Option<Vec<T>>,

@@ -100,8 +100,9 @@ unsafe extern "C-unwind" fn failed(
 }
 
 /// Confirms the record of an error before PostgreSQL reports the error to the server's log and to
-/// the client. An error that PostgreSQL reports was not caught by any code, so its record is final.
-/// When the client sees the error, the record of the error is in the queue or in the server's log.
+/// the client. An error that PostgreSQL reports was not caught by any code, so the record of the
+/// error is final. When the client sees the error, the record of the error is in the queue or in
+/// the server's log.
 unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
     // SAFETY: PostgreSQL passes the live error. The state of the session keeps the line `unqueued`
     // alive while the code writes the line to the server's log.

@@ -24,7 +24,7 @@ pub fn install() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn request() {
-    // SAFETY: PostgreSQL calls this hook at a time when the previous hook may run.
+    // SAFETY: PostgreSQL calls this hook at the time when it would call the previous hook.
     unsafe {
         if let Some(previous) = PREVIOUS_REQUEST.get() {
             previous();
@@ -35,7 +35,7 @@ unsafe extern "C-unwind" fn request() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn startup() {
-    // SAFETY: PostgreSQL calls this hook at a time when the previous hook may run.
+    // SAFETY: PostgreSQL calls this hook at the time when it would call the previous hook.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP.get() {
             previous();

@@ -3,9 +3,9 @@
 //!
 //! The code for COMMIT, PREPARE and ABORT must not raise an error, because an error after the
 //! commit becomes a PANIC of the server. The code for COMMIT, PREPARE and ABORT does not wait,
-//! allocates no memory of PostgreSQL, and allocates little memory of its own. If a module
-//! nevertheless raises an error at the end of a transaction, the callback catches the error. The
-//! other modules still do their work.
+//! allocates nothing in PostgreSQL's memory contexts, and allocates little memory in Rust. If a
+//! module nevertheless raises an error at the end of a transaction, the callback catches the error.
+//! The other modules still do their work.
 
 use crate::pg::TransactionEnd;
 use crate::{capture, entries, failures, seal, watch};

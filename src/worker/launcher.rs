@@ -387,7 +387,8 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     running.sort_unstable_by_key(|database| (database.since, database.oid.to_u32()));
     if !waiting.is_empty() {
         // A worker that is still connecting may be waiting for a lock on its database. A session
-        // can hold a lock on a database for any time.
+        // can hold a lock on a database for any time. So the launcher stops a worker that has been
+        // connecting for longer than a turn.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));

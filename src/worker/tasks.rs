@@ -103,8 +103,8 @@ pub struct Schedule {
     /// Whether the task itself has set the time of its next run.
     rests: bool,
     errors: u32,
-    /// Whether the former worker of the database has already logged an error of the task. This
-    /// worker does not log the next error of a task that was already reported.
+    /// Whether the former worker of the database has already logged an error of the task. If
+    /// `is_reported` is true, the worker does not log the next error of the task.
     is_reported: bool,
 }
 
