@@ -117,8 +117,9 @@ pub fn current() -> Rc<Actor> {
     if let Some(actor) = hit {
         return actor;
     }
-    // The two generations are read before the role names. If a role changes while the actor is
-    // read, the next call of `current` sees that the generation differs.
+    // The counters `context_generation` and `role_generation` are read before the role names. If a
+    // role changes while the actor is read, the next call of `current` sees that the generation
+    // differs.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));

@@ -2,12 +2,13 @@
 //! invalidations.
 //!
 //! A hook has three parts: a guarded prelude, the call of the next hook, and a guarded epilogue.
-//! Because of the guard (`pg_guard`), a panic in the prelude or the epilogue becomes an error of
-//! the statement. The server process continues. The next hook is called without a guard, so that an
-//! error of PostgreSQL keeps its constraint, position and context. An error of the next hook jumps
-//! over the frame of the calling hook, so no value in this frame may have a destructor.
+//! Because of the guard (`pg_guard`), a panic in the prelude or the epilogue does not end the
+//! server process, but becomes an error of the statement. The next hook is called without a guard,
+//! so that an error of PostgreSQL keeps its constraint, position and context. An error of the next
+//! hook jumps over the frame of the calling hook, so no value in this frame may have a destructor.
 //!
-//! In these tables, *failures* and *entries* are modules, and a *scope* is a statement scope.
+//! In the next two tables, *failures* and *entries* are modules, and a *scope* is a statement
+//! scope.
 //!
 //! | hook | prelude | epilogue |
 //! | --- | --- | --- |

@@ -1,4 +1,4 @@
-//! Records an UPDATE that moves a row to another partition as one event. PostgreSQL fires a DELETE
+//! Records an UPDATE as one event if it moves a row to another partition. PostgreSQL fires a DELETE
 //! trigger in the old partition and then an INSERT trigger in the new partition. The library keeps
 //! the DELETE until the INSERT trigger fires. The library then records the DELETE and the INSERT as
 //! the UPDATE that the client requested.

@@ -21,10 +21,10 @@ pub fn is_replica_role() -> bool {
     unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
 }
 
-/// Returns whether the write for which the running audit trigger was called needs no entry. The
-/// caller has checked that the session is in the replica role. A write by the worker of a
-/// superuser's subscription needs no entry. An ordinary session in the replica role needs no entry
-/// either, because only a superuser can allow a session to take this role.
+/// Returns true if the write that called the audit trigger needs no entry. The caller has checked
+/// that the session is in the replica role. A write by the worker of a superuser's subscription
+/// needs no entry. An ordinary session in the replica role needs no entry either, because only a
+/// superuser can allow a session to take this role.
 pub fn is_trusted_write() -> bool {
     // SAFETY: the code only reads variables of the process.
     let is_subscription = unsafe { pg_sys::IsLogicalWorker() };
@@ -57,11 +57,11 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 /// write of the worker calls.
 ///
 /// While the worker itself writes a row, PostgreSQL's list of error callbacks contains only the
-/// callbacks of the worker and of the library. No portal is active during a write of the worker.
-/// Code that the write of a row calls can write to a table only through SPI, SQL functions or a
-/// cursor. SPI and the executor of SQL functions add error callbacks, and a cursor is a portal. The
-/// check for an active portal also covers functions in C that read an open cursor and add no error
-/// callback, for example cursor_to_xml().
+/// callbacks of the worker and of the library. While the worker itself writes a row, no portal is
+/// active. Code that the write of a row calls can write to a table only through SPI, SQL functions
+/// or a cursor. SPI and the executor of SQL functions add error callbacks, and a cursor is a
+/// portal. The check for an active portal also covers functions in C that read an open cursor and
+/// add no error callback, for example cursor_to_xml().
 fn is_from_publisher() -> bool {
     let outermost = OUTERMOST.get();
     // SAFETY: each error callback in PostgreSQL's list lives until the function that added it

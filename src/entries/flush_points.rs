@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
 thread_local! {
-    /// The number of calls of `statement_scope_opens` whose statements still run.
+    /// The number of running statements for which `statement_scope_opens` was called.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     /// Whether a statement that ends with ExecutorEnd has loaded the library in this transaction.
     static FIRST: Cell<bool> = const { Cell::new(false) };
@@ -27,7 +27,8 @@ pub fn is_ahead() -> bool {
     DEPTH.get() > 0 || FIRST.get()
 }
 
-/// Notes that a statement is about to fire row triggers, and will call `writer::flush` at its end.
+/// Notes that a statement is about to fire row triggers, and that `writer::flush` will be called at
+/// its end.
 pub fn statement_scope_opens() {
     DEPTH.set(DEPTH.get() + 1);
 }

@@ -82,7 +82,8 @@ pub fn append_about(
 
 /// Writes an entry that the library itself makes, for example a KEY entry. All pending entries are
 /// written before this entry. The transaction can read the entry as soon as the function has
-/// returned. Raises an error if writing fails, even with `on_error = warn`. Returns the entry's id.
+/// returned. Raises an error if the insertion fails, even with `on_error = warn`. Returns the
+/// entry's id.
 ///
 /// # Errors
 /// Returns an error if lead_audit.entry is missing or does not fit the library, or if memory is

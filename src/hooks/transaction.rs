@@ -5,7 +5,7 @@
 //! commit becomes a PANIC of the server. The code for COMMIT, PREPARE and ABORT does not wait,
 //! allocates nothing in PostgreSQL's memory contexts, and allocates little memory in Rust. If a
 //! module nevertheless raises an error at the end of a transaction, the callback catches the error.
-//! The other modules still do their work.
+//! After an error in one module, the other modules still handle the end of the transaction.
 
 use crate::pg::TransactionEnd;
 use crate::{capture, entries, failures, seal, watch};

@@ -250,8 +250,8 @@ impl Launcher {
         }
     }
 
-    /// Forgets the started workers that have ended, and sets the time of the next start after an
-    /// error.
+    /// Forgets the started workers that have ended, and sets the time at which a failed worker is
+    /// started again.
     fn see_to_started(&mut self) {
         let asked: Vec<_> =
             self.started.iter().map(|(oid, started)| (*oid, started.handle)).collect();
@@ -375,9 +375,9 @@ impl Launcher {
     }
 }
 
-/// Asks one worker to leave for each database that waits for a background process. The worker that
-/// has run the longest is asked first. The launcher asks a worker only after the worker has run all
-/// tasks once and its turn has lasted long enough.
+/// For each database that waits for a background process, asks one worker of another database to
+/// leave. The worker that has run the longest is asked first. The launcher asks a worker only after
+/// the worker has run all tasks once and its turn has lasted long enough.
 fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     let mut running = occupied;
     let now = Instant::now();
@@ -387,8 +387,8 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     running.sort_unstable_by_key(|database| (database.since, database.oid.to_u32()));
     if !waiting.is_empty() {
         // A worker that is still connecting may be waiting for a lock on its database. A session
-        // can hold a lock on a database for any time. So the launcher stops a worker that has been
-        // connecting for longer than a turn.
+        // can hold a lock on a database for any time. The launcher therefore stops a worker that
+        // has been connecting for longer than a turn.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));

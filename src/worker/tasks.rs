@@ -71,7 +71,7 @@ fn notify_interval() -> Duration {
 }
 
 fn notify() -> Result<NextTurn, ServerError> {
-    // The pause after checkpoints could not be sent.
+    // The pause after a failed attempt to send checkpoints.
     const PAUSE: Duration = Duration::from_secs(10);
     Ok(if seal::notify() || must_stop() { NextTurn::AtInterval } else { NextTurn::After(PAUSE) })
 }

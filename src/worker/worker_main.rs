@@ -158,8 +158,8 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
 
 /// Returns whether the postmaster has ended. The postmaster holds one end of a pipe, and the kernel
 /// closes this end when the postmaster ends. PostgreSQL itself uses this pipe to find out whether
-/// the postmaster has ended. The id of the parent process is not used, because it changes later
-/// than the pipe.
+/// the postmaster has ended. The id of the parent process is not used, because the kernel changes
+/// it only after it has closed the pipe.
 fn postmaster_is_gone() -> bool {
     // SAFETY: the code only reads a variable that does not change after the start of the process.
     let pipe = unsafe { pg_sys::postmaster_alive_fds[pg_sys::POSTMASTER_FD_WATCH as usize] };
