@@ -181,7 +181,7 @@ pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
 
 /// Returns the highest value that the sequence can have.
 fn last_value(sequence: pg_sys::Oid) -> i64 {
-    const SEQMAX: u32 = 5; // its place in pg_sequence
+    const SEQMAX: u32 = 5; // The position of the column seqmax in pg_sequence.
     // SAFETY: the key is the oid of a sequence, and the column is a bigint.
     let last = unsafe { catalog_column(pg_sys::SysCacheIdentifier::SEQRELID, sequence, SEQMAX) };
     last.map_or(0, |last| last.value() as i64)

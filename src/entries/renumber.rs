@@ -1,10 +1,10 @@
 //! Renumbers entries whose ids are occupied. An id is occupied if somebody has inserted a row with
 //! this id by hand, before the sequence reached the id.
 //!
-//! The event of an entry with an occupied id must still be recorded. The first entry with an
-//! occupied id and all entries after it get new ids, so that the entries of the batch stay in
-//! order. The occupied ids are stored in `lead_audit.inserted_entry`, so that sealing does not
-//! mistake the inserted rows for genuine entries.
+//! With `on_error = warn`, the event of an entry with an occupied id must still be recorded. The
+//! first entry with an occupied id and all entries after it get new ids, so that the entries of the
+//! batch stay in order. The occupied ids are stored in `lead_audit.inserted_entry`, so that sealing
+//! does not mistake the inserted rows for genuine entries.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{COLUMNS, EntryTable, EntryTuple, form_tuple, relation_of_schema};
