@@ -1,6 +1,8 @@
-//! Reads the actor: the context that the application sets, and the caller as the database sees it.
-//! The application cannot forge the caller. The actor is computed again only after one of its
-//! values has changed, so a bulk statement computes it once.
+//! Reads the actor of an event: the context that the application sets, and the roles, address,
+//! application name and process that the database knows. The application can set the context and
+//! application_name to any value, but cannot forge the roles, the address and the process. A
+//! session computes the actor again only after one of the actor's values has changed. A bulk
+//! statement therefore computes the actor once.
 
 use crate::pg::{Text, role_name};
 use crate::settings;
@@ -9,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::rc::Rc;
 
-/// The identity columns of an entry.
+/// The columns of an entry that identify the user behind the event.
 #[derive(Debug, Default)]
 pub struct Actor {
     pub user_id: Option<Text>,
@@ -24,8 +26,8 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Returns the names of the columns with percent-encoded text. A text is encoded if its bytes
-    /// are not UTF-8 or contain NUL.
+    /// Returns the names of the columns whose text is percent-encoded, because its bytes are not
+    /// UTF-8 or contain NUL.
     pub fn encoded(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("user_id", &self.user_id),
@@ -60,14 +62,14 @@ thread_local! {
     static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
-/// Makes the next call of [`current`] look up the names of roles again, because a role has changed.
-/// A renamed role must not be recorded under its old name.
+/// Makes the next call of [`current`] look up role names again. The hooks call this function when a
+/// role has changed. An entry must not contain the old name of a renamed role.
 pub fn role_changed() {
     ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
 }
 
-/// Runs `work`, and records `role` as the current user meanwhile. Code that acts on behalf of
-/// `role` with more rights than `role` has uses this function.
+/// Runs `work`. Events that `work` causes are recorded with `role` as the current user. The library
+/// calls this function when it acts on behalf of `role` with more rights than `role` has.
 pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<pg_sys::Oid>);
     impl Drop for Restore {
@@ -79,20 +81,21 @@ pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Does what [`acting_for`] does, but keeps the role that an enclosing call has set.
+/// Runs `work` as [`acting_for`] does, but keeps a role that an enclosing call of [`acting_for`]
+/// has set.
 pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     acting_for(ACTING_FOR.get().unwrap_or(role), work)
 }
 
-/// Returns the role on whose behalf the code acts: the role that [`acting_for`] has set, or else
-/// the outer user.
+/// Returns the role on whose behalf the library acts: the role that [`acting_for`] has set, or else
+/// the outer user (`GetOuterUserId()`).
 pub fn acting_role() -> pg_sys::Oid {
-    // SAFETY: the call only reads a variable of the session. enable() and disable() are SECURITY
-    // DEFINER functions. The outer user is the role that called them.
+    // SAFETY: the call only reads a variable of the session. In enable() and disable(), which are
+    // SECURITY DEFINER functions, the outer user is the role that called the function.
     ACTING_FOR.get().unwrap_or_else(|| unsafe { pg_sys::GetOuterUserId() })
 }
 
-/// Returns the present actor.
+/// Returns the actor of an event that happens now.
 pub fn current() -> Rc<Actor> {
     // SAFETY: these calls only read variables of the session.
     let (session_user, current_user) = unsafe {
@@ -114,8 +117,9 @@ pub fn current() -> Rc<Actor> {
     if let Some(actor) = hit {
         return actor;
     }
-    // The generations are read before the names of the roles. If a role changes between the two,
-    // the next call sees that the generation differs.
+    // The counters `context_generation` and `role_generation` are read before the role names. If a
+    // role changes while the actor is read, the next call of `current` sees that the generation
+    // differs.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));
@@ -143,13 +147,13 @@ fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: 
         client_addr: text(client_addr()),
         application_name: (!application_name.is_empty())
             .then(|| Text::from_server(application_name)),
-        // SAFETY: PostgreSQL sets the variable when the process starts.
+        // SAFETY: PostgreSQL sets `MyProcPid` when the process starts.
         backend_pid: unsafe { pg_sys::MyProcPid },
     }
 }
 
 /// The part of the actor that can be read while an error is raised. Roles are oids, because no
-/// catalog can be read at that time.
+/// catalog can be read while an error is raised.
 pub struct Now {
     pub session_user: pg_sys::Oid,
     pub current_user: pg_sys::Oid,
@@ -162,7 +166,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// Reads the present actor.
+    /// Reads the values that the session has now.
     pub fn read() -> Self {
         let application_name = application_name();
         // SAFETY: these calls only read variables of the session.
@@ -183,15 +187,16 @@ impl Now {
     }
 }
 
-/// Stores the client's address for [`Now`], because reading the address can raise an error. The
-/// address does not change during the session.
+/// Stores the client's address for [`Now`], because reading the address while an error is raised
+/// could raise a second error. The client's address does not change during the session.
 pub fn remember_client_addr() {
     CLIENT_ADDR.set(client_addr());
 }
 
 fn application_name() -> &'static [u8] {
-    // SAFETY: the setting is null only before its first assignment. Its text lives until the next
-    // assignment. Both callers compare or copy the text before that.
+    // SAFETY: `application_name` is null only before its first assignment. The text of
+    // `application_name` lives until the next assignment. Both callers of this function compare or
+    // copy the text before the next assignment.
     unsafe {
         let name = pg_sys::application_name;
         if name.is_null() { b"" } else { CStr::from_ptr(name).to_bytes() }
@@ -199,7 +204,7 @@ fn application_name() -> &'static [u8] {
 }
 
 /// Returns the client's network address: the result of inet_client_addr() without the network mask.
-/// `None` if the client uses a Unix socket, or if the process has no client.
+/// Returns `None` if the client uses a Unix socket, or if the process has no client.
 fn client_addr() -> Option<String> {
     // SAFETY: inet_client_addr has no arguments and returns NULL if there is no address.
     // network_host takes the inet that inet_client_addr returns.

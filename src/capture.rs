@@ -1,10 +1,12 @@
-//! Turns the call of a trigger into an entry. `trigger` makes a `row_event` from PostgreSQL's call.
-//! `row_layout` caches the columns of the table, each with its encoder. `encode` writes the values.
-//! `crate::entries` receives the finished entry.
+//! Turns the call of an audit trigger into an entry. The module `trigger` makes a `RowEvent` from
+//! PostgreSQL's call of the trigger function. The module `row_layout` caches the columns of each
+//! relation, with an encoder for each column. The module `encode` writes column values as JSON. The
+//! module `crate::entries` receives the entry and writes it to the log.
 //!
-//! `replica_role` decides which writes of logical replication are recorded. `truncate` handles
-//! TRUNCATE. An UPDATE of the partition key fires a DELETE and an INSERT trigger: `partition_move`
-//! joins the two events into one.
+//! The module `replica_role` decides which writes of logical replication are recorded. The module
+//! `truncate` handles TRUNCATE triggers. An UPDATE that moves a row to another partition fires a
+//! DELETE trigger and an INSERT trigger. The module `partition_move` joins the events of the two
+//! triggers into one event.
 
 mod encode;
 mod foreign_code;
@@ -28,7 +30,8 @@ pub use replica_role::{ORIGIN_ONLY, set_outermost_callback};
 pub use row_event::{RowEvent, RowOperation, RowTexts, record_row, row_texts, statement_ends};
 pub use row_layout::{column_names, encoder_for, primary_key, relation_changed};
 
-/// A subtransaction was rolled back: drops its moves and its counts of truncated rows.
+/// Drops the pending moves and the row counts of TRUNCATEs that belong to a subtransaction that was
+/// rolled back.
 pub fn subtransaction_aborts(own: pgrx::pg_sys::SubTransactionId) {
     partition_move::subtransaction_aborts(own);
     truncate::subtransaction_aborts(own);

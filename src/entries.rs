@@ -1,9 +1,10 @@
-//! Stores entries. The entries of one statement are gathered in `batch` and written together by
-//! `writer`, at the latest when the statement ends (`flush_points`).
+//! Stores entries in the table `lead_audit.entry`. The module `batch` gathers the entries of one
+//! statement. The module `writer` writes the batch at the latest when the statement ends. The
+//! module `flush_points` decides when the batch of a statement is written.
 //!
-//! An entry gets its id, time and checksum when the event happens; only the writing is deferred. An
-//! entry belongs to the subtransaction of its event and is discarded if the subtransaction rolls
-//! back.
+//! An entry gets its id, time and checksum when the event happens, and only the writing to the
+//! table is deferred. An entry belongs to the subtransaction of its event, and is discarded if that
+//! subtransaction rolls back.
 
 mod batch;
 mod entry_table;

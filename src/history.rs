@@ -1,6 +1,6 @@
-//! Finds entries by a key that the caller gives, for `lead_audit.history()` and related functions,
-//! which are defined in sql/80_query.sql. Also computes the JSON columns of the view
-//! lead_audit.log.
+//! Converts a row key that a user gives, so that `lead_audit.history()` and related functions
+//! (sql/80_query.sql) can find the entries of the row. The module `log_values` computes the JSON
+//! columns of the view lead_audit.log.
 
 mod key;
 mod log_values;

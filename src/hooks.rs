@@ -2,10 +2,13 @@
 //! invalidations.
 //!
 //! A hook has three parts: a guarded prelude, the call of the next hook, and a guarded epilogue.
-//! Because of the guard (`pg_guard`), a panic in the prelude or the epilogue becomes an error of
-//! the statement and does not end the server. The next hook is called without a guard, so that an
-//! error of PostgreSQL keeps its constraint, position and context. Such an error jumps over the
-//! frame of the hook, so no value in this frame may have a destructor.
+//! Because of the guard (`pg_guard`), a panic in the prelude or the epilogue does not end the
+//! server process, but becomes an error of the statement. The next hook is called without a guard,
+//! so that an error of PostgreSQL keeps its constraint, position and context. An error of the next
+//! hook jumps over the frame of the calling hook, so no value in this frame may have a destructor.
+//!
+//! In the next two tables, *failures* and *entries* are modules, and a *scope* is a statement
+//! scope.
 //!
 //! | hook | prelude | epilogue |
 //! | --- | --- | --- |
@@ -13,31 +16,37 @@
 //! | planner | failures: open a scope | failures: close the scope |
 //! | ExecutorStart | failures: open a scope, keep the parameters | failures: close the scope |
 //! | ExecutorRun | failures: open a scope | failures: close the scope |
-//! | ExecutorFinish | failures: open a scope; entries: gather entries | see below |
+//! | ExecutorFinish | failures: open a scope; entries: gather entries | see the next table |
 //! | ExecutorEnd | entries: write the batch of the statement that loaded the library | – |
-//! | ProcessUtility | see below | see below |
+//! | ProcessUtility | see the next table | see the next table |
 //! | needs_fmgr_hook, fmgr_hook | DDL guard: restrict the rights | DDL guard: restore the rights |
 //! | emit_log | failures: confirm the record of the error | – |
 //! | error callbacks | – | failures: make a record of the error |
-//! | shmem_request, shmem_startup | – | failures: request the lock; map the region |
+//! | shmem_request, shmem_startup | – | failures: request the queue's lock; map the queue |
 //!
-//! Three kinds of hooks do more than the table can show:
+//! The epilogue of ExecutorFinish and the hook on ProcessUtility have these steps, in this order:
 //!
-//! - The epilogue of ExecutorFinish has three steps. DDL guard: note the tables that the statement
-//!   has written to. Entries: write the batch. Failures: close the scope.
-//! - The prelude of ProcessUtility does this. Failures: open a scope, and make the worker leave a
-//!   database. DDL guard: note the table of COPY, and keep the command's text. Entries: gather
-//!   entries (COPY). The epilogue of ProcessUtility does this. DDL guard: forget the text. Entries:
-//!   write the batch (COPY). Failures: close the scope.
-//! - The fmgr hooks restrict the rights of functions that are called by the commands with which the
-//!   DDL guard changes triggers.
+//! | part of the hook | steps |
+//! | --- | --- |
+//! | epilogue of ExecutorFinish | DDL guard: note the tables that the statement wrote to |
+//! | | entries: write the batch |
+//! | | failures: close the scope |
+//! | prelude of ProcessUtility | failures: open a scope, and make the worker leave a database |
+//! | | DDL guard: note the table of COPY, and keep the command's text |
+//! | | entries: gather the entries of COPY |
+//! | epilogue of ProcessUtility | DDL guard: forget the command's text |
+//! | | entries: write the batch of COPY |
+//! | | failures: close the scope |
 //!
-//! `transaction.rs` fixes the order in which the modules handle the end of a transaction. Only
-//! PRE_COMMIT and PRE_PREPARE may raise an error. Invalidation callbacks (`invalidation.rs`) only
-//! mark caches as stale.
+//! The fmgr hooks restrict the rights of functions that run while the DDL guard changes triggers.
 //!
-//! A preloaded library installs all hooks and callbacks. If a session's first write to a watched
-//! table loads the library, it installs only the ones that recording entries needs.
+//! `transaction.rs` fixes the order in which the modules handle the end of a transaction. At the
+//! end of a transaction, only the code for PRE_COMMIT and PRE_PREPARE may raise an error.
+//! Invalidation callbacks (`invalidation.rs`) only mark caches as stale.
+//!
+//! A preloaded library installs all hooks and callbacks. A library that is loaded by a session's
+//! first write to a watched table installs only the hooks and callbacks that the recording of
+//! entries needs.
 
 mod error;
 mod executor;
@@ -50,8 +59,9 @@ mod shared_memory;
 mod transaction;
 mod utility;
 
-/// Installs the hooks and callbacks. An existing hook becomes the next hook of the new one. Called
-/// once, while the library is being loaded.
+/// Installs the hooks and callbacks of the library. A hook that is already installed becomes the
+/// next hook of the library's hook. _PG_init() calls this function once, while the library is being
+/// loaded.
 pub fn install(preloading: bool) {
     invalidation::install(preloading);
     transaction::install();

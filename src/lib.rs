@@ -1,27 +1,28 @@
-//! lead_audit: every write to a watched table becomes an entry with a checksum in
-//! `lead_audit.entry`.
+//! lead_audit is a PostgreSQL extension that records every write to a watched table as an entry
+//! with a checksum in the table `lead_audit.entry`.
 //!
-//! Data flows in one direction. A trigger makes a row event, `capture` turns the event into an
-//! entry, `entries` writes the entry, `seal` appends it to the tree, and `verify` and `history`
-//! read it. `failures` adds entries of failed statements: the session makes a record of a failed
-//! statement, the queue keeps the record across the rollback, and the worker turns the record into
-//! an entry.
+//! Data flows through the modules in one direction. A trigger makes a row event, the module
+//! `capture` turns the event into an entry, and the module `entries` writes the entry. The module
+//! `seal` appends the entry to the tree. The modules `verify` and `history` read the entries. The
+//! module `failures` records failed statements. A session makes a record of a failed statement. The
+//! queue keeps this record across the rollback. The worker turns the record into an entry.
 //!
-//! Each module uses only modules above it in this list. scripts/module_order.py checks this order.
+//! Each module uses only modules that precede it in the following list, as scripts/module_order.py
+//! checks.
 //!
 //! 1. `pg`: safe wrappers around PostgreSQL
 //! 2. `settings`: the settings `lead_audit.*`
 //! 3. `version`: the versions of the SQL objects that the library works with
-//! 4. `actor`: the user behind an event, as the application names it and as the database sees it
-//! 5. `entries`: the way from the finished entry to the row of `lead_audit.entry`
-//! 6. `capture`: the way from the trigger to the finished entry
-//! 7. `history`: finding entries by row key
-//! 8. `seal`: the way from entries to the tree and its checkpoints
-//! 9. `verify`: comparing entries, tree and checkpoints
-//! 10. `failures`: recording failed statements
+//! 4. `actor`: the user behind an event, with the context that the application sets
+//! 5. `entries`: the storing of entries in the table `lead_audit.entry`
+//! 6. `capture`: the conversion of a trigger's call to an entry
+//! 7. `history`: the search for entries by row key
+//! 8. `seal`: the tree over the entries, and its checkpoints
+//! 9. `verify`: the comparison of entries, tree and checkpoints
+//! 10. `failures`: the recording of failed statements
 //! 11. `watch`: the watched tables, and the DDL guard
 //! 12. `worker`: the background processes
-//! 13. `status`: the list of parts that are on or off
+//! 13. `status`: the list of the parts of lead_audit that are on or off
 //! 14. `hooks`: the hooks, and the callbacks for errors, transactions and invalidations
 //! 15. `sql`: the SQL objects
 
@@ -66,14 +67,15 @@ pub extern "C-unwind" fn _PG_init() {
     }
 }
 
-/// The module that `cargo pgrx test` requires of the crate under test.
+/// Contains the functions that `cargo pgrx test` requires of the crate under test.
 #[cfg(test)]
 pub mod pg_test {
     /// Does nothing. `cargo pgrx test` calls this function once before the first test.
     pub fn setup(_options: Vec<&str>) {}
 
-    /// Returns the settings for the test server. The list is empty by default, because lead_audit
-    /// must work without preloading. scripts/assertions.sh adds a setting.
+    /// Returns the settings for the postgresql.conf of the test server. The list is empty by
+    /// default, because lead_audit must work without preloading. scripts/assertions.sh adds a
+    /// setting with the environment variable LEAD_AUDIT_TEST_SETTINGS.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
         std::env::var("LEAD_AUDIT_TEST_SETTINGS")

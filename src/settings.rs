@@ -1,9 +1,10 @@
 //! Defines the settings `lead_audit.*`: the context, which the application sets, and the settings
 //! that only a superuser can change.
 //!
-//! The four settings of the context are needed for every row, so they are read only after a change.
-//! Every assignment to one of them increments a counter, which tells `actor` when to read them
-//! again.
+//! Every entry contains the four settings of the context. To save time, the library reads the
+//! settings of the context again only after one of them has changed. Every assignment to a setting
+//! of the context increments a counter. The counter of assignments tells the module `actor` when it
+//! must read the context again.
 
 pub mod failures;
 mod sealing;
@@ -21,7 +22,7 @@ use std::net::IpAddr;
 /// The consequence for a statement if one of its entries cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum OnError {
-    /// The statement succeeds, with a WARNING. `lead_audit.stats` counts the unwritten entry.
+    /// The statement succeeds and raises a WARNING. `lead_audit.stats` counts the unwritten entry.
     #[name = c"warn"]
     Warn,
     /// The statement fails.
@@ -64,7 +65,7 @@ pub fn batch_bytes() -> usize {
 pub struct TextSetting(Cell<*mut c_char>);
 
 // SAFETY: a server process has one thread. Only PostgreSQL's code for settings writes the pointer,
-// in the same thread.
+// and it runs in this thread.
 unsafe impl Sync for TextSetting {}
 
 impl TextSetting {
@@ -72,15 +73,16 @@ impl TextSetting {
         TextSetting(Cell::new(std::ptr::null_mut()))
     }
 
-    /// Returns the value, or `None` if it is unset or empty. Both are treated alike, because the
-    /// value is empty and not unset after a transaction with SET LOCAL.
+    /// Returns the value of the setting, or `None` if the setting is unset or empty. Unset and
+    /// empty are treated alike, because a setting is empty and not unset after a transaction with
+    /// SET LOCAL.
     pub fn get(&self) -> Option<String> {
         let value = self.0.get();
         if value.is_null() {
             return None;
         }
         // SAFETY: the value of a setting is a C string that lives until the next assignment. The
-        // code copies it before that.
+        // code copies the value before the next assignment.
         let value = unsafe { CStr::from_ptr(value) };
         (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
     }
@@ -99,8 +101,8 @@ thread_local! {
     static ASSIGNMENTS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Returns the number of assignments to the settings of the context. While this number stays the
-/// same, the settings stay the same.
+/// Returns the number of assignments to the settings of the context. While the number of
+/// assignments stays the same, the settings of the context stay the same.
 pub fn context_generation() -> u64 {
     ASSIGNMENTS.get()
 }
@@ -111,7 +113,8 @@ const ID_LIMIT: usize = 255;
 const USER_AGENT_LIMIT: usize = 500;
 
 /// Defines all settings, and reserves the prefix `lead_audit`, so that PostgreSQL refuses misspelt
-/// names. Settings that are fixed at server start are defined only if the library is preloaded.
+/// setting names. Settings that are fixed at server start are defined only if the library is
+/// preloaded.
 pub fn define(preloading: bool) {
     define_context(
         c"lead_audit.user_id",
@@ -265,8 +268,8 @@ fn check_address(text: &str) -> Result<(), String> {
     }
 }
 
-/// Checks a new value. If the check fails, stores the message of the check as the DETAIL of
-/// PostgreSQL's error.
+/// Returns whether `check` accepts the new value of a setting. If `check` rejects the value, stores
+/// the message of `check` as the DETAIL of PostgreSQL's error.
 ///
 /// # Safety
 /// `value` must point to a C string or to null.
@@ -287,8 +290,8 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
     };
     let Some(complaint) = complaint else { return true };
     let complaint: Vec<u8> = complaint.into_bytes().into_iter().chain([0]).collect();
-    // SAFETY: the copy is in ErrorContext, where GUC_check_errdetail() puts its text too, and is
-    // freed with the error.
+    // SAFETY: the message is copied to ErrorContext, as GUC_check_errdetail() does. PostgreSQL
+    // frees the copy of the message together with the error.
     unsafe {
         pg_sys::GUC_check_errdetail_string =
             pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, complaint.as_ptr().cast());
@@ -297,14 +300,15 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
 }
 
 /// Returns the value that a setting has outside of the innermost function or script that has
-/// changed it. `None` if no function or script has changed the setting.
+/// changed it. Returns `None` if no function or script has changed the setting.
 ///
-/// For example, CREATE EXTENSION runs the extension's script with a search_path of its own. The
-/// value of the caller is then one level down in PostgreSQL's stack of the setting.
+/// For example, CREATE EXTENSION runs the extension's script with a search_path of its own. While
+/// the extension's script runs, PostgreSQL keeps the caller's search_path in the stack of the
+/// setting, and this function returns the caller's value.
 pub fn outer_text_value(name: &CStr) -> Option<String> {
-    // SAFETY: the structs of the settings live as long as the process. An entry of a stack lives as
-    // long as the nest level that has made it. The value is a C string, because the code returns
-    // early if `vartype` is not PGC_STRING.
+    // SAFETY: the structs of the settings live as long as the process. An element of a setting's
+    // stack lives as long as the nest level that has made it. The value is a C string, because this
+    // code returns early if `vartype` is not PGC_STRING.
     unsafe {
         for &variable in variables() {
             if CStr::from_ptr((*variable).name) != name || (*variable).stack.is_null() {
@@ -321,11 +325,11 @@ pub fn outer_text_value(name: &CStr) -> Option<String> {
     None
 }
 
-/// Returns pointers to PostgreSQL's structs of all settings. The array is valid as long as the
-/// current memory context, and at most until a setting is added.
+/// Returns pointers to PostgreSQL's structs of all settings. The array is valid until the current
+/// memory context is reset or a setting is added.
 fn variables<'a>() -> &'a [*mut pg_sys::config_generic] {
-    // SAFETY: the array has the length that PostgreSQL reports. Before PostgreSQL 16 the array is
-    // PostgreSQL's own, which moves when a setting is added.
+    // SAFETY: the array has the length that PostgreSQL reports. Before PostgreSQL 16, the array
+    // belongs to PostgreSQL, which moves the array when a setting is added.
     #[cfg(feature = "pg15")]
     unsafe {
         std::slice::from_raw_parts(

@@ -2,36 +2,36 @@
 //!
 //! The version of the SQL objects can differ from the version of the library:
 //!
-//! - *Older objects*: the package is installed and `ALTER EXTENSION lead_audit UPDATE` has not run
-//!   yet. The library works with SQL objects from version 1.0 on.
-//! - *Newer objects*: the session loaded its library before the update, or an older package was
-//!   installed again. If the objects and the library have the same major version, the library still
-//!   records writes, because a minor version only adds to the table `lead_audit.entry`. The library
-//!   refuses every other operation.
+//! - *Older objects*: a newer package is installed, and `ALTER EXTENSION lead_audit UPDATE` has not
+//!   run yet. The library works with older SQL objects from version 1.0 on.
+//! - *Newer objects*: the session loaded its library before the SQL objects were updated, or an
+//!   older package was installed again. The library still records writes if the newer SQL objects
+//!   have the library's major version. A minor version only adds to the table `lead_audit.entry`.
+//!   With newer SQL objects, the library refuses every other operation.
 
 use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};
 
-/// The first released version.
+/// The first released version of lead_audit.
 const FIRST: (u32, u32) = (1, 0);
 
 /// The first version with the schema lead_audit_internal, which contains the internal functions.
 const INTERNAL_SCHEMA: (u32, u32) = (1, 1);
 
-/// The library's version, which has three numbers. The version of the SQL objects has only the
-/// first two.
+/// The version of the library, for example 1.2.0. The version of the SQL objects has only two
+/// numbers, for example 1.2.
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
 /// The hint of the error for SQL objects that are newer than the library.
 pub const INSTALL: &str = "Install the library of the SQL objects' version, or connect again if \
                            that was done since this session began";
 
-/// The operation that needs the SQL objects.
+/// The kind of operation for which the library needs the SQL objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// The library writes entries.
     Writing,
-    /// The library does any other operation.
+    /// The library does any operation besides writing entries.
     Everything,
 }
 
@@ -44,7 +44,7 @@ pub fn check(need: Need) -> Result<(), ServerError> {
     }
 }
 
-/// Raises an error if the library cannot do every operation with the installed version of the SQL
+/// Raises an error if the library cannot do all operations with the installed version of the SQL
 /// objects.
 pub fn require() {
     if let Err(error) = check(Need::Everything) {
@@ -52,8 +52,9 @@ pub fn require() {
     }
 }
 
-/// Implements `lead_audit_internal.require_library()`: calls [`require`] for functions that are
-/// written in SQL, which would otherwise run with a library of any version.
+/// Implements `lead_audit_internal.require_library()`, which calls [`require`]. Functions that are
+/// written in SQL call `require_library()`, because they would otherwise run with a library of any
+/// version.
 #[pg_extern(sql = false)]
 fn require_library() {
     require();
@@ -62,8 +63,9 @@ fn require_library() {
 /// Returns the schema of the internal functions, which only the library and other SQL functions
 /// call.
 ///
-/// The function looks at the version of the SQL objects, not at the existence of the schema. Before
-/// the update from 1.0, any role that may create schemas can have created a schema of this name.
+/// The function looks at the version of the SQL objects, and not at the existence of the schema.
+/// Before the update from version 1.0, any role that can create schemas can have created a schema
+/// of this name.
 pub fn internal_schema() -> &'static str {
     match extension_version().as_deref().and_then(numbers) {
         Some(objects) if objects < INTERNAL_SCHEMA => "lead_audit",
@@ -92,8 +94,8 @@ fn mismatch(objects: &str) -> ServerError {
     }
 }
 
-/// Returns whether a library can work with SQL objects. The result is false if a version does not
-/// begin with two numbers.
+/// Returns whether a library of version `library` can do an operation with SQL objects of version
+/// `objects`. Returns false if a version does not begin with two numbers.
 fn fits(library: &str, objects: &str, need: Need) -> bool {
     let (Some(library), Some(objects)) = (numbers(library), numbers(objects)) else { return false };
     let newest = match need {

@@ -1,10 +1,12 @@
-//! The background processes of a preloaded library: a launcher, which connects to no database, and
-//! a worker in each database that has the extension.
+//! Contains the background processes of a preloaded library: a launcher, which connects to no
+//! database, and a worker in each database that has the extension.
 //!
-//! The launcher does not poll: a session that creates or changes a database, or creates the
-//! extension, wakes it (`failures::utility_commands`). After the start of the server, the launcher
-//! probes each database once: a worker starts there and looks for the extension. A worker that does
-//! not find the extension ends. On a standby no process runs until the standby is promoted.
+//! A session wakes the launcher when it creates or changes a database, or creates the extension
+//! (`failures::utility_commands`). Without a wake-up, the launcher reads the list of databases once
+//! a minute. After the start of the server, the launcher probes each database once. To probe a
+//! database, the launcher starts a worker in the database, and the worker looks for the extension.
+//! A worker that does not find the extension ends. On a standby, neither the launcher nor a worker
+//! runs until the standby is promoted.
 
 mod launcher;
 mod tasks;
@@ -13,18 +15,18 @@ mod worker_main;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
-/// Registers the launcher. Called while the server preloads the library.
+/// Registers the launcher. _PG_init() calls this function while the server preloads the library.
 pub fn register_launcher() {
     let mut launcher =
         description(c"lead_audit launcher", c"lead_audit launcher", c"lead_audit_launcher_main");
     launcher.bgw_restart_time = launcher::RESTART_SECONDS;
     // SAFETY: the server is preloading libraries, as PostgreSQL requires for this call. PostgreSQL
-    // copies the description.
+    // copies the description of the launcher.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut launcher) };
 }
 
-/// Builds the description of a background process, with the values that the launcher and the
-/// workers share.
+/// Returns the description of a background process, with the values that are the same for the
+/// launcher and the workers.
 fn description(name: &CStr, kind: &CStr, function: &CStr) -> pg_sys::BackgroundWorker {
     let mut worker = pg_sys::BackgroundWorker {
         bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION)
@@ -39,8 +41,8 @@ fn description(name: &CStr, kind: &CStr, function: &CStr) -> pg_sys::BackgroundW
     worker
 }
 
-/// Copies the beginning of the text that fits into the field. The field is zero before, so a NUL
-/// follows the copy.
+/// Copies `text` into `field`, and cuts the text if it is too long. All bytes of `field` are zero
+/// before the call, so a NUL byte follows the copy.
 fn copy<const N: usize>(field: &mut [c_char; N], text: &CStr) {
     let text = text.to_string_lossy();
     let length = text.floor_char_boundary(N - 1);

@@ -1,8 +1,9 @@
-//! Writes a value as canonical JSON: the text that `to_jsonb` would produce under fixed settings,
-//! independent of the session's settings.
+//! Writes a column value as canonical JSON. The JSON has the value that `to_jsonb` returns under
+//! fixed output settings, whatever the session's settings are.
 //!
-//! Common types are written straight from their datum. All other types go through PostgreSQL's
-//! `to_jsonb`, so that arrays, composites and types of extensions have only one JSON form.
+//! Values of common types, for example integers, are written straight from their datum. Values of
+//! all other types go through PostgreSQL's `to_jsonb`, so that arrays, composites and types of
+//! extensions have only one JSON form.
 
 use super::foreign_code::ForeignCasts;
 use super::jsonb;
@@ -25,7 +26,7 @@ pub enum Encoder {
     Int4,
     /// bigint
     Int8,
-    /// text, varchar, char(n): the bytes as they are
+    /// text, varchar and char(n), whose bytes become a JSON string
     Text,
     /// uuid
     Uuid,
@@ -41,31 +42,33 @@ pub enum Encoder {
     DateTime(pg_sys::Oid),
     /// jsonb
     Jsonb,
-    /// Any other type. PostgreSQL's to_jsonb writes it.
+    /// Any other type, whose values PostgreSQL's to_jsonb writes.
     ToJsonb {
-        /// The call information of to_jsonb, with the type of its argument.
+        /// The call information (`FmgrInfo`) for to_jsonb, which includes the type of the argument.
         call: Box<pg_sys::FmgrInfo>,
-        /// Whether values can contain money, whose text depends on lc_monetary.
+        /// Whether values of the type can contain money. The text of money depends on lc_monetary.
         monetary: bool,
-        /// The casts from the type to json, if roles other than a superuser can have defined any.
+        /// The casts to json of the type and of the types within it. `None` if only a superuser can
+        /// define casts to json of the type and of the types within it.
         casts: Option<ForeignCasts>,
     },
 }
 
 impl Encoder {
-    /// Returns whether writing a value may raise an error. Code that is not PostgreSQL's own can
-    /// raise one, and so can a value that is nested too deeply.
+    /// Returns whether writing a value can raise an error. A cast that does not belong to
+    /// PostgreSQL can raise an error, and PostgreSQL raises an error for a value that is nested too
+    /// deeply.
     pub fn may_raise(&self) -> bool {
         matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
     }
 
-    /// Appends the value.
+    /// Appends `datum` as JSON to `out`.
     ///
     /// # Safety
     /// `datum` must be a non-NULL value of the type that the encoder was made for.
     pub unsafe fn write(&self, out: &mut TextWriter, datum: pg_sys::Datum) {
-        // SAFETY: the caller guarantees the type, and each arm reads the datum as its type
-        // requires.
+        // SAFETY: `datum` is of the encoder's type (see # Safety), and each arm reads the datum as
+        // this type requires.
         unsafe {
             match self {
                 Encoder::Bool => {
@@ -119,7 +122,8 @@ fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Writes a float as to_jsonb does: its shortest exact text, read as a numeric.
+/// Writes a float as to_jsonb does: converts the float to its shortest exact text, and this text to
+/// numeric.
 ///
 /// # Safety
 /// `datum` must be of the type whose output function is `output`.
@@ -155,8 +159,8 @@ unsafe fn write_float(
     }
 }
 
-/// The timestamps of the years 1 to 9999, in microseconds since 2000. In this range, the text of a
-/// timestamp always has the same form.
+/// The timestamps of the years 1 to 9999, in microseconds since 2000. Timestamps of the years 1 to
+/// 9999 all have a text of the same form.
 const FOUR_DIGIT_YEARS: Range<i64> = -63_082_281_600_000_000..252_455_616_000_000_000;
 
 /// # Safety
@@ -174,7 +178,8 @@ unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: 
     {
         out.push(b'"');
         write_timestamp(out, micros);
-        // PostgreSQL omits trailing zeros of the fraction, and a fraction of zero.
+        // PostgreSQL omits the trailing zeros of a fraction of a second, and the whole fraction if
+        // it is zero.
         let written = out.bytes();
         let last = written.iter().rposition(|byte| !matches!(byte, b'Z' | b'0')).unwrap_or(0);
         let end = if written.get(last) == Some(&b'.') { last } else { last + 1 };
@@ -184,8 +189,8 @@ unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: 
         return;
     }
     let mut buffer = [0_u8; pg_sys::MAXDATELEN as usize + 1];
-    // SAFETY: the buffer has the size that the function requires. The function leaves a C string in
-    // it.
+    // SAFETY: the buffer has the size that JsonEncodeDateTime() requires. JsonEncodeDateTime()
+    // leaves a C string in the buffer.
     let text = unsafe {
         pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr().cast(), datum, type_oid, &UTC);
         CStr::from_ptr(buffer.as_ptr().cast())
@@ -203,13 +208,13 @@ unsafe fn write_to_jsonb(
     call: &pg_sys::FmgrInfo,
     monetary: bool,
 ) {
-    // SAFETY: `datum` is of the type that `call` was made for. A call may change only the field
-    // fn_extra of its FmgrInfo, and to_jsonb does not use that field. The result is a new jsonb in
-    // the current memory context, hence not toasted.
+    // SAFETY: `datum` is of the type that `call` was made for. A function call can change only the
+    // field fn_extra of its FmgrInfo, and to_jsonb does not use fn_extra. to_jsonb returns a new
+    // jsonb in the current memory context. A new jsonb is not toasted.
     let value = unsafe {
         let _settings = if monetary { OutputSettings::with_money() } else { OutputSettings::new() };
         call_foreign(call, datum)
     };
-    // SAFETY: `value` is that new jsonb.
+    // SAFETY: `value` is the new jsonb that to_jsonb returned.
     unsafe { jsonb::write(out, value.cast_mut_ptr()) }
 }

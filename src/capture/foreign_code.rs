@@ -1,45 +1,49 @@
-//! Finds types whose use runs code that a table's owner may have written. A role with more rights
-//! than the owner must not run such code.
+//! Finds types for which writing or reading a value can run code that a table's owner has written.
+//! A role with more rights than the table's owner must not run the owner's code.
 //!
-//! Output functions of base types, ranges, enums and domains are written in C, so they belong to
-//! PostgreSQL or to a superuser. A table's owner can define two things: a cast from a type to json,
-//! which to_jsonb calls, and the CHECK constraint of a domain, which PostgreSQL evaluates when it
-//! reads a value.
+//! Output functions of base types, ranges, enums and domains are written in C, so only PostgreSQL
+//! or a superuser can have provided them. Code of a table's owner can run through two kinds of
+//! objects: casts to json and CHECK constraints of domains. to_jsonb calls the cast of a type to
+//! json. PostgreSQL evaluates the CHECK constraint of a domain when it reads a value of the domain.
 
 use super::type_search::{TypeSearch, attribute_types};
 use crate::pg::{ServerError, as_user_restricted, catalog_column, current_role, is_superuser};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
-/// Answers whether using a type runs foreign code. Caches the answers as long as this value lives;
-/// meanwhile only other transactions can change the types.
+/// Answers whether writing or reading values of a type can run code of a table's owner. Caches the
+/// answers as long as this `ForeignCode` lives. While a `ForeignCode` lives, only other
+/// transactions can change the types.
 #[derive(Default)]
 pub struct ForeignCode {
     writing: TypeSearch,
 }
 
 impl ForeignCode {
-    /// Returns whether writing a value of the type as JSON may run code that is neither in C nor
-    /// PostgreSQL's own.
+    /// Returns whether writing a value of the type as JSON can run code that is neither written in
+    /// C nor part of PostgreSQL.
     pub fn writes(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.writing.finds(type_oid, has_foreign_cast, parts)
     }
 
-    /// Returns whether reading a value of the type from text may run code that is neither in C nor
-    /// PostgreSQL's own.
+    /// Returns whether reading a value of the type from text can run code that is neither written
+    /// in C nor part of PostgreSQL.
     pub fn reads(&self, type_oid: pg_sys::Oid) -> bool {
-        // SAFETY: looks the type up.
+        // SAFETY: the call only looks up the type in the catalog.
         !is_built_in(type_oid)
             && unsafe { pg_sys::get_typtype(type_oid) } as u8 != pg_sys::TYPTYPE_ENUM
     }
 }
 
-/// Returns the type and modifier with which a value of `type_oid` can be read from text without
-/// running code that is neither in C nor PostgreSQL's own. Replaces a domain by its base type, so
-/// that the domain's CHECK constraint is not evaluated. Returns `None` if no type qualifies.
+/// Returns a type and its modifier. The input function of the returned type can read a value of
+/// `type_oid` from text. Reading the value as the returned type runs only code that is written in C
+/// or part of PostgreSQL. The function replaces a domain by the domain's base type, so that
+/// PostgreSQL does not evaluate the domain's CHECK constraint. Returns `None` if reading a value of
+/// `type_oid` would run other code.
 pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
     let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
-        // SAFETY: looks the type up. If the type is a domain, PostgreSQL replaces the modifier.
+        // SAFETY: the call only looks up the type in the catalog. If the type is a domain, the call
+        // replaces `modifier` by the modifier of the domain's base type.
         let base = unsafe { pg_sys::getBaseTypeAndTypmod(type_oid, &mut modifier) };
         (base, modifier)
     };
@@ -48,29 +52,32 @@ pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oi
     if !reads_domains(base) {
         return Some((base, modifier));
     }
-    // SAFETY: looks the type up; the result is an invalid oid if the type is not an array.
+    // SAFETY: the call only looks up the type in the catalog. get_element_type() returns an invalid
+    // oid if the type is not an array.
     let element = unsafe { pg_sys::get_element_type(base) };
     if element == pg_sys::InvalidOid {
         return None;
     }
     let (element, modifier) = without_domain(element, -1);
-    // SAFETY: looks the type up.
+    // SAFETY: the call only looks up the type in the catalog.
     let array = unsafe { pg_sys::get_array_type(element) };
     (array != pg_sys::InvalidOid && !reads_domains(element)).then_some((array, modifier))
 }
 
 fn is_domain(type_oid: pg_sys::Oid) -> bool {
-    // SAFETY: looks the type up.
+    // SAFETY: the call only looks up the type in the catalog.
     !is_built_in(type_oid)
         && unsafe { pg_sys::get_typtype(type_oid) } as u8 == pg_sys::TYPTYPE_DOMAIN
 }
 
-/// Adds the types whose input functions run when a value of this type is read.
+/// Adds to `to` the types whose input functions PostgreSQL calls when it reads a value of
+/// `type_oid`.
 fn parts_to_read(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     if is_built_in(type_oid) {
         return;
     }
-    // SAFETY: looks the type up; the result is an invalid oid if no such type exists.
+    // SAFETY: the calls only look up types in the catalog. The calls return an invalid oid if they
+    // find no type.
     let part = unsafe {
         match pg_sys::get_typtype(type_oid) as u8 {
             pg_sys::TYPTYPE_COMPOSITE => return attribute_types(type_oid, to),
@@ -94,12 +101,14 @@ enum Shape {
     Domain(pg_sys::Oid),
     Array(pg_sys::Oid),
     Composite,
-    /// to_jsonb does not decompose the value: a cast to json writes it, or its output function.
+    /// A value that to_jsonb does not decompose. A cast to json or the type's output function
+    /// writes the whole value.
     Whole,
 }
 
 fn shape(type_oid: pg_sys::Oid) -> Shape {
-    // SAFETY: looks the type up; the result is an invalid oid if no such type exists.
+    // SAFETY: the calls only look up types in the catalog. The calls return an invalid oid if they
+    // find no type.
     unsafe {
         let base = pg_sys::getBaseType(type_oid);
         let element = pg_sys::get_element_type(base);
@@ -122,25 +131,26 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     }
 }
 
-/// The casts to json that may run when a value of a type is written. Casts whose function is in C
-/// are left out, because only a superuser can create such a function. A role that writes to a table
-/// has not necessarily chosen the types of the table's columns, so casts of other owners must not
-/// run with the rights of the writing role.
+/// The casts to json that PostgreSQL can run when it writes a value of a type as JSON. A cast whose
+/// function is in C is left out, because only a superuser can create a function in C. The role that
+/// writes to a table has not necessarily chosen the table's column types. Casts that belong to
+/// another role must not run with the rights of the role that writes to the table.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
-    /// The role as which the casts run, and the value of `CATALOG` when that role was determined.
+    /// The result of the last look-up, with the value of `CATALOG` at the time of the look-up. The
+    /// value is `None` before the first look-up.
     known: Cell<Option<(u64, Runs)>>,
 }
 
-/// The role whose rights the casts run with.
+/// The role with whose rights the casts to json run.
 #[derive(Clone, Copy)]
 enum Runs {
-    /// The writer: the type has no casts, or a superuser owns them.
+    /// The role that writes the row, because the type has no casts or a superuser owns the casts.
     AsWriter,
     /// The owner of the casts.
     As(pg_sys::Oid),
-    /// No role: the casts have several owners. Whichever of them ran all casts would lend its
-    /// rights to the others.
+    /// No role, because the casts have several owners. If one of the owners ran all casts, the code
+    /// of the other owners would run with that owner's rights.
     Never,
 }
 
@@ -148,23 +158,23 @@ thread_local! {
     static CATALOG: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Invalidates the cached owners. Called when a cast, a function, a role or a relation changed, or
-/// may have changed.
+/// Invalidates the cached owners of casts. The hooks call this function when a cast, a function, a
+/// role or a relation may have changed.
 pub fn casts_changed() {
     CATALOG.set(CATALOG.get().wrapping_add(1));
 }
 
 impl ForeignCasts {
-    /// Returns the casts of this type, or `None` if neither the type nor a type within it can have
-    /// a cast.
+    /// Returns the casts to json of `type_oid` and of the types within it, or `None` if all these
+    /// types are built in.
     pub fn of(type_oid: pg_sys::Oid) -> Option<Self> {
         let holds_foreign_types =
             TypeSearch::default().finds(type_oid, |one| !is_built_in(one), parts);
         holds_foreign_types.then(|| ForeignCasts { type_oid, known: Cell::new(None) })
     }
 
-    /// Runs `work`, which writes a value of the type. Raises an error if the casts have several
-    /// owners.
+    /// Runs `work`, which writes a value of the type. Raises an error if the casts to json have
+    /// several owners.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         match self.known.get() {
             Some((catalog, runs)) if catalog == CATALOG.get() => self.run_as(runs, work),
@@ -198,7 +208,7 @@ fn owners(type_oid: pg_sys::Oid) -> Runs {
     let found = RefCell::new(Vec::new());
     let looks_on = |this: pg_sys::Oid| {
         let function = matches!(shape(this), Shape::Whole).then(|| cast_to_json(this)).flatten();
-        // SAFETY: looks the function up.
+        // SAFETY: the calls only look up the function in the catalog.
         let owner = function.filter(|&function| !is_in_c(function)).map(owner_of);
         if let Some(owner) = owner.filter(|&owner| {
             owner != pg_sys::InvalidOid && !is_superuser(owner) && !found.borrow().contains(&owner)
@@ -228,11 +238,11 @@ fn has_foreign_cast(type_oid: pg_sys::Oid) -> bool {
         && cast_to_json(type_oid).is_some_and(|function| !is_in_c(function))
 }
 
-/// Returns the function that to_jsonb calls to convert a value of a type that is not built in.
-/// Searches as json_categorize_type() does.
+/// Returns the function of the cast to json that to_jsonb calls for a value of a type that is not
+/// built in. Searches for the cast as PostgreSQL's json_categorize_type() does.
 fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let mut function = pg_sys::InvalidOid;
-    // SAFETY: looks the cast up.
+    // SAFETY: the call only looks up the cast in the catalog.
     let path = unsafe {
         let explicit = pg_sys::CoercionContext::COERCION_EXPLICIT;
         pg_sys::find_coercion_pathway(pg_sys::JSONOID, type_oid, explicit, &mut function)
@@ -240,11 +250,11 @@ fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then_some(function)
 }
 
-/// Oids of the languages `internal` and `c`, as fixed in catalog/pg_language.dat.
+/// The oids of the languages `internal` and `c` are fixed in PostgreSQL's catalog/pg_language.dat.
 const INTERNAL: usize = 12;
 const C: usize = 13;
 
-/// Returns whether a function is in C. Only a superuser can create such a function.
+/// Returns whether a function is written in C. Only a superuser can create a function in C.
 fn is_in_c(function: pg_sys::Oid) -> bool {
     let column = pg_sys::Anum_pg_proc_prolang;
     // SAFETY: the key is the oid of a function, and the column is an oid.

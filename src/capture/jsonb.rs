@@ -1,5 +1,5 @@
-//! Writes a jsonb value as canonical JSON. jsonb orders keys by length, whereas canonical JSON
-//! orders them by UTF-16 code units.
+//! Writes a jsonb value as canonical JSON. PostgreSQL's jsonb orders the keys of an object by
+//! length, whereas canonical JSON orders them by UTF-16 code units.
 
 use super::numeric::write_numeric;
 use crate::pg::TextWriter;
@@ -9,18 +9,19 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::{JsonbIteratorToken as Token, jbvType};
 use std::ops::Range;
 
-/// Appends the value.
+/// Appends the value of `jsonb` to `out`.
 ///
 /// # Safety
 /// `jsonb` must point to a jsonb that is not toasted.
 pub unsafe fn write(out: &mut TextWriter, jsonb: *mut pg_sys::Jsonb) {
-    // SAFETY: the iterator and its values live in the current memory context and in the jsonb.
+    // SAFETY: the iterator and the values that it returns live in the current memory context and in
+    // `jsonb`.
     unsafe {
         let scalar = (*jsonb).root.header & pg_sys::JB_FSCALAR != 0;
         let mut tokens = Tokens { iterator: pg_sys::JsonbIteratorInit(&raw mut (*jsonb).root) };
         if scalar {
-            // jsonb stores a scalar as an array with one element. That array is not part of the
-            // value.
+            // jsonb stores a scalar as the only element of an array. The array around a scalar is
+            // not part of the JSON value.
             tokens.next();
             let (_, value) = tokens.next();
             return write_scalar(out, &value);
@@ -30,7 +31,7 @@ pub unsafe fn write(out: &mut TextWriter, jsonb: *mut pg_sys::Jsonb) {
     }
 }
 
-/// A key, and the range of bytes in the output that holds the key and its value.
+/// A key of an object, and the range of bytes in the output that holds the key and its value.
 type Member<'a> = (&'a [u8], Range<usize>);
 
 struct Tokens {
@@ -54,8 +55,8 @@ unsafe fn write_value(
     token: Token::Type,
     value: &pg_sys::JsonbValue,
 ) {
-    // SAFETY: the iterator returned token and value together (see # Safety). The stack check raises
-    // an error before the stack overflows.
+    // SAFETY: the iterator returned `token` and `value` together (see # Safety).
+    // check_stack_depth() raises an error before the stack overflows.
     unsafe {
         pg_sys::check_stack_depth();
         match token {
@@ -79,10 +80,10 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        // SAFETY: the iterator returned token and value together.
+        // SAFETY: the iterator returned `token` and `value` together.
         unsafe { write_value(out, tokens, token, &value) };
-        // After an overflow, the function that wrote the element may have returned before the
-        // element's end, so the iterator is still inside the element.
+        // After an overflow of `out`, `write_value` may have returned before the end of the
+        // element. If `write_value` returned early, the iterator is still inside the element.
         if out.has_overflowed() {
             return;
         }
@@ -94,8 +95,9 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
 /// The last token from the iterator must be the beginning of an object.
 unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
-    // Members are written in jsonb's order. If that order is not canonical, they are sorted
-    // afterwards.
+    // The members of the object are first written in the order of their keys in jsonb. If the order
+    // of the keys in jsonb is not the canonical order, the code at the end of this function sorts
+    // the members.
     let mut members: Vec<Member> = Vec::new();
     out.push(b'{');
     loop {
@@ -112,9 +114,9 @@ unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
         out.append_json_string(key);
         out.push(b':');
         let (token, value) = tokens.next();
-        // SAFETY: the iterator returned token and value together.
+        // SAFETY: the iterator returned `token` and `value` together.
         unsafe { write_value(out, tokens, token, &value) };
-        // After an overflow, the iterator may still be inside the member's value.
+        // After an overflow of `out`, the iterator may still be inside the member's value.
         if out.has_overflowed() || members.try_reserve(1).is_err() {
             return out.note_overflow(members.len().saturating_mul(size_of::<Member>()));
         }
@@ -158,7 +160,7 @@ unsafe fn string_bytes<'a>(value: &pg_sys::JsonbValue) -> &'a [u8] {
 /// # Safety
 /// `value` must be a scalar from an iterator.
 unsafe fn write_scalar(out: &mut TextWriter, value: &pg_sys::JsonbValue) {
-    // SAFETY: type_ says which member of the union is set.
+    // SAFETY: `type_` tells which field of the union `val` is set.
     unsafe {
         match value.type_ {
             jbvType::jbvString => out.append_json_string(string_bytes(value)),

@@ -1,5 +1,5 @@
 //! Finds types whose values can contain money. The text of money depends on lc_monetary. Setting
-//! lc_monetary costs time, so it is set only for values of these types.
+//! lc_monetary costs time, so the library sets lc_monetary only for values that can contain money.
 
 use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;
@@ -9,15 +9,16 @@ use pgrx::pg_sys;
 pub struct MoneyTypes(TypeSearch);
 
 impl MoneyTypes {
-    /// Returns whether the type is money, or its elements, bounds or attributes are.
+    /// Returns whether the type is money, or has elements, bounds or attributes of type money.
     pub fn contains(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.0.finds(type_oid, |candidate| candidate == pg_sys::MONEYOID, parts)
     }
 }
 
-/// Adds the types that values of a type consist of. A scalar type adds none.
+/// Adds to `to` the types that values of a type consist of, for example the element type of an
+/// array. Adds nothing for a scalar type.
 fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
-    // SAFETY: look-ups by oid, which return an invalid oid if they find nothing.
+    // SAFETY: these look-ups by oid return an invalid oid if they find nothing.
     let part = unsafe {
         let base = pg_sys::getBaseType(type_oid);
         match pg_sys::get_typtype(base) as u8 {

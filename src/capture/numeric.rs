@@ -1,5 +1,6 @@
-//! Writes a numeric's text straight from its stored bytes. The text equals that of numeric_out,
-//! which allocates memory for each value. Many tables have several numerics in each row.
+//! Writes a numeric's text straight from its stored bytes. The text equals the result of
+//! PostgreSQL's numeric_out, but numeric_out allocates memory for each value. Many tables have
+//! several numeric columns, so writing a numeric must be fast.
 
 use crate::pg::{TextWriter, detoasted, output_text};
 use ledger::Sink;
@@ -25,8 +26,7 @@ pub unsafe fn write_numeric(out: &mut TextWriter, datum: pg_sys::Datum) {
 /// # Safety
 /// `numeric` must be a numeric.
 unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
-    // SAFETY: `numeric` is a numeric (see # Safety). The detoasted value lives until it has been
-    // read.
+    // SAFETY: `numeric` is a numeric (see # Safety). The detoasted value outlives `stored`.
     match Stored::read(unsafe { detoasted(numeric) }) {
         Some(stored) => {
             stored.write(out);
@@ -36,13 +36,13 @@ unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
     }
 }
 
-/// The parts of a stored numeric (PostgreSQL, src/backend/utils/adt/numeric.c, "NumericData"). Its
-/// digits have the base 10,000. The value of the first digit is the digit times 10,000 to the power
-/// of `weight`. Leading and trailing zeros are not stored.
+/// The parts of a stored numeric (PostgreSQL, src/backend/utils/adt/numeric.c, "NumericData"). The
+/// digits of a stored numeric have the base 10,000. The value of the first digit is the digit times
+/// 10,000 to the power of `weight`. PostgreSQL does not store the leading and trailing zero digits.
 struct Stored<'a> {
     negative: bool,
     weight: i32,
-    /// Number of decimal digits after the decimal point.
+    /// The number of decimal digits after the decimal point.
     scale: usize,
     digits: &'a [u8],
 }
@@ -54,8 +54,8 @@ impl<'a> Stored<'a> {
         match header & 0xC000 {
             0xC000 => None, // NaN and the infinities
             0x8000 => {
-                // The short form has a single header word. Its last seven bits are the signed
-                // weight.
+                // The short form of a numeric has a single header word. The last seven bits of this
+                // header word are the signed weight.
                 let weight = i32::from(header & 0x3F) - i32::from(header & 0x40);
                 let scale = usize::from((header & 0x1F80) >> 7);
                 Some(Stored { negative: header & 0x2000 != 0, weight, scale, digits: rest })
@@ -73,7 +73,7 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// Returns the digit that is multiplied by 10,000 to the power of `exponent`.
+    /// Returns the digit of base 10,000 that is multiplied by 10,000 to the power of `exponent`.
     fn digit(&self, exponent: i32) -> u16 {
         let digit = |index: usize| {
             self.digits.get(2 * index..2 * index + 2)?.try_into().ok().map(u16::from_ne_bytes)

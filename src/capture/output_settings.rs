@@ -1,17 +1,19 @@
-//! Output functions depend on the session's settings, but an entry must not depend on them. While
-//! an `OutputSettings` value is alive, the relevant settings have the values that the format of
-//! entries prescribes.
+//! Output functions of types depend on the session's settings, but an entry must not depend on
+//! these settings. While an `OutputSettings` value is alive, the settings on which output functions
+//! depend have the values that the format of entries prescribes.
 //!
-//! Assigns to the C variables behind the settings instead of calling set_config_option(): an
-//! assignment costs nanoseconds for each value and not microseconds, and the GUC machinery does not
-//! notice it. Only lc_monetary needs the call, because it has no such variable.
+//! The code assigns to the C variables behind the settings and does not call set_config_option().
+//! An assignment to a C variable takes nanoseconds, whereas a call of set_config_option() takes
+//! microseconds. PostgreSQL's code for settings does not notice the assignment to a C variable.
+//! Only lc_monetary is set with set_config_option(), because PostgreSQL caches the monetary locale
+//! until set_config_option() changes lc_monetary.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
 
 mod raw {
     unsafe extern "C" {
-        // Declared in utils/bytea.h, which pgrx does not bind.
+        // pgrx has no binding for this variable, which utils/bytea.h declares.
         pub static mut bytea_output: core::ffi::c_int;
     }
 }
@@ -22,8 +24,8 @@ thread_local! {
     static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Fixes the settings while this value is alive. Dropping the value restores the session's
-/// settings, also after an error.
+/// Fixes the output settings while an `OutputSettings` is alive. Dropping the value restores the
+/// session's output settings, also after an error.
 pub struct OutputSettings {
     time_zone: *mut pg_sys::pg_tz,
     date_style: i32,
@@ -38,7 +40,8 @@ impl OutputSettings {
     /// Sets TimeZone to UTC, DateStyle to ISO/MDY, IntervalStyle to postgres, bytea_output to hex,
     /// and extra_float_digits to 1.
     pub fn new() -> Self {
-        // SAFETY: plain variables of this process, which PostgreSQL reads in its output functions.
+        // SAFETY: these are plain variables of this process, which PostgreSQL reads in its output
+        // functions.
         unsafe {
             let former = OutputSettings {
                 time_zone: pg_sys::session_timezone,
@@ -60,10 +63,11 @@ impl OutputSettings {
     }
 
     /// Fixes the settings as `new` does, and also sets lc_monetary to C. Setting lc_monetary takes
-    /// microseconds, so this function is only for values that contain money.
+    /// microseconds, so `with_money` is only for values that contain money.
     pub fn with_money() -> Self {
         let mut settings = Self::new();
-        // SAFETY: opens a new nest level. `drop` closes it, or else the abort of the transaction.
+        // SAFETY: the code opens a new nest level of settings. `drop` or, after an error, the abort
+        // of the transaction closes the nest level of settings.
         unsafe {
             settings.guc_nest_level = Some(pg_sys::NewGUCNestLevel());
             pg_sys::set_config_option(
@@ -83,8 +87,8 @@ impl OutputSettings {
 
 impl Drop for OutputSettings {
     fn drop(&mut self) {
-        // SAFETY: restores the saved values. After an error, the abort of the transaction closes
-        // the nest level instead.
+        // SAFETY: the code restores the saved values. After an error, the abort of the transaction
+        // closes the nest level of settings.
         unsafe {
             if let Some(level) = self.guc_nest_level
                 && !std::thread::panicking()
@@ -106,8 +110,8 @@ fn utc() -> *mut pg_sys::pg_tz {
     if !known.is_null() {
         return known;
     }
-    // SAFETY: takes a C string; time zones are cached for the life of the process. PostgreSQL knows
-    // GMT without a zone file.
+    // SAFETY: pg_tzset() takes a C string. PostgreSQL caches time zones for the life of the
+    // process. PostgreSQL knows the time zone GMT without reading a file.
     let zone = unsafe { pg_sys::pg_tzset(c"GMT".as_ptr()) };
     UTC.set(zone);
     zone

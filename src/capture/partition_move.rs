@@ -1,9 +1,10 @@
-//! Records an UPDATE that moves a row to another partition as one event. PostgreSQL fires a DELETE
-//! trigger in the old partition and then an INSERT trigger in the new one. The DELETE is kept until
-//! the INSERT trigger fires, and both are recorded as the UPDATE that the client requested.
+//! Records an UPDATE as one event if it moves a row to another partition. PostgreSQL fires a DELETE
+//! trigger in the old partition and then an INSERT trigger in the new partition. The library keeps
+//! the DELETE until the INSERT trigger fires. The library then records the DELETE and the INSERT as
+//! the UPDATE that the client requested.
 //!
-//! If no INSERT trigger fires (a BEFORE trigger cancelled the INSERT, or the new partition is not
-//! watched), a DELETE is recorded.
+//! If no INSERT trigger fires, the library records a DELETE. No INSERT trigger fires if a BEFORE
+//! trigger cancels the INSERT, or if the new partition is not watched.
 
 use super::row_image::RowVersion;
 use super::row_layout::RowLayout;
@@ -14,30 +15,31 @@ use std::rc::Rc;
 
 /// A row that has left its partition, and whose INSERT trigger has not fired yet.
 pub struct PendingMove {
-    /// Identity of the watched table.
+    /// The watch id of the table.
     pub watch_id: [u8; 16],
-    /// Copies of the row and its row type, and the layout of the partition that the row left. The
-    /// copies live until the transaction ends, unless `free` is called before.
+    /// A copy of the row and of its row type, with the layout of the partition that the row left.
+    /// The copies of the row and its row type live until `free` is called, or else until the
+    /// transaction ends.
     pub row: RowVersion,
-    /// The trigger depth of the DELETE. Between the DELETE and the INSERT, a trigger can run
-    /// another statement, whose events have a greater depth.
+    /// The trigger depth at which the DELETE happened. The events of a statement that a trigger
+    /// runs between the DELETE and the INSERT have a greater trigger depth.
     depth: i32,
     subtransaction: pg_sys::SubTransactionId,
 }
 
 impl PendingMove {
-    /// Copies the row into the transaction's memory.
+    /// Copies the row into the transaction's memory context.
     ///
     /// # Safety
     /// `row.tuple` must be of the row type and layout in `row`.
     pub unsafe fn new(watch_id: [u8; 16], row: &RowVersion, depth: i32) -> Self {
-        // SAFETY: the tuple is of the row type (see # Safety). The copies are made in the
-        // transaction's context, which outlives them.
+        // SAFETY: the tuple is of the row type in `row` (see # Safety). The copies of the row and
+        // its row type are allocated in the transaction's memory context.
         let row = unsafe {
             in_context(pg_sys::TopTransactionContext, || RowVersion {
                 tuple: pg_sys::heap_copytuple(row.tuple),
-                // The constraints are copied too, because they contain the values that an older row
-                // has in columns which were added after the row was written.
+                // The copy of the row type includes its constraints. The constraints contain the
+                // values that older rows have in columns that were added later.
                 descriptor: pg_sys::CreateTupleDescCopyConstr(row.descriptor),
                 layout: Rc::clone(&row.layout),
             })
@@ -45,9 +47,9 @@ impl PendingMove {
         PendingMove { watch_id, row, depth, subtransaction: current_subtransaction() }
     }
 
-    /// Frees the copies before the transaction ends.
+    /// Frees the copies of the row and its row type before the transaction ends.
     pub fn free(self) {
-        // SAFETY: the copies were made by `new`, and nothing else refers to them.
+        // SAFETY: `new` made the copies, and nothing else refers to them.
         unsafe {
             pg_sys::heap_freetuple(self.row.tuple);
             pg_sys::FreeTupleDesc(self.row.descriptor);
@@ -60,12 +62,12 @@ thread_local! {
     static PENDING: RefCell<Vec<PendingMove>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Returns whether the DELETE of a row is half of its move to another partition.
+/// Returns whether a row was deleted because it moves to another partition.
 ///
 /// # Safety
 /// `tuple` must be a stored tuple.
 pub unsafe fn went_to_another_partition(tuple: pg_sys::HeapTuple) -> bool {
-    // SAFETY: a stored tuple has a header. The test is that of
+    // SAFETY: a stored tuple has a header. The code makes the same test as
     // HeapTupleHeaderIndicatesMovedPartitions().
     let next = unsafe { (*(*tuple).t_data).t_ctid };
     (next.ip_blkid.bi_hi, next.ip_blkid.bi_lo) == (u16::MAX, u16::MAX)
@@ -77,12 +79,14 @@ pub fn defer(pending: PendingMove) {
     PENDING.with_borrow_mut(|all| all.push(pending));
 }
 
-/// Returns whether any move is pending. Most rows do not move, so this check must be cheap.
+/// Returns whether any move is pending. The check must be cheap, because most rows do not move to
+/// another partition.
 pub fn is_any_pending() -> bool {
     PENDING.with_borrow(|all| !all.is_empty())
 }
 
-/// Removes and returns the pending move that an INSERT completes, if there is one.
+/// Removes and returns the pending move that an INSERT into a relation with this `layout`
+/// completes, if there is one.
 pub fn take_other_half(watch_id: [u8; 16], layout: &RowLayout, depth: i32) -> Option<PendingMove> {
     let is_other_half = |pending: &mut PendingMove| {
         pending.depth == depth
@@ -92,13 +96,13 @@ pub fn take_other_half(watch_id: [u8; 16], layout: &RowLayout, depth: i32) -> Op
     PENDING.with_borrow_mut(|all| all.pop_if(is_other_half))
 }
 
-/// Removes and returns the last pending move, if its DELETE happened at this trigger depth or
-/// deeper.
+/// Removes and returns the last pending move, if the trigger depth of its DELETE is `depth` or
+/// greater.
 pub fn take_unfinished(depth: i32) -> Option<PendingMove> {
     PENDING.with_borrow_mut(|all| all.pop_if(|pending| pending.depth >= depth))
 }
 
-/// Drops all pending moves. Called when the transaction has ended.
+/// Drops all pending moves. The hooks call this function when the transaction has ended.
 pub fn transaction_ends() {
     PENDING.with_borrow_mut(Vec::clear);
 }

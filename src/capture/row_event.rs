@@ -1,5 +1,5 @@
-//! Turns the event of a row into an entry. Encodes the row by its layout, and passes it to
-//! `entries`.
+//! Turns an event that concerns one row into an entry. Encodes the row with the encoders of its
+//! layout, and passes the entry to the module `entries`.
 
 use super::foreign_code::ForeignCode;
 use super::partition_move::{self, PendingMove};
@@ -42,11 +42,11 @@ impl RowOperation {
 pub struct RowEvent<'a> {
     /// The operation.
     pub operation: RowOperation,
-    /// The watched table or its partition that contains the row, open.
+    /// The open relation that contains the row: the watched table, or one of its partitions.
     pub relation: pg_sys::Relation,
-    /// Identity of the watched table.
+    /// The watch id of the table.
     pub watch_id: [u8; 16],
-    /// Name of the table's soft-delete column, or empty.
+    /// The name of the table's soft-delete column, or an empty text if the table has none.
     pub soft_delete_column: &'a str,
     /// The old row of an UPDATE or DELETE, otherwise the new row.
     pub row: pg_sys::HeapTuple,
@@ -55,7 +55,7 @@ pub struct RowEvent<'a> {
 }
 
 impl RowEvent<'_> {
-    /// Returns one of the event's rows with its row type and layout.
+    /// Returns `tuple`, which is one of the event's rows, with its row type and layout.
     ///
     /// # Safety
     /// The relation must be open.
@@ -95,12 +95,12 @@ impl Scratch {
 }
 
 thread_local! {
-    // A user takes the buffers out of the cell, because an output function can write to a watched
-    // table and so re-enter this module.
+    // The function that uses the buffers takes them out of the cell. An output function can write
+    // to a watched table, and the event of that write needs buffers of its own.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-/// Records the event. If recording fails, acts as lead_audit.on_error specifies.
+/// Records the event. If recording fails, does what lead_audit.on_error specifies.
 ///
 /// # Safety
 /// The relation must be open. The tuples must be rows of the relation, and live until this function
@@ -143,12 +143,12 @@ pub unsafe fn record_row(event: &RowEvent) {
     }
 }
 
-/// Records a DELETE for each pending move at this trigger depth or deeper: no INSERT trigger has
-/// completed it.
+/// Records a DELETE for each pending move whose trigger depth is `depth` or greater, because no
+/// INSERT trigger has completed the move.
 fn record_unfinished_moves(depth: i32) {
     while let Some(pending) = partition_move::take_unfinished(depth) {
-        // SAFETY: the copies match the row type and layout that were copied with them. After an
-        // error, PostgreSQL frees the copies with their memory context.
+        // SAFETY: each copied tuple matches the row type and the layout that the same pending move
+        // contains. After an error, PostgreSQL frees the copied tuples with their memory context.
         unsafe {
             record(RowOperation::Delete, pending.watch_id, Some(&pending.row), None);
             pending.free();
@@ -156,7 +156,8 @@ fn record_unfinished_moves(depth: i32) {
     }
 }
 
-/// Records the pending moves of a statement that has ended. No INSERT can complete them any more.
+/// Records the pending moves of a statement that has ended. After the end of the statement, no
+/// INSERT can complete a pending move.
 pub fn statement_ends() {
     if partition_move::is_any_pending() {
         record_unfinished_moves(trigger_depth() + 1);
@@ -275,26 +276,29 @@ fn write_moved_from(scratch: &mut Scratch, layout: &RowLayout) -> Result<(), Ser
 
 /// The columns of an entry that describe a row.
 pub struct RowTexts {
-    /// The primary key. For an UPDATE, the key of the old row.
+    /// The row key; for an UPDATE, the row key of the old row.
     pub key: Option<Text>,
-    /// The row. For an UPDATE or DELETE, the old row.
+    /// The row image; for an UPDATE or DELETE, the image of the old row.
     pub values: Text,
-    /// The new values that an UPDATE was to set.
+    /// The new values of the columns that an UPDATE was to change.
     pub changed: Option<Text>,
     /// The names of the columns that were left out, as JSON strings in canonical order.
     pub omitted: Vec<Vec<u8>>,
-    /// The parts of these texts that are percent-encoded because their bytes are not valid text.
+    /// The parts of `key`, `values` and `changed` that are percent-encoded because their bytes are
+    /// not valid text.
     pub invalid_bytes: InvalidBytes,
 }
 
-/// Returns the texts for a row that a statement failed to write or to change. Omits columns whose
-/// values cannot be written without running code of the table's owner, as `foreign_code` finds.
+/// Returns the texts that describe a row that a statement failed to write or to change. Omits each
+/// column whose values cannot be written without running code of the table's owner, as the module
+/// `foreign_code` determines.
 ///
 /// # Errors
-/// If a value cannot be written as JSON.
+/// Returns an error if a value cannot be written as JSON.
 ///
 /// # Safety
-/// As for [`record_row`].
+/// The relation must be open. The tuples must be rows of the relation, and live until this function
+/// returns.
 pub unsafe fn row_texts(
     event: &RowEvent,
     foreign_code: &mut ForeignCode,
@@ -331,7 +335,7 @@ pub unsafe fn row_texts(
                 .map(|column| &*column.name.text);
             invalid_bytes.note("changed_values", names);
         }
-        // `member` is the name as a JSON string, followed by a colon.
+        // `member` of a column is the column's name as a JSON string, followed by a colon.
         let omitted = omitted
             .iter()
             .map(|column| column.member[..column.member.len() - 1].to_vec())
@@ -379,7 +383,8 @@ unsafe fn encode_row(version: &RowVersion, scratch: &mut Scratch) -> Result<Enco
     Ok(Encoded::Entry { soft_delete: None, key_changed: false })
 }
 
-/// Encodes the rows of an UPDATE. The two layouts are the same, or have the same columns.
+/// Encodes the rows of an UPDATE. The layouts of the old and the new row are the same, or have the
+/// same columns.
 ///
 /// # Safety
 /// Each tuple must be of the row type and layout of its version.

@@ -19,22 +19,21 @@ pub struct RowVersion {
 /// The form in which a column's value is written in the text of a row.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// Whether the written value is percent-encoded because its bytes are not valid text.
+    /// Whether the value is percent-encoded because its bytes are not valid text.
     pub is_encoded: bool,
 }
 
-/// The place to which the values of a row are written.
+/// The way in which the values of a row are written.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// All values go straight into the row's text, which is then checked as a whole. It is almost
-    /// always valid.
+    /// All values go straight into the row's text, and the whole text is checked at the end. The
+    /// text of a row is almost always valid.
     Together,
-    /// Each value goes into a text of its own, so that the values that are not valid text can be
-    /// found.
+    /// Each value goes into a text of its own, so that values that are not valid text can be found.
     Apart,
 }
 
-/// A deformed tuple. The buffers are reused for the next tuple.
+/// A deformed tuple, whose buffers are reused for the next tuple.
 #[derive(Default)]
 pub struct RowImage {
     values: Vec<pg_sys::Datum>,
@@ -71,7 +70,7 @@ impl RowImage {
         self.value(column).is_some_and(|value| value.value() as u8 != 0)
     }
 
-    /// Appends one column's value. Returns whether the value is percent-encoded.
+    /// Appends one column's value to `out`. Returns whether the value is percent-encoded.
     ///
     /// # Safety
     /// The image must be of a row of the column's relation.
@@ -91,8 +90,9 @@ impl RowImage {
         false
     }
 
-    /// Writes the object of the given columns, which must be in canonical order. Stores in `places`
-    /// how each value is written. Returns whether any value is percent-encoded.
+    /// Writes a JSON object with the values of `columns`, which must be in canonical order. Fills
+    /// `places` with one element for each column that was written. Returns whether any value is
+    /// percent-encoded.
     ///
     /// # Safety
     /// The image must be of a row of the columns' relation.
@@ -124,13 +124,15 @@ impl RowImage {
         })
     }
 
-    /// Writes an object of the new values of the columns that an UPDATE changed. This image is the
-    /// old row, `new` the new row. `columns` pairs each column of the old layout with that of the
-    /// new one. Returns the positions in `columns` of the values that are percent-encoded.
+    /// Writes a JSON object with the new values of the columns that an UPDATE changed. This image
+    /// is the old row, and `new` is the image of the new row. `columns` contains pairs: a column of
+    /// the old row's layout, and the same column of the new row's layout. Returns the positions in
+    /// `columns` of the values that are percent-encoded.
     ///
-    /// A column whose bytes differ counts as changed, even if its JSON is the same, because every
-    /// change must be recorded. Examples are white space or a hidden duplicate key in a json value,
-    /// the bounds of an array, and −0 in place of 0.
+    /// A column counts as changed if the bytes of its value differ, even if its JSON is the same,
+    /// because every change must be recorded. For example, two json values with the same canonical
+    /// JSON can differ in white space or in a hidden duplicate key. Two arrays with the same JSON
+    /// can differ in their bounds, and the floats −0 and 0 have the same JSON.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.
@@ -167,8 +169,9 @@ impl RowImage {
     }
 }
 
-/// Writes all values straight into one text. If that text is not valid, writes it again, with each
-/// value in a text of its own first.
+/// Calls `write` in `Mode::Together`, which writes all values straight into one text. If the
+/// resulting text is not valid, calls `write` again in `Mode::Apart`, which writes each value into
+/// a text of its own first.
 fn in_either_mode<R>(
     text: &mut Text,
     mut write: impl FnMut(&mut TextWriter, Mode) -> R,
@@ -182,7 +185,7 @@ fn in_either_mode<R>(
 /// Returns whether two values of a column have the same bytes.
 ///
 /// # Safety
-/// Both values must be of the column.
+/// `old` and `new` must be values of the column.
 unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::Datum>) -> bool {
     let (old, new) = match (old, new) {
         (None, None) => return true,
@@ -192,9 +195,9 @@ unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::
     if column.by_value {
         return old == new;
     }
-    // SAFETY: the column's length shows how to read its values: fixed length, C string (-2) or
-    // varlena (-1). For two varlenas that are stored out of line, the TOAST pointers are compared
-    // first: an UPDATE keeps the pointers of columns that it does not change.
+    // SAFETY: `length` of the column tells how to read its values: as a fixed length, a C string
+    // (-2) or a varlena (-1). For two varlenas that are stored out of line, the code compares the
+    // TOAST pointers first. An UPDATE keeps the TOAST pointers of columns that it does not change.
     unsafe {
         match column.length {
             -2 => {

@@ -1,8 +1,8 @@
-//! The layout of a relation: its columns in canonical order, the encoder of each column, and the
-//! primary key.
+//! Defines the layout of a relation: its columns in canonical order, the encoder of each column,
+//! and the primary key.
 //!
-//! A session makes one layout for each relation that it writes to. It drops the layout when
-//! PostgreSQL reports that the relation has changed.
+//! A session makes one layout for each relation that it writes to. The session drops the layout of
+//! a relation when PostgreSQL reports that the relation has changed.
 
 use super::encode::Encoder;
 use super::foreign_code::ForeignCasts;
@@ -18,29 +18,30 @@ use std::rc::Rc;
 
 /// A column that is part of the row's JSON.
 pub struct Column {
-    /// Position in a deformed tuple, counted from 0.
+    /// The column's position in a deformed tuple, counted from 0.
     pub index: usize,
     /// The column's name.
     pub name: ColumnName,
-    /// The beginning of the column's member in the row's object: `"name":`.
+    /// The beginning of the column's member in the JSON object of a row: `"name":`.
     pub member: Vec<u8>,
     /// The encoder of the column's values.
     pub encoder: Encoder,
-    /// Length of the values as in pg_attribute.attlen: negative if the length varies.
+    /// The length of the column's values as in pg_attribute.attlen, which is negative if the length
+    /// varies.
     pub length: i16,
-    /// Whether values are passed by value.
+    /// Whether the column's values are passed by value.
     pub by_value: bool,
 }
 
-/// The name of a column, as a row's object contains it.
+/// The name of a column as it appears in the JSON object of a row.
 pub struct ColumnName {
-    /// The text of the name. No other column of the relation has the same text.
+    /// The text of the column's name. No other column of the relation has the same text.
     pub text: String,
     /// Whether the name is percent-encoded because its bytes are not valid text.
     pub is_encoded: bool,
 }
 
-/// The data about a relation that capture needs in order to turn rows into entries.
+/// The columns and names of a relation, in the form in which capture needs them.
 pub struct RowLayout {
     /// The relation.
     pub relation: pg_sys::Oid,
@@ -50,26 +51,30 @@ pub struct RowLayout {
     pub name: Text,
     /// The columns in canonical order.
     pub columns: Vec<Column>,
-    /// The columns of the primary key, as positions in `columns`. Empty if there is no primary key.
+    /// The columns of the primary key, as positions in `columns`. Empty if the relation has no
+    /// primary key.
     pub key: Vec<usize>,
     /// The names in `columns` that are percent-encoded because their bytes are not valid text.
     pub encoded_names: Vec<String>,
-    /// The soft-delete column, as a position in `columns`.
+    /// The soft-delete column, as a position in `columns`. `None` if the relation has none.
     pub soft_delete: Option<usize>,
-    /// The name that was given for the soft-delete column when this layout was made. Empty for
-    /// none.
+    /// The name of the soft-delete column for which this layout was made. Empty if the table has no
+    /// soft-delete column.
     soft_delete_name: String,
-    /// Whether writing a row may raise an error.
+    /// Whether writing a row of this layout can raise an error.
     pub may_raise: bool,
-    /// Whether the layout still matches the relation. Set to false when the relation changes.
+    /// Whether the layout still matches the relation. A change of the relation sets this field to
+    /// false.
     is_valid: Cell<bool>,
-    /// The memory context that the encoders point into. The layout owns it.
+    /// The memory context that contains the data of the encoders. The layout owns this memory
+    /// context.
     context: pg_sys::MemoryContext,
 }
 
 impl Drop for RowLayout {
     fn drop(&mut self) {
-        // SAFETY: this layout made the context, and only its encoders point into it.
+        // SAFETY: this layout owns the memory context, and only the layout's encoders point into
+        // it.
         unsafe { pg_sys::MemoryContextDelete(self.context) }
     }
 }
@@ -81,10 +86,11 @@ impl RowLayout {
     /// `relation` must be an open relation.
     unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
         // SAFETY: the caller keeps the relation open while this function reads its relcache entry.
-        // The layout copies the data that it keeps.
+        // The layout contains copies, and no pointers into the relcache entry.
         unsafe {
-            // A finished layout moves the context to CacheMemoryContext. If an error occurs before
-            // that, PostgreSQL frees the context with its parent, the current context.
+            // When the layout is finished, this function makes CacheMemoryContext the parent of the
+            // context. If an error occurs before the layout is finished, PostgreSQL frees the
+            // context with its parent, the current memory context.
             let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row layout");
             let descriptor = (*relation).rd_att;
             let names = column_names(descriptor);
@@ -144,13 +150,13 @@ impl RowLayout {
         self.key.iter().map(|&i| &self.columns[i])
     }
 
-    /// Returns the names of the columns at these positions in `columns`.
+    /// Returns the names of the columns whose positions in `self.columns` are given.
     pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
-    /// Returns whether both relations have columns with the same names and the same storage, as two
-    /// partitions of a table do.
+    /// Returns whether the two relations have columns with the same names and the same storage, as
+    /// two partitions of a table do.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| {
             (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value)
@@ -162,12 +168,13 @@ impl RowLayout {
 
 thread_local! {
     static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<RowLayout>>> = RefCell::new(HashMap::new());
-    // True if an invalidation was processed while the map was borrowed.
+    // Whether PostgreSQL reported a changed relation while `LAYOUTS` was borrowed, so that all
+    // layouts are invalid.
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Invalidates layouts. Called when a relation changed or may have changed. `None` means any
-/// relation.
+/// Invalidates the layout of `relation`, or all layouts if `relation` is `None`. The hooks call
+/// this function when a relation may have changed.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAYOUTS.with(|layouts| match layouts.try_borrow() {
         Ok(layouts) => match relation {
@@ -197,12 +204,12 @@ pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> R
     {
         return layout;
     }
-    // SAFETY: the relation is open. No borrow of the map is alive here, because `new` opens other
-    // relations, and opening a relation can process invalidations.
+    // SAFETY: the relation is open (see # Safety). `LAYOUTS` is not borrowed during the call of
+    // `new`. `new` opens other relations, and opening a relation can invalidate layouts.
     let layout = Rc::new(unsafe { RowLayout::new(relation, soft_delete_name) });
     LAYOUTS.with_borrow_mut(|layouts| {
-        // No caller asks for the layout of a dropped relation again, so invalid layouts are removed
-        // here.
+        // Invalid layouts are removed here, because no caller asks again for the layout of a
+        // dropped relation.
         layouts.retain(|_, layout| layout.is_valid.get());
         layouts.insert(oid, Rc::clone(&layout));
     });
@@ -241,15 +248,15 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
     names
 }
 
-/// Returns the attribute numbers of the primary key. Also reads a deferrable primary key, which
-/// RelationGetPrimaryKeyIndex() leaves out by default because it cannot serve as a replica
-/// identity.
+/// Returns the attribute numbers of the primary key. The function also finds a deferrable primary
+/// key. RelationGetPrimaryKeyIndex() leaves out a deferrable primary key by default, because such a
+/// key cannot serve as a replica identity.
 ///
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
     // SAFETY: the relation is open, so its indexes can be opened. Each index is closed before the
-    // next is opened.
+    // next index is opened.
     unsafe {
         let indexes = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
         for oid in indexes.iter_oid() {
@@ -267,8 +274,8 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
     Vec::new()
 }
 
-/// Returns the encoder for values of a type. Allocates the memory that the encoder points to in
-/// `context`.
+/// Returns the encoder for values of a type. Allocates in `context` the memory that the encoder
+/// points to.
 ///
 /// # Safety
 /// `context` must be a memory context that lives as long as the encoder.
@@ -277,7 +284,8 @@ pub unsafe fn encoder_for(
     context: pg_sys::MemoryContext,
     money: &mut MoneyTypes,
 ) -> Encoder {
-    // SAFETY: looks the type up. A domain is stored like its base type.
+    // SAFETY: the call only looks up the type in the catalog. A domain is stored like its base
+    // type.
     let base = unsafe { pg_sys::getBaseType(type_oid) };
     match base {
         pg_sys::BOOLOID => Encoder::Bool,
@@ -303,17 +311,18 @@ pub unsafe fn encoder_for(
     }
 }
 
-/// Returns the call information of to_jsonb(anyelement), with an expression that carries the type
-/// of the argument.
+/// Returns the call information of to_jsonb(anyelement), with an expression node that carries the
+/// type of the argument.
 ///
 /// # Safety
-/// As for [`encoder_for`].
+/// `context` must be a memory context that lives as long as the result.
 unsafe fn to_jsonb_call(
     type_oid: pg_sys::Oid,
     context: pg_sys::MemoryContext,
 ) -> Box<pg_sys::FmgrInfo> {
     let mut call = Box::new(pg_sys::FmgrInfo::default());
-    // SAFETY: the nodes are made in `context`, which outlives the call. to_jsonb has one argument.
+    // SAFETY: the expression nodes are allocated in `context`, which outlives the call information.
+    // to_jsonb has one argument.
     unsafe {
         pg_sys::fmgr_info_cxt(pg_sys::Oid::from(pg_sys::F_TO_JSONB), &mut *call, context);
         let expression = in_context(context, || {

@@ -1,4 +1,5 @@
-//! The row trigger, which PostgreSQL calls for each written row. It runs as the role that writes.
+//! Implements the audit trigger for rows, which PostgreSQL calls for each written row. The trigger
+//! function runs as the role that writes the row.
 
 use super::replica_role::{ORIGIN_ONLY, is_replica_role, is_trusted_write};
 use super::row_event::{RowEvent, RowOperation, record_row};
@@ -13,7 +14,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_rec
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.capture()`: records the row that the trigger was called for.
+/// Implements `lead_audit.capture()`, which records the row for which the trigger was called.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function.
@@ -22,7 +23,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_rec
 pub unsafe extern "C-unwind" fn lead_audit_capture(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: PostgreSQL passes a valid call, which lasts until this returns.
+    // SAFETY: PostgreSQL passes a valid call, which lasts until this function returns.
     let call = unsafe { TriggerCall::of(&fcinfo, "capture") };
     call.require(
         pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_AFTER,
@@ -42,8 +43,8 @@ pub unsafe extern "C-unwind" fn lead_audit_capture(
             row: call.data.tg_trigtuple,
             new_row,
         };
-        // SAFETY: during the call the relation is open and the tuples are its rows. PostgreSQL
-        // passes these tuples to every row trigger.
+        // SAFETY: during the trigger call, the relation is open and the tuples are rows of the
+        // relation.
         unsafe { record_row(&event) }
     }
     pg_sys::Datum::from(0)
@@ -72,7 +73,7 @@ impl<'a> TriggerCall<'a> {
         TriggerCall { data, function }
     }
 
-    /// Returns the event, as TRIGGER_EVENT_… bits.
+    /// Returns the event of the trigger, as TRIGGER_EVENT_… bits.
     pub fn event(&self) -> u32 {
         self.data.tg_event
     }
@@ -92,7 +93,7 @@ impl<'a> TriggerCall<'a> {
         self.data.tg_trigger
     }
 
-    /// Raises an error unless the trigger has this level and timing.
+    /// Raises an error if the trigger does not have the level and timing in `level_and_time`.
     pub fn require(&self, level_and_time: u32, description: &str) {
         if self.event() & (pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_TIMINGMASK)
             != level_and_time
@@ -104,8 +105,8 @@ impl<'a> TriggerCall<'a> {
     /// Returns an argument of the trigger, counted from 0. Returns an empty text if the argument is
     /// missing or not UTF-8.
     pub fn argument(&self, index: usize) -> &'a str {
-        // SAFETY: the trigger manager passes a trigger with tgnargs arguments. They are C strings
-        // and live as long as the call.
+        // SAFETY: the trigger manager passes a trigger with tgnargs arguments. The arguments are C
+        // strings and live as long as the call.
         unsafe {
             let trigger = &*self.data.tg_trigger;
             if index >= usize::try_from(trigger.tgnargs).unwrap_or(0) {
@@ -115,14 +116,15 @@ impl<'a> TriggerCall<'a> {
         }
     }
 
-    /// Returns whether the session_replication_role of the session permits this write to be
-    /// recorded. `mark` is the position of the argument that can be `ORIGIN_ONLY`. Triggers that
-    /// version 1.0 created have another value there, or no argument.
+    /// Returns whether the write for which the trigger was called is recorded under the
+    /// session_replication_role of the session. `mark` is the position of the trigger's argument
+    /// that can be `ORIGIN_ONLY`. Triggers that version 1.0 created have another argument at this
+    /// position, or no argument.
     pub fn is_recorded(&self, mark: usize) -> bool {
         !(is_replica_role() && self.argument(mark) == ORIGIN_ONLY && is_trusted_write())
     }
 
-    /// Returns the identity of the watched table: the first argument.
+    /// Returns the watch id of the table, which is the first argument of the trigger.
     pub fn watch_id(&self) -> [u8; 16] {
         parse_uuid(self.argument(0)).unwrap_or_else(|| {
             misuse(self.function, "its first argument is not the identity of a watched table")

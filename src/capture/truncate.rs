@@ -1,10 +1,13 @@
-//! The TRUNCATE trigger. PostgreSQL calls it before the TRUNCATE, while the rows can still be
-//! counted. By then TRUNCATE has locked the table, so other sessions cannot change the count.
+//! Implements the audit trigger for TRUNCATE. PostgreSQL calls the trigger before the TRUNCATE,
+//! while the rows can still be counted. TRUNCATE locks the table before it calls triggers, so other
+//! sessions cannot change the number of rows.
 //!
-//! A BEFORE TRUNCATE trigger that fires later can write rows, which are truncated with the others.
-//! They are not counted, because each of them has an entry. An AFTER TRUNCATE trigger can write rows
-//! that remain. So the entry must be written after the former and before the latter: the trigger
-//! queues a second call of itself as the first of all AFTER TRUNCATE triggers.
+//! A BEFORE TRUNCATE trigger that fires after the audit trigger can write rows, which TRUNCATE then
+//! removes. Rows that another BEFORE TRUNCATE trigger writes are not counted, because each of these
+//! rows has an entry. An AFTER TRUNCATE trigger can write rows that remain in the table. The entry
+//! of a TRUNCATE must be written after all BEFORE TRUNCATE triggers, but before all other AFTER
+//! TRUNCATE triggers. To write its entry at the right time, the audit trigger queues a second call
+//! of itself as the first AFTER TRUNCATE trigger.
 
 use super::trigger::TriggerCall;
 use crate::entries::{self, NewEntry};
@@ -22,7 +25,8 @@ pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.capture_truncate()`: records a TRUNCATE with the number of its rows.
+/// Implements `lead_audit.capture_truncate()`, which records a TRUNCATE with the number of removed
+/// rows.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function.
@@ -31,7 +35,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_
 pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: PostgreSQL passes a valid call, which lasts until this returns.
+    // SAFETY: PostgreSQL passes a valid call, which lasts until this function returns.
     let call = unsafe { TriggerCall::of(&fcinfo, "capture_truncate") };
     // SAFETY: the relation is open as long as the call lasts.
     let relation = unsafe { (*call.relation()).rd_id };
@@ -45,36 +49,39 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     if settings::enabled() && call.is_recorded(1) {
         let truncate = Truncate::current();
         // PostgreSQL calls the trigger of a partitioned table before the triggers of its
-        // partitions. An exception is a partition that the statement names before the partitioned
-        // table.
+        // partitions. If the statement names a partition before the partitioned table, PostgreSQL
+        // calls the partition's trigger first.
         if !truncate.has_counted(relation) {
             let rows = match settings::on_error() {
                 settings::OnError::Warn => in_subtransaction(|| truncate.count_rows(relation)),
                 settings::OnError::Abort => Ok(truncate.count_rows(relation)),
             };
             truncate.note(Counted { table: relation, rows: Some(rows) });
-            // SAFETY: the trigger and its relation are those of the call.
+            // SAFETY: `require` has checked that a BEFORE TRUNCATE trigger is running.
             unsafe { queue_second_call(&call) };
         }
     }
     pg_sys::Datum::from(0)
 }
 
-/// Makes PostgreSQL call the running trigger again when the tables have been truncated. The second
-/// call comes before any other AFTER TRUNCATE trigger, regardless of the triggers' names.
+/// Makes PostgreSQL call the running trigger again when TRUNCATE has emptied the tables. The second
+/// call of the audit trigger comes before any other AFTER TRUNCATE trigger, regardless of the
+/// triggers' names.
 ///
 /// # Safety
-/// Must be called by a BEFORE TRUNCATE trigger.
+/// A BEFORE TRUNCATE trigger must be running.
 unsafe fn queue_second_call(call: &TriggerCall) {
-    // SAFETY: ExecASTruncateTriggers() queues the AFTER TRUNCATE triggers of a description. The
-    // description here contains only the running trigger, presented as an AFTER TRUNCATE trigger.
-    // The queue is that of the TRUNCATE, and is still empty. It stores the trigger's oid, by which
-    // PostgreSQL later finds the trigger in the relation. Nothing else that is allocated here is
-    // used after the call.
+    // SAFETY: ExecASTruncateTriggers() queues the AFTER TRUNCATE triggers of a `TriggerDesc`. The
+    // `TriggerDesc` in this function contains only the running trigger, presented as an AFTER
+    // TRUNCATE trigger. The queue of AFTER triggers belongs to the running TRUNCATE, and is still
+    // empty. The queue stores the trigger's oid, with which PostgreSQL later finds the trigger in
+    // the relation. After ExecASTruncateTriggers(), PostgreSQL uses no other memory that this
+    // function has allocated.
     unsafe {
         let mut trigger = *call.trigger();
         trigger.tgtype = pg_sys::TRIGGER_TYPE_TRUNCATE as i16;
-        // The trigger's condition holds, because the trigger is running.
+        // The copy of the trigger needs no WHEN condition, because the condition held when
+        // PostgreSQL called the trigger.
         trigger.tgqual = std::ptr::null_mut();
         let mut description = pg_sys::TriggerDesc {
             triggers: &mut trigger,
@@ -127,10 +134,11 @@ fn record(call: &TriggerCall, relation: pg_sys::Oid, counted: Result<Option<i64>
     entries::flush();
 }
 
-/// Raises an error if the table has rows after the TRUNCATE. TRUNCATE rebuilds the indexes and so
-/// calls code of the owner. Rows that this code writes remain in the table, but their entries
-/// precede the entry of the TRUNCATE. The same happens with rows in a partition that a BEFORE
-/// TRUNCATE trigger creates.
+/// Raises an error if the table has rows after the TRUNCATE. TRUNCATE rebuilds the table's indexes,
+/// and so calls functions of the table's owner. Rows that functions of the owner write during the
+/// TRUNCATE remain in the table, although their entries precede the entry of the TRUNCATE. Rows in
+/// a partition that a BEFORE TRUNCATE trigger creates also remain, although their entries precede
+/// the entry of the TRUNCATE.
 fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
     let mut survives = false;
     if !is_foreign(table) {
@@ -153,7 +161,7 @@ fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
 }
 
 fn is_foreign(table: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up by any oid.
+    // SAFETY: get_rel_relkind() takes any oid.
     unsafe { pg_sys::get_rel_relkind(table) as u8 == pg_sys::RELKIND_FOREIGN_TABLE }
 }
 
@@ -164,40 +172,43 @@ thread_local! {
 
 /// A TRUNCATE in progress.
 struct Truncating {
-    /// The memory context of its executor state, which identifies the command.
+    /// The address of the memory context of the command's executor state, which identifies the
+    /// command.
     statement: usize,
     subtransaction: pg_sys::SubTransactionId,
-    /// The tables whose rows are counted.
+    /// The tables whose rows the audit trigger has counted.
     tables: Vec<Counted>,
 }
 
-/// A table whose rows are counted.
+/// A table whose rows the audit trigger has counted.
 struct Counted {
     table: pg_sys::Oid,
-    /// The number of the table's rows, `None` for a foreign table. Taken when the entry is written.
+    /// The number of the table's rows, or `Ok(None)` for a foreign table. `None` after the entry of
+    /// the TRUNCATE has taken the number.
     rows: Option<Result<Option<i64>, ServerError>>,
 }
 
-/// Takes the count of a table that was truncated and has no entry yet.
+/// Takes the count of rows of a table that was truncated and has no entry yet.
 fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> {
     UNDER_WAY.with_borrow_mut(|all| {
-        // The innermost TRUNCATE first: that one is running.
+        // The search begins with the innermost TRUNCATE, because that TRUNCATE is running.
         let mut counted = all.iter_mut().rev().flat_map(|truncate| &mut truncate.tables);
         counted.find(|counted| counted.table == table && counted.rows.is_some())?.rows.take()
     })
 }
 
-/// A TRUNCATE, identified by its executor state's memory context. Some of its tables can be
-/// partitions of other tables of the command. Each row is counted once.
+/// A TRUNCATE, identified by the memory context of its executor state. Some tables of a TRUNCATE
+/// can be partitions of other tables of the same command. Each row is counted only once, even if
+/// the TRUNCATE names a partition and its partitioned table.
 struct Truncate(usize);
 
 impl Truncate {
     /// Returns the TRUNCATE that the running trigger belongs to.
     fn current() -> Self {
         // SAFETY: TRUNCATE calls its triggers in the per-tuple memory context of one executor
-        // state. The parent of that context is the executor state's own context, in which the
-        // callback is allocated. PostgreSQL calls the callback when it deletes the context: at the
-        // end of the statement, also after an error.
+        // state. The parent of the per-tuple context is the executor state's own context, in which
+        // the reset callback is allocated. PostgreSQL calls the reset callback when it deletes the
+        // executor state's context: at the end of the statement, also after an error.
         let statement = unsafe {
             let memory = (*pg_sys::CurrentMemoryContext).parent;
             let known = UNDER_WAY
@@ -222,8 +233,8 @@ impl Truncate {
         Truncate(statement)
     }
 
-    /// Returns whether the rows of the table are counted, as its own or as those of a partitioned
-    /// table above it.
+    /// Returns whether the rows of the table are counted already, for the table itself or for a
+    /// partitioned table above it.
     fn has_counted(&self, table: pg_sys::Oid) -> bool {
         let ancestors = partition_ancestors(table);
         UNDER_WAY.with_borrow(|all| {
@@ -243,9 +254,9 @@ impl Truncate {
         });
     }
 
-    /// Counts the rows of this table that TRUNCATE will remove and that are not counted yet.
-    /// Includes rows that row-level security hides from the caller. Returns `None` for a foreign
-    /// table.
+    /// Counts the rows of this table that TRUNCATE will remove and that were not counted for
+    /// another table. The count includes rows that row-level security hides from the caller.
+    /// Returns `None` for a foreign table.
     fn count_rows(&self, table: pg_sys::Oid) -> Option<i64> {
         if is_foreign(table) {
             return None;
@@ -263,8 +274,8 @@ unsafe extern "C-unwind" fn truncate_is_over(statement: *mut core::ffi::c_void) 
     UNDER_WAY.with_borrow_mut(|all| all.retain(|known| known.statement != statement as usize));
 }
 
-/// A subtransaction was rolled back: drops the counts of its TRUNCATEs. PostgreSQL may keep their
-/// executor states until the transaction ends.
+/// Drops the row counts of the TRUNCATEs in a subtransaction that was rolled back. After the
+/// rollback, PostgreSQL can keep the executor state of a TRUNCATE until the transaction ends.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     UNDER_WAY.with_borrow_mut(|all| all.retain(|known| known.subtransaction < own));
 }

@@ -1,18 +1,19 @@
-//! Searches the types that a type consists of. The search does not recurse, because types can be
-//! nested more deeply than the stack allows.
+//! Searches the types that a type consists of, for example the types of a composite type's
+//! attributes. The search does not recurse, because types can be nested more deeply than the stack
+//! allows.
 
 use crate::pg::{attribute, new_context};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// The answers by type: whether the type is, or contains, a wanted type. Each type is examined
-/// once, even if it occurs within several others.
+/// Maps each examined type to whether it is, or contains, a wanted type. Each type is examined
+/// once, even if it occurs within several other types.
 #[derive(Default)]
 pub struct TypeSearch(HashMap<pg_sys::Oid, bool>);
 
 impl TypeSearch {
     /// Returns whether the type is, or contains, a type for which `is_wanted` returns true. `parts`
-    /// receives a type and adds to the list the types that its values consist of.
+    /// adds to its second argument the types that values of its first argument consist of.
     ///
     /// Every call on one `TypeSearch` must pass the same two functions.
     pub fn finds(
@@ -33,9 +34,10 @@ impl TypeSearch {
                 Some(&known) => found = known,
                 None if is_wanted(next) => found = true,
                 None => {
-                    // Assume that this type contains no wanted type. If the search finds a wanted
-                    // type, it ends, and the answers for the types seen so far are removed below,
-                    // because they are unknown.
+                    // At first, the search assumes that this type contains no wanted type. If the
+                    // search finds a wanted type, it ends early. When a search ends early, the code
+                    // below removes the answers for all types that the search has seen, because
+                    // these answers are unknown.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);
@@ -52,11 +54,11 @@ impl TypeSearch {
     }
 }
 
-/// Adds the types of a composite type's attributes.
+/// Adds to `to` the types of a composite type's attributes.
 pub fn attribute_types(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     // SAFETY: PostgreSQL raises an error for a type that is not composite. The copy of the row type
-    // is in a context of its own, which is deleted at the end. After an error, PostgreSQL frees
-    // that context with its parent.
+    // is in a memory context of its own, which is deleted at the end of this function. After an
+    // error, PostgreSQL frees that memory context with its parent.
     unsafe {
         let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row type");
         let former = pg_sys::MemoryContextSwitchTo(context);

@@ -1,35 +1,36 @@
-//! Entries that are not written yet, as finished tuples.
+//! Holds the entries that are not written yet, as finished tuples of `lead_audit.entry`.
 
 use crate::pg::{ServerError, current_subtransaction, new_context, out_of_memory};
 use pgrx::pg_sys;
 use std::cell::RefCell;
 
-/// One finished entry.
+/// One entry that is not written yet.
 #[derive(Clone, Copy)]
 pub struct PendingEntry {
-    /// The tuple for lead_audit.entry, in the memory context of pending entries.
+    /// The tuple for lead_audit.entry, in the memory context that `context()` returns.
     pub tuple: pg_sys::HeapTuple,
     /// The subtransaction in which the event happened.
     subtransaction: pg_sys::SubTransactionId,
 }
 
 struct Pending {
-    // In the order of the events, so subtransaction ids never decrease.
+    // The entries are in the order of their events, so their subtransaction ids never decrease.
     entries: Vec<PendingEntry>,
     bytes: usize,
-    /// How many batches are being written. A trigger on the log can write to a watched table and so
-    /// start another batch.
+    /// The number of batches that are being written. A trigger on lead_audit.entry can write to a
+    /// watched table and so start another batch.
     taken: usize,
-    /// A child of the transaction's context, deleted with the transaction at the latest.
+    /// The memory context of the tuples, or null. The memory context is a child of
+    /// TopTransactionContext, so PostgreSQL deletes it when the transaction ends.
     context: pg_sys::MemoryContext,
 }
 
 impl Pending {
-    /// Frees the tuples of entries that are no longer in the list.
+    /// Frees the tuples of entries that were removed from `self.entries`.
     fn free(&mut self, entries: &[PendingEntry]) {
         for entry in entries {
-            // SAFETY: each tuple is freed once, after its entry has left the list. Its context
-            // lives until the transaction ends.
+            // SAFETY: each tuple is freed once, after its entry was removed from the list of
+            // entries. The memory context of the tuple lives until the transaction ends.
             unsafe {
                 self.bytes = self.bytes.saturating_sub((*entry.tuple).t_len as usize);
                 pg_sys::heap_freetuple(entry.tuple);
@@ -49,11 +50,13 @@ thread_local! {
     };
 }
 
-/// Returns the memory context for the tuples of pending entries.
+/// Returns the memory context for the tuples of pending entries, and makes the memory context if
+/// there is none.
 pub fn context() -> pg_sys::MemoryContext {
     PENDING.with_borrow_mut(|pending| {
         if pending.context.is_null() {
-            // SAFETY: makes a new context. `forget_all` forgets it before its parent is deleted.
+            // SAFETY: the call makes a new memory context. `forget_all` sets `pending.context` to
+            // null before PostgreSQL deletes the context with its parent.
             pending.context = unsafe {
                 new_context(pg_sys::TopTransactionContext, c"lead_audit pending entries")
             };
@@ -63,16 +66,19 @@ pub fn context() -> pg_sys::MemoryContext {
 }
 
 impl PendingEntry {
-    /// The same event with another tuple, which must be in the memory context of pending entries.
+    /// Returns an entry for the same event as `self`, but with another tuple. `tuple` must be
+    /// allocated in the memory context that `context()` returns.
     pub fn with_tuple(self, tuple: pg_sys::HeapTuple) -> Self {
         PendingEntry { tuple, ..self }
     }
 }
 
-/// Adds an entry whose tuple is in `context()`. Returns the number of pending bytes.
+/// Adds an entry whose tuple is in the memory context that `context()` returns. Returns the length
+/// of all pending tuples, in bytes.
 ///
 /// # Errors
-/// If memory is exhausted. Triggers can add any number of entries before the statement ends.
+/// Returns an error if memory is exhausted. Triggers can add any number of entries before the
+/// statement ends.
 pub fn push(tuple: pg_sys::HeapTuple) -> Result<usize, ServerError> {
     // SAFETY: `tuple` is a finished tuple.
     let bytes = unsafe { (*tuple).t_len } as usize;
@@ -89,12 +95,13 @@ pub fn push(tuple: pg_sys::HeapTuple) -> Result<usize, ServerError> {
     })
 }
 
-/// Whether no entry is pending.
+/// Returns whether no entry is pending.
 pub fn is_empty() -> bool {
     PENDING.with_borrow(|pending| pending.entries.is_empty())
 }
 
-/// Entries that were taken out to be written. Dropping this frees them, also after an error.
+/// Entries that were taken out of the batch to be written. Dropping a `Taken` frees the tuples of
+/// its entries, also after an error.
 pub struct Taken(Vec<PendingEntry>);
 
 impl std::ops::Deref for Taken {
@@ -111,7 +118,7 @@ impl Drop for Taken {
             pending.taken = pending.taken.saturating_sub(1);
             if pending.taken == 0 && pending.entries.is_empty() && !pending.context.is_null() {
                 pending.bytes = 0;
-                // SAFETY: no entry points into the context any more.
+                // SAFETY: no entry points into the memory context any more.
                 unsafe { pg_sys::MemoryContextReset(pending.context) };
             } else {
                 pending.free(&self.0);
@@ -120,8 +127,9 @@ impl Drop for Taken {
     }
 }
 
-/// Takes the entries that can be written now: those of the current subtransaction. Entries of outer
-/// subtransactions wait until the current one ends, because its rollback would undo their writing.
+/// Takes the entries of the current subtransaction, which can be written now. The entries of an
+/// outer subtransaction must wait until the current subtransaction ends, because a rollback of the
+/// current subtransaction would undo their writing.
 pub fn take_current() -> Taken {
     let current = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {
@@ -135,7 +143,7 @@ pub fn take_current() -> Taken {
     })
 }
 
-/// A subtransaction was rolled back: discards its entries.
+/// Discards the entries of a subtransaction that was rolled back.
 pub fn forget_from(subtransaction: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|pending| {
         let from = pending.entries.partition_point(|entry| entry.subtransaction < subtransaction);
@@ -144,7 +152,7 @@ pub fn forget_from(subtransaction: pg_sys::SubTransactionId) {
     });
 }
 
-/// A subtransaction was committed: its entries now belong to its parent.
+/// Gives the entries of a committed subtransaction to its parent.
 pub fn hand_up(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|pending| {
         for entry in
@@ -155,7 +163,8 @@ pub fn hand_up(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     });
 }
 
-/// The transaction has ended, and its memory is freed.
+/// Forgets all entries. This function runs when the transaction has ended, because PostgreSQL then
+/// frees the memory of the entries.
 pub fn forget_all() {
     PENDING.with_borrow_mut(|pending| {
         pending.entries.clear();

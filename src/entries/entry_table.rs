@@ -1,4 +1,4 @@
-//! The table `lead_audit.entry`: its oid, columns, tuples and indexes.
+//! Gives access to the table `lead_audit.entry`: to its oid, columns, tuples and indexes.
 
 use crate::pg::{
     OpenRelation, ServerError, attribute, borrowed_text, catalog_column, current_subtransaction,
@@ -11,10 +11,10 @@ use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
 use std::ffi::CStr;
 
-/// Number of columns that the library fills.
+/// The number of columns of lead_audit.entry that the library fills.
 pub const COLUMNS: usize = EntryColumn::COUNT;
 
-/// Returns the type of a column in PostgreSQL.
+/// Returns the oid of the type that a column has in PostgreSQL.
 fn type_oid(column: EntryColumn) -> pg_sys::Oid {
     match column.column_type() {
         ColumnType::Int2 => pg_sys::INT2OID,
@@ -33,44 +33,49 @@ fn type_oid(column: EntryColumn) -> pg_sys::Oid {
 /// The table that entries are written to, with the oids that writing needs.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryTable {
-    /// lead_audit.entry
+    /// The oid of lead_audit.entry.
     pub table: pg_sys::Oid,
-    /// The partial index of entries with a previous key.
+    /// The partial index on the entries that have a previous row key. `None` if the index does not
+    /// exist.
     pub index_of_previous_keys: Option<pg_sys::Oid>,
-    /// lead_audit.entry_id_seq
+    /// The oid of lead_audit.entry_id_seq.
     id_sequence: pg_sys::Oid,
-    /// Up to this id, the sequence cannot be exhausted.
+    /// Up to this id, the sequence has at least `ID_RESERVE` ids left.
     safe_id: i64,
 }
 
-/// With fewer ids than this left, the sequence counts as nearly exhausted.
+/// If the sequence has fewer ids left than this number, the library treats the sequence as nearly
+/// exhausted.
 const ID_RESERVE: i64 = 1_000_000;
 
 thread_local! {
     static KNOWN: Cell<Option<EntryTable>> = const { Cell::new(None) };
     static LAST_ID: Cell<Option<i64>> = const { Cell::new(None) };
-    /// The table that this transaction has locked, and the subtransaction that holds the lock.
+    /// The table of entries that this transaction has locked, and the subtransaction that holds the
+    /// lock.
     static LOCKED: Cell<Option<(pg_sys::Oid, pg_sys::SubTransactionId)>> =
         const { Cell::new(None) };
 }
 
-/// Forgets the lock on the table, which the end of the transaction has released.
+/// Forgets the lock on lead_audit.entry, because the end of the transaction has released the lock.
 pub fn forget_lock() {
     LOCKED.set(None);
 }
 
-/// Forgets the lock if a subtransaction that was rolled back, or one of its children, held it.
+/// Forgets the lock on lead_audit.entry if it was taken in the subtransaction that was rolled back,
+/// or in a child of that subtransaction.
 pub fn forget_lock_of(subtransaction: pg_sys::SubTransactionId) {
     LOCKED.set(LOCKED.get().filter(|&(_, holder)| holder < subtransaction));
 }
 
-/// Gives the lock of a committed subtransaction to its parent.
+/// Gives the lock on lead_audit.entry from a committed subtransaction to its parent.
 pub fn hand_up_lock(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     LOCKED
         .set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
 }
 
-/// Called when a relation changed or may have changed. `None` means any relation.
+/// Forgets the cached oids if lead_audit.entry or its sequence may have changed. `None` means that
+/// any relation may have changed.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     if KNOWN.get().is_some_and(|known| {
         relation.is_none_or(|oid| [known.table, known.id_sequence].contains(&oid))
@@ -79,7 +84,8 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     }
 }
 
-/// Called when a sequence changed.
+/// Forgets the cached oids and the last id. The hooks call this function when a sequence has
+/// changed.
 pub fn sequence_changed() {
     forget();
 }
@@ -89,10 +95,10 @@ fn forget() {
     LAST_ID.set(None);
 }
 
-/// Returns the oid of a relation of schema lead_audit, independent of the search_path. Returns an
-/// invalid oid if the relation does not exist.
+/// Returns the oid of the relation `name` in schema lead_audit, whatever the search_path is.
+/// Returns an invalid oid if the relation does not exist.
 pub fn relation_of_schema(name: &CStr) -> pg_sys::Oid {
-    // SAFETY: look-ups by name, which return InvalidOid if they find nothing.
+    // SAFETY: these look-ups by name return InvalidOid if they find nothing.
     unsafe {
         pg_sys::get_relname_relid(
             name.as_ptr(),
@@ -102,7 +108,7 @@ pub fn relation_of_schema(name: &CStr) -> pg_sys::Oid {
 }
 
 impl EntryTable {
-    /// Finds the table.
+    /// Finds lead_audit.entry and the oids that the writing of entries needs. Caches the result.
     pub fn find() -> Result<Self, ServerError> {
         if let Some(known) = KNOWN.get() {
             return Ok(known);
@@ -130,10 +136,10 @@ impl EntryTable {
         })
     }
 
-    /// Takes the next id.
+    /// Takes the next id for an entry from the sequence.
     ///
-    /// Takes the id in a subtransaction if the sequence is nearly exhausted, so that its error can
-    /// be caught.
+    /// With `on_error = warn`, the function takes the id in a subtransaction if the sequence may be
+    /// nearly exhausted. The subtransaction catches the error of an exhausted sequence.
     pub fn next_id(&self) -> Result<i64, ServerError> {
         let id = match LAST_ID.get() {
             Some(last) if last < self.safe_id => next_value(self.id_sequence),
@@ -143,17 +149,19 @@ impl EntryTable {
         Ok(id)
     }
 
-    /// Takes the lock of a writing statement until the transaction ends, so that the columns cannot
-    /// change.
+    /// Locks lead_audit.entry with RowExclusiveLock until the transaction ends, so that the columns
+    /// of the table cannot change.
     ///
-    /// Uses a subtransaction only if another session holds a conflicting lock. The subtransaction
-    /// catches a timeout or deadlock.
+    /// If another session holds a conflicting lock, the function waits for its own lock. With
+    /// `on_error = warn`, the function waits in a subtransaction. The subtransaction around the
+    /// wait catches a lock timeout or a deadlock.
     pub fn lock(&self) -> Result<OpenRelation, ServerError> {
         let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
         if LOCKED.get().is_none_or(|(table, _)| table != self.table) {
-            // SAFETY: takes any oid. If the table was dropped, opening it raises an error.
+            // SAFETY: ConditionalLockRelationOid() takes any oid. If the table was dropped,
+            // `OpenRelation::open` raises an error.
             if !unsafe { pg_sys::ConditionalLockRelationOid(self.table, mode) } {
-                // SAFETY: the same.
+                // SAFETY: LockRelationOid() takes any oid.
                 unless_abort(|| unsafe { pg_sys::LockRelationOid(self.table, mode) })?;
             }
             LOCKED.set(Some((self.table, current_subtransaction())));
@@ -162,7 +170,8 @@ impl EntryTable {
     }
 }
 
-/// Runs `work`. With `on_error = warn`, returns the error that `work` raises instead of raising it.
+/// Runs `work`. With `on_error = warn`, the function catches an error that `work` raises, and
+/// returns the error.
 pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     match settings::on_error() {
         OnError::Warn => in_subtransaction(work),
@@ -170,9 +179,9 @@ pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     }
 }
 
-/// The sequence's highest value.
+/// Returns the highest value that the sequence can have.
 fn last_value(sequence: pg_sys::Oid) -> i64 {
-    const SEQMAX: u32 = 5; // its place in pg_sequence
+    const SEQMAX: u32 = 5; // The position of the column seqmax in pg_sequence.
     // SAFETY: the key is the oid of a sequence, and the column is a bigint.
     let last = unsafe { catalog_column(pg_sys::SysCacheIdentifier::SEQRELID, sequence, SEQMAX) };
     last.map_or(0, |last| last.value() as i64)
@@ -184,8 +193,8 @@ fn last_value(sequence: pg_sys::Oid) -> i64 {
 /// `descriptor` must be a live row type.
 pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerError> {
     for (index, &column) in EntryColumn::ALL.iter().enumerate() {
-        // SAFETY: `descriptor` is live (see # Safety). The index is checked against natts first,
-        // and a name is a C string.
+        // SAFETY: `descriptor` is live (see # Safety). The code checks that the index is less than
+        // natts before it reads the attribute. The name of an attribute is a C string.
         let right = unsafe {
             index < (*descriptor).natts as usize && {
                 let found = attribute(descriptor, index);
@@ -204,16 +213,16 @@ pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerE
     Ok(())
 }
 
-/// The deformed tuple of an entry.
+/// An entry as a deformed tuple.
 pub struct EntryTuple {
-    /// The values.
+    /// The values of the columns.
     pub values: Vec<pg_sys::Datum>,
-    /// Which are NULL.
+    /// Whether each value is NULL.
     pub nulls: Vec<bool>,
 }
 
 impl EntryTuple {
-    /// Deforms a tuple of the table.
+    /// Deforms a tuple of lead_audit.entry.
     pub fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
         // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
         unsafe {
@@ -236,23 +245,25 @@ impl EntryTuple {
 
     /// Returns the value of a column that is text or json.
     pub fn text(&self, column: EntryColumn) -> Option<&str> {
-        // SAFETY: a text or json column. The tuple outlives `self`, and the values point into it.
+        // SAFETY: the caller names a column of type text or json. The tuple outlives `self`, and
+        // the values point into the tuple.
         self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok())
     }
 }
 
-/// Makes a tuple of the table in this memory context. Columns that the library does not know become
-/// NULL.
+/// Makes a tuple of `table` in the memory context `context`. Columns that the library does not know
+/// become NULL.
 ///
 /// # Safety
-/// The datums must be of the table's first columns, and the context must be live.
+/// `values` and `nulls` must belong to the first columns of `table`, and `context` must be live.
 pub unsafe fn form_tuple(
     table: &OpenRelation,
     context: pg_sys::MemoryContext,
     values: &mut [pg_sys::Datum],
     nulls: &mut [bool],
 ) -> pg_sys::HeapTuple {
-    // SAFETY: datums and context are valid (see # Safety). The arrays are as long as the row type.
+    // SAFETY: `values`, `nulls` and `context` are valid (see # Safety). The arrays are as long as
+    // the row type.
     unsafe {
         let descriptor = table.tuple_desc();
         let columns = (*descriptor).natts as usize;
@@ -283,10 +294,11 @@ fn wrong(message: String) -> ServerError {
     }
 }
 
-/// The partial index of entries with a previous key, if it exists: `… WHERE previous_key_hash IS
-/// NOT NULL`.
+/// Returns the partial index on the entries that have a previous row key, if the index exists: `…
+/// WHERE previous_key_hash IS NOT NULL`.
 fn index_of_previous_keys(table: &OpenRelation) -> Option<pg_sys::Oid> {
-    // SAFETY: the table is open, so its indexes can be opened. Each is closed before the next.
+    // SAFETY: the table is open, so its indexes can be opened. Each index is closed before the next
+    // index is opened.
     unsafe {
         let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
         all.iter_oid().find(|&oid| {
@@ -301,7 +313,7 @@ fn index_of_previous_keys(table: &OpenRelation) -> Option<pg_sys::Oid> {
 /// # Safety
 /// `predicate` must be an index's predicate: a list of expressions, or null.
 unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
-    // SAFETY: a node's tag is its type.
+    // SAFETY: the tag of a node tells the node's type.
     unsafe {
         let conditions = PgList::<pg_sys::Node>::from_pg(predicate);
         let Some(condition) = conditions.get_ptr(0).filter(|_| conditions.len() == 1) else {
@@ -319,22 +331,23 @@ unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
 }
 
 /// Opens the table's indexes except `without`, as ExecOpenIndices() does. ExecCloseIndices() closes
-/// them.
+/// the opened indexes.
 ///
-/// If a statement writes a single row, opening an index takes a noticeable share of the time. The
-/// index of previous keys takes the longest to open, because it has a predicate. Few entries belong
-/// in it, so it is left out where possible.
+/// If a statement writes a single row, opening an index takes a noticeable share of the statement's
+/// time. The index on previous row keys takes the longest to open, because it has a predicate.
+/// Callers leave out the index on previous row keys where possible, because few entries have a
+/// previous row key.
 ///
 /// # Safety
-/// `result` must be initialized for the table, whose lock is held. The current memory context must
-/// live until the indexes are closed.
+/// `result` must be initialized for `table`, and the session must hold a lock on `table`. The
+/// current memory context must live until the indexes are closed.
 pub unsafe fn open_indexes(
     result: *mut pg_sys::ResultRelInfo,
     table: &OpenRelation,
     without: Option<pg_sys::Oid>,
 ) {
     // SAFETY: `result` and the memory context are valid (see # Safety). The arrays have room for
-    // all indexes.
+    // all indexes of the table.
     unsafe {
         let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
         let room = |size: usize| pg_sys::palloc(all.len() * size);

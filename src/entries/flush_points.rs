@@ -1,59 +1,60 @@
 //! Decides when pending entries are written: at the end of each statement.
 //!
-//! Row triggers run within ExecutorFinish or, for COPY, within the utility command. The hooks open
-//! a statement scope around both, and write the pending entries when it closes. If a row trigger
-//! loads the library, ExecutorFinish is already running without the hook, so the entries are
-//! written at ExecutorEnd. Without an open scope (a COPY that loads the library, a logical
-//! replication worker), each entry is written at once.
+//! Row triggers run within ExecutorFinish or, for COPY, within the utility command. The hooks call
+//! `statement_scope_opens` before the row triggers can run. After the row triggers have run, the
+//! hooks call `statement_scope_closes` and write the pending entries. If a row trigger loads the
+//! library, the library writes the entries of that statement at ExecutorEnd. When a row trigger
+//! loads the library, ExecutorFinish is already running without the library's hook. Without a call
+//! of `statement_scope_opens`, the library writes each entry at once. No hook calls
+//! `statement_scope_opens` in a logical replication worker, or for a COPY that loads the library.
 
 use super::{batch, entry_table, on_error};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
 thread_local! {
-    /// How many scopes are open.
+    /// The number of running statements for which `statement_scope_opens` was called.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Whether the library was loaded in this transaction by a statement that ends with
-    /// ExecutorEnd.
+    /// Whether a statement that ends with ExecutorEnd has loaded the library in this transaction.
     static FIRST: Cell<bool> = const { Cell::new(false) };
-    /// The value of DEPTH at the start of each open subtransaction.
+    /// The value of `DEPTH` at the start of each open subtransaction.
     static DEPTH_AT_START: RefCell<Vec<(pg_sys::SubTransactionId, u32)>> =
         const { RefCell::new(Vec::new()) };
 }
 
-/// Returns whether `writer::flush` will be called when the present statement ends.
+/// Returns whether `writer::flush` will be called at the end of the present statement.
 pub fn is_ahead() -> bool {
     DEPTH.get() > 0 || FIRST.get()
 }
 
-/// Called before a statement fires row triggers.
+/// Notes that a statement is about to fire row triggers, and that `writer::flush` will be called at
+/// its end.
 pub fn statement_scope_opens() {
     DEPTH.set(DEPTH.get() + 1);
 }
 
-/// Called when the statement has fired its triggers. After an error it is not called, and the abort
-/// resets DEPTH.
+/// Notes that a statement has fired its row triggers. After an error, the hooks do not call this
+/// function, and the abort of the transaction or subtransaction resets `DEPTH`.
 pub fn statement_scope_closes() {
     DEPTH.set(DEPTH.get().saturating_sub(1));
 }
 
-/// Returns whether the library was loaded in this transaction by a statement that the executor
-/// runs.
+/// Returns whether a statement that the executor runs has loaded the library in this transaction.
 pub fn is_first_statement() -> bool {
     FIRST.get()
 }
 
-/// Called when the library is loaded.
+/// Notes whether a writing statement has loaded the library.
 pub fn library_is_loaded() {
     FIRST.set(is_in_writing_statement());
 }
 
-/// Whether the client's statement writes and runs in the executor: INSERT, UPDATE, DELETE, MERGE,
-/// or WITH one of them.
+/// Returns whether the client's statement writes and runs in the executor: INSERT, UPDATE, DELETE,
+/// MERGE, or WITH that contains one of these commands.
 fn is_in_writing_statement() -> bool {
     use pg_sys::CommandTag as Tag;
     use pg_sys::PortalStrategy as Strategy;
-    // SAFETY: the portal is null, or the live portal of the present statement.
+    // SAFETY: `ActivePortal` is null, or the live portal of the present statement.
     unsafe {
         let portal = pg_sys::ActivePortal;
         !portal.is_null()
@@ -71,7 +72,8 @@ fn is_in_writing_statement() -> bool {
     }
 }
 
-/// Removes the subtransaction and its children. Returns the value of DEPTH when it began.
+/// Removes the subtransaction `own` and its children from `DEPTH_AT_START`. Returns the value that
+/// `DEPTH` had when `own` began.
 fn depth_at_start(own: pg_sys::SubTransactionId) -> Option<u32> {
     DEPTH_AT_START.with_borrow_mut(|starts| {
         let from = starts.partition_point(|&(subtransaction, _)| subtransaction < own);
@@ -81,7 +83,8 @@ fn depth_at_start(own: pg_sys::SubTransactionId) -> Option<u32> {
     })
 }
 
-/// Called when the transaction has ended.
+/// Forgets all entries, counts and locks. The hooks call this function when the transaction has
+/// ended.
 pub fn transaction_ends() {
     batch::forget_all();
     on_error::forget_all();
@@ -91,7 +94,7 @@ pub fn transaction_ends() {
     DEPTH_AT_START.with_borrow_mut(Vec::clear);
 }
 
-/// Called when a subtransaction begins.
+/// Notes the value of `DEPTH` at the start of a subtransaction.
 pub fn subtransaction_starts(own: pg_sys::SubTransactionId) {
     DEPTH_AT_START.with_borrow_mut(|starts| starts.push((own, DEPTH.get())));
 }
@@ -101,7 +104,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     batch::forget_from(own);
     on_error::forget_from(own);
     entry_table::forget_lock_of(own);
-    // The error left these scopes without closing them.
+    // The error that aborted the subtransaction has skipped calls of `statement_scope_closes`, so
+    // the code restores `DEPTH`.
     if let Some(depth) = depth_at_start(own) {
         DEPTH.set(depth);
     }

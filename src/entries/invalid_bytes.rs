@@ -1,16 +1,17 @@
 //! Notes which parts of an entry are percent-encoded because their bytes are not valid text. The
-//! notes become the member `invalid_bytes` of `details` (docs/FORMAT.md, section 3.1).
+//! notes become the member `invalid_bytes` of the column `details` (docs/FORMAT.md, section 3.1).
 
 use crate::pg::{ServerError, Text, TextWriter};
 use ledger::Sink;
 use ledger::canonical::{compare_keys, members, write_string};
 use std::collections::BTreeMap;
 
-/// The name of the member in `details`.
+/// The name of the member of `details` that lists the percent-encoded parts.
 const MEMBER: &str = "invalid_bytes";
 
-/// The percent-encoded parts by column: some members of the column's object, or the whole column.
-/// Almost no entry has such parts, and without them the value costs nothing.
+/// The percent-encoded parts of an entry, by column. A part is a list of members of the column's
+/// JSON object, or the whole column. Almost no entry has percent-encoded parts. An empty
+/// `InvalidBytes` allocates no memory.
 #[derive(Debug, Clone, Default)]
 pub struct InvalidBytes(BTreeMap<&'static str, Part>);
 
@@ -18,13 +19,13 @@ pub struct InvalidBytes(BTreeMap<&'static str, Part>);
 enum Part {
     /// The whole text of the column.
     Whole,
-    /// These members of the object in the column.
+    /// The members with these names in the column's JSON object.
     Members(Vec<String>),
 }
 
 impl InvalidBytes {
-    /// Notes these members of the object in this column, in the given order. Without names, notes
-    /// nothing.
+    /// Notes that the members `names` of the JSON object in `column` are percent-encoded. The order
+    /// of `names` is kept. Does nothing if `names` is empty.
     pub fn note<'n>(&mut self, column: &'static str, names: impl Iterator<Item = &'n str>) {
         let names: Vec<String> = names.map(str::to_owned).collect();
         if !names.is_empty() {
@@ -32,7 +33,7 @@ impl InvalidBytes {
         }
     }
 
-    /// Notes the whole text of this column.
+    /// Notes that the whole text of `column` is percent-encoded.
     pub fn note_text(&mut self, column: &'static str) {
         self.0.insert(column, Part::Whole);
     }
@@ -42,7 +43,7 @@ impl InvalidBytes {
         self.0.clear();
     }
 
-    /// Returns the entry's details with the notes added, or `None` if there are no notes.
+    /// Returns `details` with the notes added, or `None` if there are no notes.
     pub fn into_details(self, details: Option<&Text>) -> Result<Option<Text>, ServerError> {
         if self.0.is_empty() {
             return Ok(None);
@@ -94,7 +95,7 @@ impl InvalidBytes {
     }
 }
 
-/// Copies a member from another object, byte by byte.
+/// Appends a member of another JSON object to `out`, byte by byte.
 fn copy_member(out: &mut TextWriter, name: &str, value: &str) {
     for part in ["\"", name, "\":", value] {
         out.append(part.as_bytes());

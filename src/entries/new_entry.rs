@@ -1,4 +1,4 @@
-//! An entry that is about to be stored.
+//! Defines an entry that is about to be stored, and computes the entry's columns.
 
 use super::entry_table::COLUMNS;
 use super::invalid_bytes::InvalidBytes;
@@ -7,8 +7,8 @@ use crate::pg::{Hash32, Text};
 use ledger::{Entry, EntryColumn, FORMAT};
 use pgrx::pg_sys;
 
-/// The part of an entry that capture supplies. The writer adds id, time, transaction, actor and
-/// checksum.
+/// The part of an entry that the caller of the writer supplies. The writer adds the id, the time,
+/// the transaction, the actor and the checksum.
 #[derive(Default)]
 pub struct NewEntry<'a> {
     pub watch_id: Option<[u8; 16]>,
@@ -19,7 +19,8 @@ pub struct NewEntry<'a> {
     pub outcome: Outcome,
     pub soft_delete: Option<&'static str>,
     pub row_key: Option<&'a mut Text>,
-    /// The key before an UPDATE that changed it. Only its hash is stored.
+    /// The row key before an UPDATE that changed the row key. The entry contains only the hash of
+    /// the previous row key.
     pub previous_key: Option<&'a mut Text>,
     pub row_values: Option<&'a mut Text>,
     pub changed_values: Option<&'a mut Text>,
@@ -32,12 +33,12 @@ pub struct NewEntry<'a> {
     pub invalid_bytes: Option<&'a InvalidBytes>,
 }
 
-/// The result of the operation.
+/// The result of the event that an entry records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The operation succeeded. The entry belongs to the operation's transaction, so it exists only
-    /// if that transaction commits.
+    /// The operation succeeded. The entry belongs to the operation's transaction, so the entry
+    /// exists only if that transaction commits.
     #[default]
     Ok,
     /// The operation failed.
@@ -61,15 +62,15 @@ impl Outcome {
     }
 }
 
-/// The part of an entry that the writer adds.
+/// The part of an entry that the writer adds to a [`NewEntry`].
 pub struct Circumstances<'a> {
-    /// From the sequence.
+    /// The id of the entry, taken from the sequence.
     pub id: i64,
-    /// The top-level transaction.
+    /// The id of the top-level transaction.
     pub txid: u64,
-    /// Microseconds since 2000-01-01 UTC.
+    /// The time of the event, in microseconds since 2000-01-01 UTC.
     pub occurred_at: i64,
-    /// The actor.
+    /// The actor of the event.
     pub actor: &'a Actor,
 }
 
@@ -94,7 +95,7 @@ impl EntryDatums {
     }
 }
 
-/// Buffers for values that only the datums need.
+/// Buffers for values to which the datums of an entry point.
 #[derive(Default)]
 pub struct DatumScratch {
     preimage: Vec<u8>,
@@ -104,7 +105,7 @@ pub struct DatumScratch {
     checksum: Hash32,
 }
 
-/// Returns the datum of a fixed word, such as an operation or outcome.
+/// Returns the datum of a fixed word, for example of an operation or an outcome.
 fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
     if scratch.as_str() != word {
         *scratch = Text::from(word);
@@ -113,7 +114,8 @@ fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
 }
 
 impl NewEntry<'_> {
-    /// Returns the text columns that are percent-encoded because their bytes are not valid text.
+    /// Returns the names of the text columns that are percent-encoded because their bytes are not
+    /// valid text.
     fn encoded_texts(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("table_schema", self.table_schema),
@@ -135,14 +137,14 @@ impl NewEntry<'_> {
         all
     }
 
-    /// Returns the total length of those texts that have no maximum length.
+    /// Returns the total length of those texts of the entry that have no maximum length.
     pub fn length(&self) -> usize {
         let texts = [&self.row_key, &self.row_values, &self.changed_values, &self.details];
         texts.into_iter().flatten().map(|text| text.bytes().len()).sum()
     }
 
-    /// Computes the checksum and returns the columns as datums. The datums point into the entry,
-    /// its actor and `scratch`.
+    /// Computes the checksum, and returns the columns of the entry as datums. The datums point into
+    /// the entry, its actor, `details` and `scratch`.
     pub fn datums(
         &self,
         details: Option<&Text>,

@@ -8,12 +8,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
-/// Longest key that a message shows, in characters.
+/// The maximum number of characters of a row key that a message shows.
 const SHOWN_KEY: usize = 200;
 
 /// An event whose entry could not be written.
 pub struct UnwrittenEntry<'a> {
-    /// Identity of the table, if known.
+    /// The watch id of the table, if known.
     pub watch_id: Option<[u8; 16]>,
     /// The table, if known.
     pub relation: Option<pg_sys::Oid>,
@@ -21,7 +21,7 @@ pub struct UnwrittenEntry<'a> {
     pub schema: &'a str,
     /// The table's name.
     pub table: &'a str,
-    /// The row's primary key as in entries, if known.
+    /// The row key as entries store it, if known.
     pub key: Option<&'a str>,
 }
 
@@ -31,15 +31,16 @@ thread_local! {
     static REPORT: Cell<Option<Report>> = const { Cell::new(None) };
 }
 
-/// Sets the function to call for each unwritten entry. `failures` passes its own function at
-/// start-up, which makes a record for the worker. `entries` cannot call `failures` itself, because
-/// a module calls only modules that precede it in the order of modules.
+/// Sets the function that [`entry_not_written`] calls for each unwritten entry. At start-up, the
+/// module `failures` passes a function that makes a record of the unwritten entry for the worker.
+/// The module `entries` cannot call `failures` itself, because a module calls only modules that
+/// precede it in the order of modules (src/lib.rs).
 pub fn report_unwritten_to(report: Report) {
     REPORT.set(Some(report));
 }
 
-/// Handles an entry that could not be written: raises the cause, or raises a WARNING and counts the
-/// entry.
+/// Handles an entry that could not be written. With `on_error = abort`, raises `cause`. With
+/// `on_error = warn`, counts the entry and raises a WARNING.
 pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &ServerError) {
     let &UnwrittenEntry { schema, table, key, .. } = entry;
     if settings::on_error() == OnError::Abort {
@@ -73,7 +74,7 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
         .report(PgLogLevel::WARNING);
 }
 
-/// Handles a finished entry that could not be stored in the table.
+/// Handles an entry whose finished tuple could not be inserted into lead_audit.entry.
 pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
     let Ok(target) = EntryTable::find() else {
         let entry =
@@ -84,7 +85,7 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
     let columns = EntryTuple::of(&open, tuple);
     let text = |column| columns.text(column).unwrap_or("?");
     let entry = UnwrittenEntry {
-        // SAFETY: the column is a uuid, which is 16 bytes.
+        // SAFETY: the column `watch_id` is a uuid, which has 16 bytes.
         watch_id: columns
             .datum(EntryColumn::WatchId)
             .map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }),
@@ -118,12 +119,13 @@ pub fn not_written_yet_counted() -> i64 {
     COUNTS.with_borrow(|counts| counts.iter().map(|&(_, count)| count).sum())
 }
 
-/// Discards the count of a subtransaction that was rolled back: its changes need no entries.
+/// Discards the number of unwritten entries of a subtransaction that was rolled back, because
+/// changes that were undone need no entries.
 pub fn forget_from(own: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| counts.retain(|&(subtransaction, _)| subtransaction < own));
 }
 
-/// Adds the count of a committed subtransaction to that of its parent.
+/// Adds the number of unwritten entries of a committed subtransaction to the number of its parent.
 pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| {
         let mut sum = 0;
@@ -139,13 +141,15 @@ pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) 
     });
 }
 
-/// Discards all counts. Called when the transaction has ended.
+/// Discards all counts of unwritten entries. This function runs when the transaction has ended.
 pub fn forget_all() {
     COUNTS.with_borrow_mut(Vec::clear);
 }
 
-/// Before the commit, stores the number of unwritten entries in a row that commits with the
-/// transaction. If that fails, counts them in a sequence, which is not transactional.
+/// Stores the number of the transaction's unwritten entries in the table `lead_audit.unwritten`.
+/// The function runs before the commit, so the stored row commits with the transaction. If the row
+/// cannot be stored, counts the entries with the sequence `lead_audit.unwritten_seq`, which is not
+/// transactional.
 pub fn before_commit() {
     let total: i64 = COUNTS.take().iter().map(|&(_, count)| count).sum();
     if total == 0 {
@@ -154,7 +158,7 @@ pub fn before_commit() {
     let (table, sequence) =
         (relation_of_schema(c"unwritten"), relation_of_schema(c"unwritten_seq"));
     if table == pg_sys::InvalidOid || in_subtransaction(|| insert_count(table, total)).is_err() {
-        // If the sequence fails too, only the WARNING remains.
+        // If the sequence fails too, only the WARNING of each unwritten entry remains.
         let _ = in_subtransaction(|| {
             for _ in 0..total {
                 next_value(sequence);

@@ -1,10 +1,10 @@
-//! Renumbers entries whose ids are occupied: somebody inserted rows with these ids by hand, before
-//! the sequence reached the ids.
+//! Renumbers entries whose ids are occupied. An id is occupied if somebody has inserted a row with
+//! this id by hand, before the sequence reached the id.
 //!
-//! The events must still get entries. The first entry whose id is occupied and all entries after it
-//! get new ids, so that the entries stay in order. The occupied ids are stored in
-//! `lead_audit.inserted_entry`, so that sealing does not mistake the inserted rows for genuine
-//! entries.
+//! With `on_error = warn`, the event of an entry with an occupied id must still be recorded. The
+//! first entry with an occupied id and all entries after it get new ids, so that the entries of the
+//! batch stay in order. The occupied ids are stored in `lead_audit.inserted_entry`, so that sealing
+//! does not mistake the inserted rows for genuine entries.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{COLUMNS, EntryTable, EntryTuple, form_tuple, relation_of_schema};
@@ -15,8 +15,8 @@ use crate::pg::{
 use ledger::EntryColumn;
 use pgrx::{IntoDatum, pg_sys};
 
-/// Gives new ids to entries whose ids are occupied. Returns `None` if no id is occupied, so that
-/// the failure to write the entries has another cause.
+/// Gives new ids to entries whose ids are occupied. Returns `None` if no id is occupied, which
+/// means that the entries could not be written for another reason.
 ///
 /// Raises any error that occurs.
 pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {
@@ -39,13 +39,14 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     let Some(first) = ids.iter().position(|id| taken.contains(id)) else { return Ok(None) };
     // SAFETY: an open relation has a row in pg_class.
     let owner = unsafe { (*(*table.as_ptr()).rd_rel).relowner };
-    // The role that writes the row has no rights on the table and needs none.
+    // The owner of lead_audit.entry runs `note`, because the role that writes the row has no rights
+    // on lead_audit.inserted_entry.
     as_user(owner, || note(&taken));
     let mut scratch = Vec::new();
     let mut checksum = Hash32::default();
     let mut renumbered = entries[..first].to_vec();
     for entry in &entries[first..] {
-        // The next ids may be occupied too.
+        // The next id from the sequence can be occupied too.
         let id = loop {
             let id = target.next_id()?;
             if self::taken(target.table, &[id])?.is_empty() {
@@ -59,15 +60,15 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
         // SAFETY: this library made the tuple for this table, and the tuple stays alive.
         let computed = match unsafe { stored.read() } {
             Ok(read) => read.checksum(&mut scratch),
-            // This library made the tuple. If it cannot be read here, the failure is reported as it
-            // is.
+            // If the tuple cannot be read although this library made it, the caller reports the
+            // error with which the writing failed.
             Err(_) => return Ok(None),
         };
         columns.values[EntryColumn::Checksum as usize] = checksum.assign(&computed);
         columns.values.truncate(COLUMNS);
         columns.nulls.truncate(COLUMNS);
-        // SAFETY: the datums are those of the table's first columns. The tuple copies what they
-        // point to.
+        // SAFETY: the datums are those of the first columns of the table. `form_tuple` copies the
+        // data to which the datums point.
         let tuple = unsafe {
             form_tuple(&table, batch::context(), &mut columns.values, &mut columns.nulls)
         };
@@ -76,13 +77,14 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     Ok(Some(renumbered))
 }
 
-/// Returns the ids (ascending) that already have an entry.
+/// Returns those of `ids` that already have a row in the table, in ascending order.
 fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
     let (Some(&first), Some(&last)) = (ids.iter().min(), ids.iter().max()) else {
         return Ok(Vec::new());
     };
     let snapshot = NewestSnapshot::take();
-    // SAFETY: the snapshot is active until this function ends, and the scan ends before.
+    // SAFETY: the snapshot is active until this function ends, and the scan ends before the
+    // snapshot.
     let mut scan = unsafe { IdScan::open(table, snapshot.as_ptr())? };
     scan.range(first, last);
     let mut taken = Vec::new();
@@ -96,13 +98,14 @@ fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
 }
 
 fn note(ids: &[i64]) {
-    // The SQL objects of version 1.0 have no such table.
+    // The SQL objects of version 1.0 contain no table `inserted_entry`.
     if relation_of_schema(c"inserted_entry") == pg_sys::InvalidOid {
         return;
     }
     with_spi(|| {
         let plan = SpiPlan::prepare(
-            // Up to the last id that sealing examined, every entry is sealed or known as inserted.
+            // This command leaves out ids up to the last id that sealing examined. Up to the last
+            // id that sealing examined, every entry is already sealed or known as inserted.
             "INSERT INTO lead_audit.inserted_entry (id)
              SELECT u.id FROM pg_catalog.unnest($1) u (id)
              WHERE u.id OPERATOR(pg_catalog.>)

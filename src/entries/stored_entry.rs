@@ -1,4 +1,5 @@
-//! A row of `lead_audit.entry` as it is stored now. It may differ from the row that was written.
+//! Reads a row of `lead_audit.entry` as it is stored. If somebody has changed the stored row, it
+//! differs from the row that the writer wrote.
 
 use crate::pg::{borrowed_text, detoasted};
 use ledger::{Entry, EntryColumn, Fault};
@@ -7,9 +8,9 @@ use pgrx::pg_sys;
 /// A fault of a stored entry.
 #[derive(Debug)]
 pub enum StoredFault {
-    /// A column is NULL that must not be NULL.
+    /// A column that must not be NULL is NULL.
     Missing(&'static str),
-    /// A text is not UTF-8.
+    /// A text is not valid UTF-8.
     NotUtf8,
     /// A column that is not part of the format contains a value.
     UnknownColumn(String),
@@ -18,7 +19,7 @@ pub enum StoredFault {
 }
 
 impl StoredFault {
-    /// Returns the kind of fault as one word, for programs.
+    /// Returns the kind of the fault as one word, for programs.
     pub fn kind(&self) -> &'static str {
         match self {
             StoredFault::Missing(_) => "missing_value",
@@ -48,7 +49,7 @@ impl StoredFault {
     }
 }
 
-/// The columns of one row as datums, in the order of `EntryColumn`.
+/// The columns of a row of lead_audit.entry as datums, in the order of `EntryColumn`.
 pub struct StoredEntry<'a> {
     /// The values.
     pub values: &'a [pg_sys::Datum],
@@ -65,10 +66,10 @@ impl<'a> StoredEntry<'a> {
     /// Checks that the checksum fits the entry's other columns.
     ///
     /// # Safety
-    /// Each datum must be of the column at its position. The datums and the current memory context
-    /// must live as long as the result is used.
+    /// Each datum must belong to the column at its position. The datums and the current memory
+    /// context must live as long as the result is used.
     pub unsafe fn verify(&self, scratch: &mut Vec<u8>) -> Result<(), StoredFault> {
-        // SAFETY: the datums match their columns (see # Safety). The checksum is a bytea.
+        // SAFETY: the datums match their columns (see # Safety). The column `checksum` is a bytea.
         unsafe {
             let entry = self.read()?;
             let checksum =
@@ -77,12 +78,14 @@ impl<'a> StoredEntry<'a> {
         }
     }
 
-    /// Returns the columns as an entry of the format.
+    /// Returns the columns as an [`Entry`], from which the checksum can be computed.
     ///
     /// # Safety
-    /// As for [`verify`](Self::verify).
+    /// Each datum must belong to the column at its position. The datums and the current memory
+    /// context must live as long as the result is used.
     pub unsafe fn read(&self) -> Result<Entry<'a>, StoredFault> {
-        // SAFETY: the datums match their columns (see # Safety), so each is read as its type.
+        // SAFETY: the datums match their columns (see # Safety), so the code reads each datum as
+        // the type of its column.
         unsafe {
             let text = |column| match self.datum(column) {
                 Some(datum) => borrowed_text(datum).map(Some).map_err(|_| StoredFault::NotUtf8),

@@ -1,29 +1,31 @@
-//! Counts the rows that the transaction has written to watched tables, for the entry about its
-//! rollback.
+//! Counts the rows that a transaction has written to watched tables. The entry about the rollback
+//! of a transaction contains the numbers of rows that the transaction has written.
 //!
-//! The rows of a statement are counted when the statement succeeds. Rows that ROLLBACK TO SAVEPOINT
-//! undid remain counted, because the transaction attempted them.
+//! The rows of a statement count only after the statement has succeeded. Rows that ROLLBACK TO
+//! SAVEPOINT has undone still count, because the transaction attempted to write them.
 
 use super::new_entry::NewEntry;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
-/// The number of rows of one table that one kind of operation wrote.
+/// The number of rows that one kind of operation has written to one table.
 #[derive(Clone, Debug)]
 pub struct WriteCount {
     /// The table.
     pub relation: pg_sys::Oid,
-    /// The identity of the watched table.
+    /// The watch id of the table.
     pub watch_id: [u8; 16],
     /// The schema's name.
     pub schema: String,
     /// The table's name.
     pub table: String,
-    /// INSERT, UPDATE, DELETE or TRUNCATE.
+    /// The kind of operation: INSERT, UPDATE, DELETE or TRUNCATE.
     pub operation: &'static str,
-    /// The number of rows. For TRUNCATE, the number of commands.
+    /// The number of rows that successful statements have written, or the number of commands for
+    /// TRUNCATE.
     pub rows: u64,
-    /// Number of rows that the statement in progress has written, not yet part of `rows`.
+    /// The number of rows that the statement in progress has written and that `rows` does not
+    /// include yet.
     in_statement: u64,
 }
 
@@ -32,12 +34,12 @@ thread_local! {
     static COUNTS: RefCell<Vec<WriteCount>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Turns counting on.
+/// Turns on the counting of written rows.
 pub fn count_writes() {
     IS_COUNTING.set(true);
 }
 
-/// Counts an entry.
+/// Adds 1 to the number of rows for the entry's table and operation.
 pub fn count(entry: &NewEntry) {
     if !IS_COUNTING.get() || !matches!(entry.operation, "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE")
     {
@@ -67,26 +69,27 @@ pub fn count(entry: &NewEntry) {
     });
 }
 
-/// Called when a statement begins. Discards the rows in `in_statement`, which an earlier statement
-/// has left because it failed.
+/// Discards the numbers in `in_statement`, which remain from an earlier statement that failed. The
+/// module `failures` calls this function when a statement begins.
 pub fn statement_begins() {
     COUNTS.with_borrow_mut(|all| all.iter_mut().for_each(|count| count.in_statement = 0));
 }
 
-/// Called when the statement has succeeded.
+/// Adds the numbers in `in_statement` to `rows`. The module `failures` calls this function when a
+/// statement has succeeded.
 pub fn statement_succeeded() {
     COUNTS.with_borrow_mut(|all| {
         all.iter_mut().for_each(|count| count.rows += std::mem::take(&mut count.in_statement))
     });
 }
 
-/// Returns the counts of the statements that succeeded.
+/// Returns the numbers of rows that successful statements have written.
 pub fn write_counts() -> Vec<WriteCount> {
     COUNTS.with_borrow(|all| all.iter().filter(|count| count.rows > 0).cloned().collect())
 }
 
-/// Returns the same as [`write_counts`], and removes all counts. Called when the transaction has
-/// ended.
+/// Returns the result of [`write_counts`], and removes all counts. The module `failures` calls this
+/// function when the transaction has ended.
 pub fn take_write_counts() -> Vec<WriteCount> {
     let mut all = COUNTS.take();
     all.retain(|count| count.rows > 0);

@@ -1,5 +1,5 @@
-//! Writes entries to `lead_audit.entry` without SQL: the role that writes a row has no rights on
-//! the table and needs none.
+//! Writes entries to `lead_audit.entry` without SQL, so that the role that writes a row needs no
+//! rights on this table.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{EntryTable, form_tuple, open_indexes, unless_abort};
@@ -13,26 +13,27 @@ use ledger::EntryColumn;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
 
-/// How many tuples are inserted in one call, as in COPY.
+/// The maximum number of tuples that one call inserts, which is the same number as in COPY.
 const CHUNK: usize = 1000;
 
 thread_local! {
     static SCRATCH: RefCell<DatumScratch> = RefCell::default();
 }
 
-/// Finishes the entry and adds it to the batch of its statement.
+/// Completes the entry, and adds it to the batch of its statement.
 ///
-/// Assigns the transaction's id *before* it takes the entry's id. Sealing depends on this order: if
-/// an entry's id was taken before a snapshot, the snapshot shows its transaction as in progress,
-/// committed or aborted.
+/// The function assigns the transaction's id *before* it takes the entry's id. Sealing depends on
+/// the order in which the transaction's id and the entry's id are assigned. A snapshot that is
+/// taken after an entry got its id shows the entry's transaction as in progress, committed or
+/// aborted.
 pub fn append(entry: NewEntry) {
-    // The transaction id is assigned before the entry's id is taken.
-    // SAFETY: within a transaction.
+    // The transaction's id is assigned before the entry's id is taken.
+    // SAFETY: a transaction is in progress.
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let gathered = target().and_then(|(table, id)| {
         write_counts::count(&entry);
         let actor = actor::current();
-        // SAFETY: reads the clock.
+        // SAFETY: the call only reads the clock.
         let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
         gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor: &actor })
     });
@@ -55,18 +56,20 @@ pub fn append(entry: NewEntry) {
     }
 }
 
-/// Adds an entry about another transaction, with that transaction's actor. It is written by the
-/// next `flush`, or at once if the batch has grown large.
+/// Adds an entry about another transaction, with that transaction's actor. The next `flush` writes
+/// the entry. If the batch has grown large, this function calls `flush`.
 ///
 /// # Errors
-/// If the table does not exist. Other errors are raised.
+/// Returns an error if lead_audit.entry is missing or does not fit the library, or if memory is
+/// exhausted. With `on_error = abort`, errors of PostgreSQL are raised and not returned.
 pub fn append_about(
     entry: NewEntry,
     txid: u64,
     occurred_at: i64,
     actor: &Actor,
 ) -> Result<(), ServerError> {
-    // SAFETY: within a transaction. As in `append`, the transaction id comes first.
+    // SAFETY: a transaction is in progress. The transaction's id is assigned before the entry's id
+    // is taken, because sealing depends on this order.
     unsafe { pg_sys::GetTopFullTransactionId() };
     let (table, id) = target()?;
     if gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor })?
@@ -77,35 +80,38 @@ pub fn append_about(
     Ok(())
 }
 
-/// Writes an entry that the library itself makes, such as a KEY entry, after all pending entries.
-/// The transaction can read the entry at once. Raises an error if writing fails, even with
-/// `on_error = warn`. Returns the entry's id.
+/// Writes an entry that the library itself makes, for example a KEY entry. All pending entries are
+/// written before this entry. The transaction can read the entry as soon as the function has
+/// returned. Raises an error if the insertion fails, even with `on_error = warn`. Returns the
+/// entry's id.
 ///
 /// # Errors
-/// If the table does not exist. Other errors are raised.
+/// Returns an error if lead_audit.entry is missing or does not fit the library, or if memory is
+/// exhausted. With `on_error = abort`, errors of PostgreSQL are raised and not returned.
 pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
     flush();
-    // SAFETY: within a transaction. As in `append`, the transaction id comes first.
+    // SAFETY: a transaction is in progress. The transaction's id is assigned before the entry's id
+    // is taken, because sealing depends on this order.
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let (table, id) = target()?;
-    // SAFETY: reads the clock.
+    // SAFETY: the call only reads the clock.
     let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
     let actor = actor::current();
     gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor: &actor })?;
     let entries = batch::take_current();
     write_all(&entries);
-    // SAFETY: no query is in progress under the command that ends here.
+    // SAFETY: no query of the present command is in progress, so the command counter can advance.
     unsafe { pg_sys::CommandCounterIncrement() };
     Ok(id)
 }
 
-/// Adds the entry to the batch. Returns the number of pending bytes.
+/// Adds the entry to the batch. Returns the length of all pending entries, in bytes.
 fn gather(
     entry: &NewEntry,
     table: &OpenRelation,
     with: &Circumstances,
 ) -> Result<usize, ServerError> {
-    /// An entry of this length may not fit into memory.
+    /// An entry with more bytes than this may not fit into memory.
     const LONG: usize = 1 << 20;
     let with_invalid_bytes =
         entry.all_invalid_bytes(with.actor).into_details(entry.details.as_deref())?;
@@ -113,8 +119,8 @@ fn gather(
     let form = || {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut datums = entry.datums(details, with, scratch);
-            // SAFETY: the datums are alive and of the table's columns, as `EntryTable::find`
-            // checked. Columns that somebody added become NULL.
+            // SAFETY: the datums are live and belong to the table's columns, as `EntryTable::find`
+            // has checked. Columns that somebody has added to the table become NULL.
             unsafe { form_tuple(table, batch::context(), &mut datums.values, &mut datums.nulls) }
         })
     };
@@ -122,13 +128,13 @@ fn gather(
     batch::push(tuple)
 }
 
-/// Locks the table and takes an id.
+/// Locks lead_audit.entry, and takes the id of the next entry.
 fn target() -> Result<(OpenRelation, i64), ServerError> {
     let found = EntryTable::find()?;
     Ok((found.lock()?, found.next_id()?))
 }
 
-/// Writes the entries of the current subtransaction.
+/// Writes the pending entries of the current subtransaction.
 pub fn flush() {
     if batch::is_empty() {
         return;
@@ -156,7 +162,8 @@ pub fn flush() {
     }
 }
 
-/// Writes each entry alone, so that one entry that cannot be written does not prevent the others.
+/// Writes each entry in a subtransaction of its own, so that an entry that cannot be written does
+/// not prevent the writing of the others.
 fn write_one_by_one(entries: &[PendingEntry], error: &ServerError) {
     if let [entry] = entries {
         return on_error::tuple_not_written(entry.tuple, error);
@@ -174,8 +181,8 @@ fn write_all(entries: &[PendingEntry]) {
         Err(error) => error.raise(None),
     };
     let table = OpenRelation::open(target.table, pg_sys::RowExclusiveLock);
-    // SAFETY: the tuples are of the table's row type: the table has been locked since they were
-    // made.
+    // SAFETY: the tuples are of the table's row type, because the table has been locked since the
+    // tuples were made.
     unsafe { insert(&table, target.index_of_previous_keys, entries) }
 }
 
@@ -186,9 +193,10 @@ unsafe fn insert(
     index_of_previous_keys: Option<pg_sys::Oid>,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: makes an executor state that knows the table and its indexes, as COPY does.
-    // Everything that is made here is in the state's memory context or released below. After an
-    // error, the abort of the (sub)transaction releases it.
+    // SAFETY: the code makes an executor state that knows the table and its indexes, as COPY does.
+    // Everything that the code makes is in the memory context of the executor state, or is released
+    // at the end of this function. After an error, the abort of the (sub)transaction releases
+    // everything that the code has made.
     unsafe {
         let former = pg_sys::CurrentMemoryContext;
         let estate = pg_sys::CreateExecutorState();
@@ -203,7 +211,8 @@ unsafe fn insert(
         announce(estate, result);
         (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
         let triggers = has_row_triggers(result);
-        // A trigger could add a previous key to an entry.
+        // If the table has row triggers, no index is left out, because a trigger can add a previous
+        // row key to an entry.
         let without = index_of_previous_keys
             .filter(|_| !triggers && !entries.iter().any(|entry| has_previous_key(table, entry)));
         open_indexes(result, table, without);
@@ -213,7 +222,7 @@ unsafe fn insert(
             insert_batch(table, estate, result, entries);
         }
         pg_sys::ExecCloseIndices(result);
-        // The slots that triggers received still reference the row type.
+        // This call releases the references to the row type that the slots of triggers still hold.
         pg_sys::ExecResetTupleTable((*estate).es_tupleTable, false);
         if needs_snapshot {
             pg_sys::PopActiveSnapshot();
@@ -223,12 +232,12 @@ unsafe fn insert(
     }
 }
 
-/// Tells the executor state which table is written.
+/// Tells the executor state which table the library writes to.
 ///
 /// # Safety
-/// Both must live until the writing has ended.
+/// `estate` and `result` must live until the writing has ended.
 unsafe fn announce(estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelInfo) {
-    // SAFETY: both live until the writing has ended (see # Safety).
+    // SAFETY: `estate` and `result` live until the writing has ended (see # Safety).
     unsafe {
         (*estate).es_opened_result_relations =
             pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
@@ -251,7 +260,7 @@ unsafe fn has_previous_key(table: &OpenRelation, entry: &PendingEntry) -> bool {
 /// # Safety
 /// `result` must be initialized for the table.
 unsafe fn has_row_triggers(result: *mut pg_sys::ResultRelInfo) -> bool {
-    // SAFETY: the trigger description is null or a copy that belongs to `result`.
+    // SAFETY: `ri_TrigDesc` is null or a copy that belongs to `result`.
     unsafe {
         let triggers = (*result).ri_TrigDesc;
         !triggers.is_null()
@@ -260,18 +269,18 @@ unsafe fn has_row_triggers(result: *mut pg_sys::ResultRelInfo) -> bool {
 }
 
 /// # Safety
-/// As for [`insert`].
+/// The tuples must be of the table's row type.
 unsafe fn insert_batch(
     table: &OpenRelation,
     estate: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: the slots are made for the table's row type, in the state's memory, and released at
-    // the end of this function.
+    // SAFETY: the slots are made for the table's row type, in the memory of the executor state, and
+    // released at the end of this function.
     unsafe {
-        // A copy, because the resource owner would track each slot's reference to the table's own
-        // descriptor.
+        // The slots get a copy of the row type, because the resource owner would track each slot's
+        // reference to the table's own row type.
         let descriptor = pg_sys::CreateTupleDescCopy(table.tuple_desc());
         let mut slots: Vec<_> = (0..entries.len().min(CHUNK))
             .map(|_| pg_sys::MakeSingleTupleTableSlot(descriptor, &pg_sys::TTSOpsHeapTuple))
@@ -286,7 +295,8 @@ unsafe fn insert_batch(
 }
 
 /// # Safety
-/// As for [`insert`]; there must be as many slots as entries, made for the table's row type.
+/// The tuples must be of the table's row type. There must be as many slots as entries, and the
+/// slots must be made for the table's row type.
 unsafe fn insert_chunk(
     table: &OpenRelation,
     estate: *mut pg_sys::EState,
@@ -296,8 +306,8 @@ unsafe fn insert_chunk(
 ) {
     // SAFETY: the tuples are of the table's row type (see # Safety). Each slot claims to own its
     // tuple while the table is written, because otherwise the insertion would copy the tuple. The
-    // insertion changes only the tuple's header. If the tuple is inserted a second time, the header
-    // is filled in again.
+    // insertion changes only the header of the tuple. If the tuple is inserted a second time, the
+    // insertion fills in the header again.
     unsafe {
         let constrained = !(*table.tuple_desc()).constr.is_null();
         for (entry, &mut slot) in entries.iter().zip(&mut *slots) {
@@ -325,13 +335,14 @@ unsafe fn insert_chunk(
                     false,
                     std::ptr::null_mut(),
                     std::ptr::null_mut(),
-                    // Whether to update only summarizing indexes (BRIN). Only an UPDATE does so.
-                    // New in 16.
+                    // The argument `onlySummarizing` is new in PostgreSQL 16. Only an UPDATE can
+                    // set `onlySummarizing`, which restricts the call to summarizing indexes
+                    // (BRIN).
                     #[cfg(not(feature = "pg15"))]
                     false,
                 );
             }
-            // The pending entry owns the tuple and frees it.
+            // The slot must not free the tuple, because the pending entry owns the tuple.
             (*slot).tts_flags &= !(pg_sys::TTS_FLAG_SHOULDFREE as u16);
             let per_tuple = (*estate).es_per_tuple_exprcontext;
             if !per_tuple.is_null() {
@@ -349,17 +360,18 @@ fn skipped_by_trigger() -> ServerError {
     }
 }
 
-/// Inserts one by one, for a table with row triggers that somebody added.
+/// Inserts the entries one by one, because somebody has added row triggers to the table.
 ///
 /// # Safety
-/// As for [`insert`].
+/// The tuples must be of the table's row type.
 unsafe fn insert_each(
     table: &OpenRelation,
     estate: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: AFTER triggers are queued at this function's own query level, and fire at its end.
+    // SAFETY: AFTER triggers are queued at the query level of this function, and fire when
+    // AfterTriggerEndQuery() ends this level.
     unsafe {
         pg_sys::AfterTriggerBeginQuery();
         for entry in entries {

@@ -1,10 +1,10 @@
-//! Converts a key that a user gives to the canonical text that entries store.
+//! Converts a row key that a user gives to the canonical text that entries store.
 //!
-//! Passes texts as bytes, because a text in the database's encoding need not be UTF-8, as a `&str`
-//! must be.
+//! The functions take texts as bytes and not as `&str`, because a text in the database's encoding
+//! need not be UTF-8.
 //!
-//! The caller may have more rights than the table's owner. So this module never runs the owner's
-//! code: neither the CHECK constraint of a domain nor a cast to json.
+//! The caller of `lead_audit.history()` can have more rights than the table's owner. This module
+//! runs no code of the table's owner, neither the CHECK constraint of a domain nor a cast to json.
 
 use crate::capture::{
     ForeignCode, MoneyTypes, column_names, encoder_for, jsonb, primary_key, readable_type,
@@ -18,7 +18,8 @@ use ledger::canonical::{compare_keys, write_string};
 use pgrx::{Array, IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::{CStr, CString};
 
-/// `lead_audit.key_hash(uuid, text)`: returns the hash by which the entries of a row are found.
+/// Implements `lead_audit.key_hash(uuid, text)`, which returns the hash by which `history()` finds
+/// the entries of a row.
 #[pg_extern(sql = false)]
 fn key_hash(watch_id: Uuid, row_key: &[u8]) -> i64 {
     ledger::key_hash(watch_id.as_bytes(), row_key)
@@ -30,8 +31,8 @@ pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_fi
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.canonical_json(jsonb)`. Takes the raw datum, because a jsonb argument of pgrx would
-/// convert numbers to double.
+/// Implements `lead_audit.canonical_json(jsonb)`. The function takes the raw datum, because pgrx
+/// would convert the numbers of a jsonb argument to double precision.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function, with the arguments of its declaration.
@@ -40,7 +41,8 @@ pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_fi
 pub unsafe extern "C-unwind" fn lead_audit_canonical_json(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the function is strict and has one argument, a jsonb, which is detoasted before use.
+    // SAFETY: the SQL function is strict and has one argument, a jsonb, which is detoasted before
+    // use.
     let write = |out: &mut TextWriter| unsafe {
         let value = (*fcinfo).args.as_slice(1)[0].value;
         jsonb::write(out, pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast());
@@ -49,7 +51,8 @@ pub unsafe extern "C-unwind" fn lead_audit_canonical_json(
     text.as_str().into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 
-/// Returns the JSON value that `write` writes, in the form that entries store. Raises errors.
+/// Returns the JSON value that `write` writes, in the form that entries store. Raises an error if
+/// the value cannot be written.
 fn written(write: impl Fn(&mut TextWriter)) -> Text {
     let mut text = Text::new();
     let together = |out: &mut TextWriter| {
@@ -71,8 +74,9 @@ fn written(write: impl Fn(&mut TextWriter)) -> Text {
     }
 }
 
-/// Returns the key of the row that has these values in the primary key's columns, or `None` if
-/// `column_names` are not the columns of the primary key. Raises errors.
+/// Returns the row key with the given values in the columns of the primary key. Returns `None` if
+/// `column_names` are not the columns of the primary key. Raises an error if a value cannot be
+/// converted to the type of its column.
 pub fn key_of<T: AsRef<[u8]>>(
     relation: pg_sys::Oid,
     column_names: Option<Vec<T>>,
@@ -84,8 +88,8 @@ pub fn key_of<T: AsRef<[u8]>>(
     key_from(&open, &columns, column_names, &column_values)
 }
 
-/// `lead_audit_internal.key_of(regclass, smallint[], text[], text[])`: returns the row key for
-/// these values, as entries store it.
+/// Implements `lead_audit_internal.key_of(regclass, smallint[], text[], text[])`, which returns the
+/// row key for the given values, as entries store it.
 #[pg_extern(sql = false)]
 fn key_of_columns(
     relation: pg_sys::Oid,
@@ -113,8 +117,8 @@ pub fn key_types(open: &OpenRelation) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// Returns the row's key as entries store it, or `None` if `column_names` are not the columns of
-/// the key. Raises an error if no names are given and the key does not have exactly one column.
+/// Returns the row key as entries store it, or `None` if `given_names` are not the columns of the
+/// key. Raises an error if no names are given and the key does not have exactly one column.
 fn key_from<T: AsRef<[u8]>>(
     open: &OpenRelation,
     columns: &[i16],
@@ -128,7 +132,7 @@ fn key_from<T: AsRef<[u8]>>(
         let (index, name) = names.iter().find(|(index, _)| *index + 1 == number as usize)?;
         let place = match &given_names {
             Some(given) => {
-                // SAFETY: the index is that of one of the open relation's columns.
+                // SAFETY: `index` is the index of a column of the open relation.
                 let name = unsafe { attribute_name(open.tuple_desc(), *index) };
                 given.iter().position(|given| given.as_ref() == name)?
             }
@@ -151,7 +155,7 @@ fn key_from<T: AsRef<[u8]>>(
             out.push(b':');
             match value {
                 Some(value) => {
-                    // SAFETY: the index is that of one of the open relation's columns.
+                    // SAFETY: `index` is the index of a column of the open relation.
                     let text = unsafe { as_column(open, index, value.as_ref()) };
                     out.append(text.bytes());
                 }
@@ -167,13 +171,14 @@ fn key_from<T: AsRef<[u8]>>(
     }
 }
 
-/// Reads `value` with the input function of the column's type. Returns the JSON that entries store.
+/// Reads `value` with the input function of the column's type. Returns the JSON that entries store
+/// for the value.
 ///
 /// # Safety
-/// `index` must be that of one of the relation's columns.
+/// `index` must be the index of a column of the relation.
 unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
-    // SAFETY: `index` is one of the open relation's columns (see # Safety), and a column's type
-    // exists.
+    // SAFETY: `index` is the index of a column of the open relation (see # Safety), and the type of
+    // a column exists.
     unsafe {
         let column = attribute(open.tuple_desc(), index);
         as_type(column.atttypid, column.atttypmod, value)
@@ -181,19 +186,19 @@ unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
     }
 }
 
-/// Reads a value as [`as_column`] does, for a given type. Returns `None` if that is impossible
-/// without running code of the type's owner.
+/// Reads `value` as a value of the given type, and returns the JSON that entries store for it.
+/// Returns `None` if the value cannot be read and written without running code of the type's owner.
 ///
 /// # Safety
-/// `type_oid` must be a type.
+/// `type_oid` must be the oid of a type.
 unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<Text> {
     let (type_oid, modifier) = readable_type(type_oid, modifier)?;
     if ForeignCode::default().writes(type_oid) {
         return None;
     }
     if value.contains(&0) {
-        // The value contains a zero byte, which no input function accepts. Entries store it as a
-        // JSON string.
+        // The value contains a zero byte, which no input function accepts. Entries store a value
+        // with a zero byte as a JSON string.
         return Some(written(|out| out.append_json_string(value)));
     }
     // SAFETY: the encoder and the input function belong to the same type, and the input function
@@ -209,20 +214,22 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<
     }
 }
 
-/// `lead_audit_internal.value_as(regclass, text, text)`: returns the JSON of a value of this type.
-/// Returns `None` if the value is invalid for the type, or if it cannot be read without running
-/// code of the type's owner. The relation is unused; the SQL objects of version 1.0 pass one.
+/// Implements `lead_audit_internal.value_as(regclass, text, text)`, which returns the JSON of a
+/// value of the given type. Returns `None` if the value is invalid for the type, or if reading the
+/// value would run code of the type's owner. The first argument is unused, and exists only because
+/// the SQL objects of version 1.0 pass a relation.
 #[pg_extern(sql = false)]
 fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
     let type_name = CString::new(type_name).ok()?;
     let read = in_subtransaction(|| {
         let (mut type_oid, mut modifier) = (pg_sys::InvalidOid, -1);
-        // SAFETY: the name is a C string. A dropped type yields an invalid oid.
+        // SAFETY: `type_name` is a C string. In PostgreSQL 15, parseTypeString() returns an invalid
+        // oid for a dropped type.
         unsafe {
             #[cfg(feature = "pg15")]
             pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
             // Since PostgreSQL 16, parseTypeString() raises an error for a dropped type. The
-            // subtransaction catches the error.
+            // enclosing subtransaction catches the error of parseTypeString().
             #[cfg(not(feature = "pg15"))]
             pg_sys::parseTypeString(
                 type_name.as_ptr(),
@@ -240,9 +247,9 @@ fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<St
 }
 
 /// # Safety
-/// `index` must be that of one of the relation's columns.
+/// `index` must be the index of a column of the relation.
 unsafe fn refuse_foreign_code(relation: &OpenRelation, index: usize) -> ! {
-    // SAFETY: the relation is open, and has this column; a type's name is a C string.
+    // SAFETY: the relation is open and has a column at `index`. The name of a type is a C string.
     let (table, column, type_name) = unsafe {
         let definition = attribute(relation.tuple_desc(), index);
         let type_name = CStr::from_ptr(pg_sys::format_type_be(definition.atttypid));

@@ -1,9 +1,9 @@
 //! Computes the JSON columns of the view lead_audit.log from the texts of an entry.
 //!
 //! An entry can store a text that jsonb cannot represent, or that is nested more deeply than the
-//! stack of the reading session allows. The old and the new row together can exceed the maximum
-//! size of a value. Such a column is NULL, because an error would hide all other entries from the
-//! reader.
+//! stack of the reading session allows. The old and the new row together can exceed PostgreSQL's
+//! maximum size of a value. In place of a JSON value that cannot be computed, the view shows NULL,
+//! because an error would hide all other entries from the reader.
 
 use pgrx::pg_sys::JsonbIteratorToken as Token;
 use pgrx::pg_sys::panic::CaughtError;
@@ -20,7 +20,7 @@ pub extern "C" fn pg_finfo_lead_audit_as_jsonb() -> &'static pg_sys::Pg_finfo_re
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.as_jsonb(json)`: returns the value as jsonb.
+/// Implements `lead_audit_internal.as_jsonb(json)`, which returns the value as jsonb.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function, with the arguments of its declaration.
@@ -29,7 +29,7 @@ pub extern "C" fn pg_finfo_lead_audit_as_jsonb() -> &'static pg_sys::Pg_finfo_re
 pub unsafe extern "C-unwind" fn lead_audit_as_jsonb(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the function is strict and has one argument, a json.
+    // SAFETY: the SQL function is strict and has one argument, a json.
     unsafe {
         let [value] = arguments(fcinfo);
         or_null(fcinfo, || parsed(value))
@@ -42,8 +42,8 @@ pub extern "C" fn pg_finfo_lead_audit_new_values_of() -> &'static pg_sys::Pg_fin
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.new_values_of(json, json)`: returns the row after an UPDATE, from the old
-/// row and the changed values.
+/// Implements `lead_audit_internal.new_values_of(json, json)`, which returns the row after an
+/// UPDATE. The arguments of new_values_of() are the old row and the changed values.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function, with the arguments of its declaration.
@@ -52,8 +52,8 @@ pub extern "C" fn pg_finfo_lead_audit_new_values_of() -> &'static pg_sys::Pg_fin
 pub unsafe extern "C-unwind" fn lead_audit_new_values_of(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the function is strict and has two arguments, both json. jsonb_concat takes two
-    // jsonb.
+    // SAFETY: the SQL function is strict and has two arguments, both json. jsonb_concat takes two
+    // arguments of type jsonb.
     unsafe {
         let [old, changed] = arguments(fcinfo);
         or_null(fcinfo, || {
@@ -69,8 +69,8 @@ pub extern "C" fn pg_finfo_lead_audit_diff_of() -> &'static pg_sys::Pg_finfo_rec
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.diff_of(json, json)`: returns the diff of an UPDATE, from the old row and
-/// the changed values.
+/// Implements `lead_audit_internal.diff_of(json, json)`, which returns the diff of an UPDATE. The
+/// arguments of diff_of() are the old row and the changed values.
 ///
 /// # Safety
 /// Only PostgreSQL may call this function, with the arguments of its declaration.
@@ -79,7 +79,7 @@ pub extern "C" fn pg_finfo_lead_audit_diff_of() -> &'static pg_sys::Pg_finfo_rec
 pub unsafe extern "C-unwind" fn lead_audit_diff_of(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the function is strict and has two arguments, both json. `parsed` returns a new
+    // SAFETY: the SQL function is strict and has two arguments, both json. `parsed` returns a new
     // jsonb, which is not toasted.
     unsafe {
         let [old, changed] = arguments(fcinfo);
@@ -95,11 +95,11 @@ pub unsafe extern "C-unwind" fn lead_audit_diff_of(
     }
 }
 
-/// Returns the arguments, detoasted. Must be called before `or_null`: detoasting can hold
-/// resources, and an error that `or_null` catches would not release them.
+/// Returns the arguments of the call, detoasted. This function must be called outside of `or_null`.
+/// Detoasting can hold resources, and an error that `or_null` catches would not release them.
 ///
 /// # Safety
-/// `fcinfo` must be a call with this number of arguments, all varlenas.
+/// `fcinfo` must be a call with N arguments, all of them varlenas.
 unsafe fn arguments<const N: usize>(fcinfo: pg_sys::FunctionCallInfo) -> [pg_sys::Datum; N] {
     // SAFETY: the call has N arguments, which are varlenas (see # Safety).
     unsafe {
@@ -110,17 +110,19 @@ unsafe fn arguments<const N: usize>(fcinfo: pg_sys::FunctionCallInfo) -> [pg_sys
     }
 }
 
-/// Returns the result of `work`. Returns NULL if there is no result, or if jsonb or the stack
-/// cannot hold the value.
+/// Returns the result of `work`. Returns SQL NULL if `work` returns `None`, or if jsonb or the
+/// stack cannot hold the value.
 ///
 /// # Safety
-/// `fcinfo` must be a call. `work` must not do anything but compute. After an error, only a rolled
-/// back subtransaction could undo other effects, and a parallel worker cannot begin one.
+/// `fcinfo` must be a valid call. `work` must have no effect besides its result. After an error,
+/// only the rollback of a subtransaction could undo other effects of `work`, and a parallel worker
+/// cannot begin a subtransaction.
 unsafe fn or_null(
     fcinfo: pg_sys::FunctionCallInfo,
     work: impl FnOnce() -> Option<pg_sys::Datum>,
 ) -> pg_sys::Datum {
-    // SAFETY: reads and restores the current memory context, which contains all memory of `work`.
+    // SAFETY: the code saves and restores the current memory context, which contains all memory of
+    // `work`.
     let result = unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
@@ -152,7 +154,8 @@ fn is_limit(caught: &CaughtError) -> bool {
         | Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE
         | Code::ERRCODE_UNTRANSLATABLE_CHARACTER
         | Code::ERRCODE_INVALID_TEXT_REPRESENTATION => true,
-        // PostgreSQL raises this error if the list of an array's elements needs more than 1 GB.
+        // PostgreSQL raises an internal error if the list of an array's elements needs more than 1
+        // GB.
         Code::ERRCODE_INTERNAL_ERROR => {
             report.message().starts_with("invalid memory alloc request size")
         }
@@ -160,12 +163,12 @@ fn is_limit(caught: &CaughtError) -> bool {
     }
 }
 
-/// Converts a json to jsonb. Returns `None` if that is impossible.
+/// Converts a json to jsonb. Raises an error if jsonb cannot hold the value.
 ///
 /// # Safety
 /// `json` must be a detoasted json.
 unsafe fn parsed(json: pg_sys::Datum) -> Option<pg_sys::Datum> {
-    // SAFETY: a json is a text, and jsonb_in takes a C string.
+    // SAFETY: a json is stored as a text, and jsonb_in takes a C string.
     unsafe {
         let text = pg_sys::text_to_cstring(json.cast_mut_ptr());
         let jsonb =
@@ -175,14 +178,14 @@ unsafe fn parsed(json: pg_sys::Datum) -> Option<pg_sys::Datum> {
     }
 }
 
-/// Returns both texts as jsonb if both are objects. The library stores objects only, but a superuser
-/// can store any JSON in an entry.
+/// Converts both texts to jsonb. Returns `None` if one of the values is not an object. The library
+/// stores only objects in the JSON columns of a row, but a superuser can store any JSON there.
 ///
 /// # Safety
-/// Both must be detoasted json.
+/// Both texts must be detoasted json.
 unsafe fn objects(texts: [pg_sys::Datum; 2]) -> Option<[pg_sys::Datum; 2]> {
-    // SAFETY: both are detoasted json (see # Safety). `parsed` returns a new jsonb, whose header is
-    // part of the value.
+    // SAFETY: both texts are detoasted json (see # Safety). A jsonb that `parsed` returns is not
+    // toasted, so the code can read its header.
     unsafe {
         let both = [parsed(texts[0])?, parsed(texts[1])?];
         let is_object = |jsonb: &pg_sys::Datum| {
@@ -195,10 +198,10 @@ unsafe fn objects(texts: [pg_sys::Datum; 2]) -> Option<[pg_sys::Datum; 2]> {
 /// Returns `{"column": {"old": …, "new": …}, …}` with one member for each changed value.
 ///
 /// # Safety
-/// Both must be jsonb objects that are not toasted.
+/// `old` and `changed` must be jsonb objects that are not toasted.
 unsafe fn diff(old: *mut pg_sys::Jsonb, changed: *mut pg_sys::Jsonb) -> pg_sys::Datum {
     // SAFETY: the iterator, its values and the new value live in the current memory context and in
-    // the two jsonb, which outlive them.
+    // the two jsonb objects. The two jsonb objects outlive the iterator and the values.
     unsafe {
         let mut state = std::ptr::null_mut();
         let mut push = |token: Token::Type, value: *mut pg_sys::JsonbValue| {

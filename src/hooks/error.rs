@@ -1,13 +1,15 @@
 //! Handles an error at the time when it is raised, and again when it is reported.
 //!
-//! PostgreSQL calls its error callbacks while the error is on top of the error stack, for every
-//! error, even if memory is exhausted. A guard would be wrong in such a callback. If the callback
-//! raised a second error, the guard would empty the error stack to turn the second error into a
-//! panic, and the first error would be lost. So the callback has two parts. The first part copies
-//! the error. If memory is exhausted during the copy, the out-of-memory error replaces the first
-//! error, as in PostgreSQL's own callbacks. The first part calls no Rust code that has values to
-//! drop. The second part makes a record of the copy. The second part calls no function of
-//! PostgreSQL that can raise an error.
+//! PostgreSQL calls its error callbacks for every error, while the error is on top of the error
+//! stack, even if memory is exhausted. An error callback must have no guard (`pg_guard`). If the
+//! callback raised a second error, a guard would empty the error stack to turn the second error
+//! into a panic. If the error stack were emptied, the error for which PostgreSQL called the
+//! callback would be lost. The error callback of lead_audit therefore has two parts. The first part
+//! of the callback copies the error, and calls no Rust code that has values to drop. If memory is
+//! exhausted while the first part copies the error, the out-of-memory error replaces the original
+//! error, as it does in PostgreSQL's own callbacks. The second part of the callback makes a record
+//! from the copy of the error. The second part of the callback calls no function of PostgreSQL that
+//! can raise an error.
 
 use crate::failures::{self, ErrorCallbacks, RejectedRow, StatementScope};
 use pgrx::pg_sys;
@@ -20,7 +22,7 @@ thread_local! {
 
 mod raw {
     unsafe extern "C-unwind" {
-        // pgrx binds this function too, but with a guard.
+        // pgrx's own binding of this function has a guard.
         pub fn CopyErrorData() -> *mut pgrx::pg_sys::ErrorData;
     }
 }
@@ -42,31 +44,31 @@ pub fn install() {
 // nor `record` can panic.
 unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     let scope = argument.cast::<StatementScope>();
-    // PostgreSQL calls the callbacks of all scopes. Only that of the innermost scope makes a
-    // record, so each error gets one record.
+    // PostgreSQL calls the error callbacks of all open statement scopes. Only the callback of the
+    // innermost scope makes a record, so each error gets one record.
     if failures::innermost_scope() == scope {
-        // SAFETY: the scope is in the list of error callbacks, so it is live.
+        // SAFETY: the statement scope is in the list of error callbacks, so it is live.
         unsafe { record(scope) }
     }
 }
 
 // Unguarded: a guard would empty the error stack (see the head of this file).
 unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) {
-    // PostgreSQL calls this callback last. If there is a scope, the callback of that scope has
-    // already made the record.
+    // PostgreSQL calls this error callback after the callbacks of all statement scopes. If a
+    // statement scope is open, the callback of the innermost scope has already made the record.
     if failures::innermost_scope().is_null() {
-        // SAFETY: null is a valid argument, and means that there is no scope.
+        // SAFETY: a null pointer is a valid argument, and means that no statement scope is open.
         unsafe { record(std::ptr::null_mut()) }
     }
 }
 
 /// # Safety
-/// `scope` must be null, or a scope in PostgreSQL's list of error callbacks.
+/// `scope` must be null, or a statement scope in PostgreSQL's list of error callbacks.
 unsafe fn record(scope: *mut StatementScope) {
     let mut row = RejectedRow::none();
     // SAFETY: an error is being raised, so CopyErrorData has an error to copy. The memory context
-    // belongs to this library, and is reset after the record is made. A second error jumps over
-    // this frame, which holds no values to drop.
+    // belongs to this library, and is reset after the record has been made. If a second error is
+    // raised, it jumps over the frame of this function, which holds no values to drop.
     unsafe {
         let memory = failures::begin_record();
         if memory.is_null() {
@@ -98,11 +100,12 @@ unsafe extern "C-unwind" fn failed(
 }
 
 /// Confirms the record of an error before PostgreSQL reports the error to the server's log and to
-/// the client. No code has caught the error. When the client sees the error, its record is in the
-/// queue or in the server's log.
+/// the client. An error that PostgreSQL reports was not caught by any code, so the record of the
+/// error is final. When the client sees the error, the record of the error is in the queue or in
+/// the server's log.
 unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
-    // SAFETY: PostgreSQL passes the live error. The state of the session keeps the line alive while
-    // the line is written.
+    // SAFETY: PostgreSQL passes the live error. The state of the session keeps the line `unqueued`
+    // alive while the code writes the line to the server's log.
     unsafe {
         if (*data).elevel >= pgrx::PgLogLevel::ERROR as i32 {
             let unqueued = final_record(data);

@@ -1,5 +1,5 @@
-//! The hooks of the executor. AFTER row triggers run within ExecutorFinish, so entries are gathered
-//! during ExecutorFinish and written at its end.
+//! Contains the hooks on the executor. AFTER row triggers run within ExecutorFinish, so the library
+//! gathers entries during ExecutorFinish and writes them at its end.
 
 use super::next;
 use crate::failures::{self, Phase, StatementScope};
@@ -34,7 +34,8 @@ pub fn install(preloading: bool) {
 
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     let mut scope = StatementScope::new();
-    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns.
+    // SAFETY: PostgreSQL passed the arguments, and the statement scope lives until this function
+    // returns.
     unsafe {
         before_start(&raw mut scope, query);
         next::executor_start(PREVIOUS_START.get(), query, flags);
@@ -47,11 +48,12 @@ unsafe extern "C-unwind" fn before_start(
     scope: *mut StatementScope,
     query: *mut pg_sys::QueryDesc,
 ) {
-    // SAFETY: the hook function passes its own scope and PostgreSQL's query.
+    // SAFETY: the hook function passes its own statement scope, and the query that PostgreSQL
+    // passed.
     unsafe { failures::execution_begins(&mut *scope, query) }
 }
 
-// PostgreSQL 18 has removed the argument `execute_once`.
+// In PostgreSQL 18, ExecutorRun has no argument `execute_once`.
 #[cfg(not(feature = "pg18"))]
 unsafe extern "C-unwind" fn executor_run(
     query: *mut pg_sys::QueryDesc,
@@ -60,7 +62,8 @@ unsafe extern "C-unwind" fn executor_run(
     once: bool,
 ) {
     let mut scope = StatementScope::new();
-    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns.
+    // SAFETY: PostgreSQL passed the arguments, and the statement scope lives until this function
+    // returns.
     unsafe {
         before_run(&raw mut scope, query);
         next::executor_run(PREVIOUS_RUN.get(), query, direction, count, once);
@@ -75,7 +78,8 @@ unsafe extern "C-unwind" fn executor_run(
     count: u64,
 ) {
     let mut scope = StatementScope::new();
-    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns.
+    // SAFETY: PostgreSQL passed the arguments, and the statement scope lives until this function
+    // returns.
     unsafe {
         before_run(&raw mut scope, query);
         next::executor_run(PREVIOUS_RUN.get(), query, direction, count);
@@ -85,14 +89,15 @@ unsafe extern "C-unwind" fn executor_run(
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_run(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
-    // SAFETY: the hook function passes its own scope and PostgreSQL's query.
+    // SAFETY: the hook function passes its own statement scope, and the query that PostgreSQL
+    // passed.
     unsafe { failures::phase_begins(&mut *scope, query, Phase::Run) }
 }
 
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     let mut scope = StatementScope::new();
-    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns. The
-    // executor's state lives until ExecutorEnd.
+    // SAFETY: PostgreSQL passed the arguments, and the statement scope lives until this function
+    // returns. The executor state of the query lives until ExecutorEnd.
     unsafe {
         before_finish(&raw mut scope, query);
         next::executor_finish(PREVIOUS_FINISH.get(), query);
@@ -105,7 +110,8 @@ unsafe extern "C-unwind" fn before_finish(
     scope: *mut StatementScope,
     query: *mut pg_sys::QueryDesc,
 ) {
-    // SAFETY: the hook function passes its own scope and PostgreSQL's query.
+    // SAFETY: the hook function passes its own statement scope, and the query that PostgreSQL
+    // passed.
     unsafe { failures::phase_begins(&mut *scope, query, Phase::Finish) };
     entries::statement_scope_opens();
 }
@@ -116,12 +122,14 @@ unsafe extern "C-unwind" fn after_finish(
     query: *mut pg_sys::QueryDesc,
 ) {
     entries::statement_scope_closes();
-    // SAFETY: the hook function passes PostgreSQL's query.
+    // SAFETY: the hook function passes the query that PostgreSQL passed.
     unsafe { watch::statement_ends(query) };
-    // SAFETY: the hook function passes its own scope and PostgreSQL's query, whose state is live.
+    // SAFETY: the hook function passes its own statement scope, and the query that PostgreSQL
+    // passed. The executor state of the query is live.
     unsafe {
-        // A query with EXEC_FLAG_SKIP_TRIGGERS is part of an outer statement, as the action of a
-        // foreign key is. The triggers of the query run later, at the end of the outer statement.
+        // A query with EXEC_FLAG_SKIP_TRIGGERS is part of an outer statement, for example the
+        // action of a foreign key. The row triggers of a query with EXEC_FLAG_SKIP_TRIGGERS run
+        // later, at the end of the outer statement.
         let triggers_ran =
             (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
         if triggers_ran {
@@ -138,10 +146,10 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
     unsafe { next::executor_end(PREVIOUS_END.get(), query) }
 }
 
-/// Writes the batch of the statement that has loaded the library, because the hook on
-/// ExecutorFinish was not installed when that statement reached ExecutorFinish. If an inner
-/// statement loaded the library, the entries of the outer statement so far are written here too,
-/// which is earlier than usual.
+/// Writes the batch of the statement that has loaded the library. The hook on ExecutorFinish was
+/// not installed yet when that statement reached ExecutorFinish. If an inner statement has loaded
+/// the library, this function also writes the entries of the outer statement so far, which is
+/// earlier than usual.
 #[pgrx::pg_guard]
 extern "C-unwind" fn before_end() {
     if entries::is_first_statement() {

@@ -1,5 +1,5 @@
-//! The hooks for looking up and calling a function. PostgreSQL calls `needs_fmgr_hook` at each
-//! look-up, so the usual path through this hook has no guard.
+//! Contains the hooks on the look-up and on the call of a function. PostgreSQL calls
+//! `needs_fmgr_hook` at each look-up of a function, so this hook has no guard on its usual path.
 
 use crate::watch;
 use pgrx::pg_sys;
@@ -27,7 +27,7 @@ unsafe fn previous_needs(function: pg_sys::Oid) -> bool {
 }
 
 // Unguarded: PostgreSQL calls this hook at each look-up of a function. The hook itself only reads
-// one variable of the session. The functions that it then calls have guards.
+// one variable of the session. The function `concerns`, which the hook calls next, has a guard.
 unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
     // SAFETY: PostgreSQL passed the argument.
     unsafe { watch::restricts_calls() && concerns(function) || previous_needs(function) }
@@ -43,8 +43,8 @@ unsafe extern "C-unwind" fn fmgr_hook(
     function: *mut pg_sys::FmgrInfo,
     argument: *mut pg_sys::Datum,
 ) {
-    // SAFETY: PostgreSQL passed the arguments. The previous hook is called only for functions for
-    // which it asked.
+    // SAFETY: PostgreSQL passed the arguments. The code calls the previous hook only for functions
+    // that the previous hook has asked for.
     unsafe {
         called(event, (*function).fn_oid);
         if let Some(previous) = PREVIOUS.get()

@@ -1,6 +1,7 @@
-//! The invalidation callbacks. PostgreSQL calls them when a catalog has changed. They mark the
-//! library's caches as stale, and the caches are filled again when they are needed. A callback can
-//! run during any access to a catalog, so it must not read a catalog itself.
+//! Contains the invalidation callbacks, which PostgreSQL calls when a catalog has changed. The
+//! callbacks mark the library's caches as stale. The library fills a stale cache again when it
+//! needs the cache. An invalidation callback can run during any access to a catalog, so it must not
+//! read a catalog itself.
 
 use crate::{actor, capture, entries, failures, watch};
 use pgrx::pg_sys;
@@ -41,8 +42,8 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
     }
 }
 
-/// Marks all relations as changed. Entries contain the names of schemas, but PostgreSQL does not
-/// report a renamed schema as a change of the relations in the schema.
+/// Marks all layouts of relations as stale. Entries contain the names of schemas. If a schema is
+/// renamed, PostgreSQL does not report the relations in the schema as changed.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
     capture::relation_changed(None);

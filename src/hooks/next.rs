@@ -1,9 +1,8 @@
 //! Calls the next hook, which is the previously installed hook or else PostgreSQL's own function.
 //!
-//! The functions of PostgreSQL are bound here without pgrx's guard. The guard would remove the
-//! constraint, the context and the position of an error. An error jumps over the frames of these
-//! functions and over the frames of the hooks that call them, so none of these frames may hold a
-//! value to drop.
+//! This module binds the functions of PostgreSQL without pgrx's guard. A guard would remove the
+//! constraint, the context and the position from an error. An error jumps over the frames of this
+//! module's functions and of the hooks that call them, so these frames must hold no value to drop.
 
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
@@ -20,7 +19,7 @@ mod raw {
             parameters: pg_sys::ParamListInfo,
         ) -> *mut pg_sys::PlannedStmt;
         pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
-        // PostgreSQL 18 has removed the argument `execute_once`.
+        // In PostgreSQL 18, standard_ExecutorRun has no argument `execute_once`.
         #[cfg(not(feature = "pg18"))]
         pub fn standard_ExecutorRun(
             query: *mut pg_sys::QueryDesc,

@@ -1,5 +1,5 @@
-//! The planner hook. Opens a scope, so that an error during the planning of a write to a watched
-//! table is recorded as a failed statement.
+//! Contains the planner hook. The planner hook opens a statement scope, so that an error of the
+//! planner in a write to a watched table is recorded.
 
 use super::next;
 use crate::failures::{self, StatementScope};
@@ -27,7 +27,8 @@ unsafe extern "C-unwind" fn planner(
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
     let mut scope = StatementScope::new();
-    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns.
+    // SAFETY: PostgreSQL passed the arguments, and the statement scope lives until this function
+    // returns.
     unsafe {
         before(&raw mut scope, parse, text, parameters);
         let planned = next::planner(PREVIOUS.get(), parse, text, options, parameters);
@@ -43,6 +44,7 @@ unsafe extern "C-unwind" fn before(
     text: *const c_char,
     parameters: pg_sys::ParamListInfo,
 ) {
-    // SAFETY: the hook function passes its own scope and the arguments that PostgreSQL passed.
+    // SAFETY: the hook function passes its own statement scope, and the arguments that PostgreSQL
+    // passed.
     unsafe { failures::planning_begins(&mut *scope, parse, text, parameters) }
 }

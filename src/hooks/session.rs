@@ -1,5 +1,6 @@
-//! The hook on client authentication, which runs when a session begins. It sets up the error
-//! callback, because the session's first statement may fail before PostgreSQL calls any other hook.
+//! Contains the hook on client authentication, which PostgreSQL calls when a session begins. The
+//! hook sets up the error callback, because the session's first statement can fail before
+//! PostgreSQL calls any other hook.
 
 use crate::failures;
 use pgrx::pg_sys;
@@ -9,7 +10,7 @@ use std::ffi::c_int;
 type ClientAuthentication = unsafe extern "C-unwind" fn(port: *mut pg_sys::Port, status: c_int);
 
 unsafe extern "C-unwind" {
-    // The variable is declared in libpq/auth.h. pgrx has no binding for it.
+    // pgrx has no binding for this variable, which libpq/auth.h declares.
     static mut ClientAuthentication_hook: Option<ClientAuthentication>;
 }
 

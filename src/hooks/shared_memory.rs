@@ -1,5 +1,6 @@
-//! The hooks for shared memory. PostgreSQL calls shmem_request after it has preloaded the library.
-//! It calls shmem_startup when the server starts, and again after a crash of a server process.
+//! Contains the hooks for shared memory. PostgreSQL calls the hook shmem_request after it has
+//! preloaded the library. PostgreSQL calls the hook shmem_startup when the server starts, and again
+//! after a crash of a server process.
 
 use crate::failures::queue;
 use pgrx::pg_sys;
@@ -23,7 +24,7 @@ pub fn install() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn request() {
-    // SAFETY: PostgreSQL calls this hook at a time when the previous hook may run.
+    // SAFETY: PostgreSQL calls this hook at the time when it would call the previous hook.
     unsafe {
         if let Some(previous) = PREVIOUS_REQUEST.get() {
             previous();
@@ -34,7 +35,7 @@ unsafe extern "C-unwind" fn request() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn startup() {
-    // SAFETY: PostgreSQL calls this hook at a time when the previous hook may run.
+    // SAFETY: PostgreSQL calls this hook at the time when it would call the previous hook.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP.get() {
             previous();

@@ -1,10 +1,11 @@
-//! The callbacks for the end of transactions and subtransactions. The code for PRE_COMMIT and
-//! PRE_PREPARE may raise an error, which aborts the transaction.
+//! Contains the callbacks for the end of transactions and subtransactions. The code for PRE_COMMIT
+//! and PRE_PREPARE may raise an error, which aborts the transaction.
 //!
 //! The code for COMMIT, PREPARE and ABORT must not raise an error, because an error after the
-//! commit becomes a PANIC of the server. This code neither waits nor allocates memory of
-//! PostgreSQL, and it allocates little memory of its own. If a module nevertheless raises an error,
-//! the error is caught, and the other modules still do their work for the end of the transaction.
+//! commit becomes a PANIC of the server. The code for COMMIT, PREPARE and ABORT does not wait,
+//! allocates nothing in PostgreSQL's memory contexts, and allocates little memory in Rust. If a
+//! module nevertheless raises an error at the end of a transaction, the callback catches the error.
+//! After an error in one module, the other modules still handle the end of the transaction.
 
 use crate::pg::TransactionEnd;
 use crate::{capture, entries, failures, seal, watch};
@@ -29,7 +30,8 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
             if event == Event::XACT_EVENT_PRE_PREPARE {
                 seal::before_prepare();
             }
-            // Usually all entries are written by now. But if any remain, they must not be lost.
+            // Usually all entries have been written before PRE_COMMIT. Entries that remain are
+            // written here, because they would be lost otherwise.
             capture::statement_ends();
             entries::flush();
             entries::before_commit();
@@ -78,7 +80,7 @@ unsafe extern "C-unwind" fn subtransaction(
     }
 }
 
-/// Runs `work`, which must not raise an error, and ignores an error that it nevertheless raises.
+/// Runs `work`, which must not raise an error. Ignores an error that `work` nevertheless raises.
 fn without_error(work: impl FnOnce()) {
     pgrx::PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(|_| ())

@@ -1,5 +1,7 @@
-//! The hook for utility commands. COPY fires row triggers outside of the executor, a failed COPY or
-//! TRUNCATE is recorded, and some commands concern the launcher and the worker.
+//! Contains the hook on utility commands. COPY fires row triggers outside of the executor, so the
+//! hook gathers and writes the entries of COPY. The hook opens a statement scope, so that a failed
+//! COPY or TRUNCATE is recorded. The hook also notices commands that concern the launcher and the
+//! worker, for example DROP DATABASE.
 
 use crate::failures::{self, StatementScope};
 use crate::pg::UtilityCall;
@@ -21,8 +23,8 @@ pub fn install() {
     }
 }
 
-/// Defines a hook of ProcessUtility: a function that packs its arguments into a [`UtilityCall`] and
-/// passes the [`UtilityCall`] to `$work`.
+/// Defines a function that can be installed as a ProcessUtility hook. The function packs its
+/// arguments into a [`UtilityCall`], which it passes to `$work`.
 macro_rules! utility_hook {
     ($hook:ident => $work:path) => {
         unsafe extern "C-unwind" fn $hook(
@@ -54,15 +56,15 @@ macro_rules! utility_hook {
 utility_hook!(process_utility => run);
 
 /// # Safety
-/// `call` must be PostgreSQL's present call.
+/// `call` must contain the arguments that PostgreSQL passed to the hook.
 unsafe fn run(call: UtilityCall) {
     let mut scope = StatementScope::new();
     let mut command = CommandScope::new();
-    // SAFETY: `call` is PostgreSQL's present call, and both scopes live until this function
-    // returns.
+    // SAFETY: `call` contains PostgreSQL's arguments (see # Safety). The statement scope and the
+    // command scope live until this function returns.
     unsafe {
-        // COPY is the only command that fires row triggers itself. Other commands, such as CALL,
-        // may end the transaction, so no state can be held while they run.
+        // COPY is the only command that fires row triggers itself. Other commands, for example
+        // CALL, can end the transaction, so the library gathers no entries while they run.
         let fires_row_triggers =
             (*(*call.statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
         before(&raw mut scope, &raw const call, fires_row_triggers);
@@ -79,7 +81,7 @@ unsafe extern "C-unwind" fn before(
     call: *const UtilityCall,
     fires_row_triggers: bool,
 ) {
-    // SAFETY: the hook function passes its own scope and call.
+    // SAFETY: the hook function passes its own statement scope and call.
     unsafe {
         failures::command_begins(&mut *scope, &*call);
         failures::utility_commands::command_begins((*call).statement, (*call).context);
@@ -97,6 +99,6 @@ unsafe extern "C-unwind" fn after(scope: *mut StatementScope, fires_row_triggers
         capture::statement_ends();
         entries::flush();
     }
-    // SAFETY: the hook function passes its own scope.
+    // SAFETY: the hook function passes its own statement scope.
     unsafe { failures::statement_ends(&mut *scope) }
 }

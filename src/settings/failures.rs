@@ -1,5 +1,5 @@
-//! Defines the settings for recording failed statements. Only a superuser can change them, because
-//! they determine how much of the users' input is stored.
+//! Defines the settings for recording failed statements. Only a superuser can change these
+//! settings, because they determine how much of the users' input is stored.
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
@@ -18,7 +18,7 @@ pub fn log_parameters() -> bool {
     LOG_PARAMETERS.get()
 }
 
-/// Returns the maximum number of bytes of a failed statement's text that its entry includes.
+/// Returns the maximum number of bytes that an entry contains of a failed statement's text.
 pub fn log_statement_length() -> usize {
     LOG_STATEMENT_LENGTH.get().max(0) as usize
 }
@@ -28,8 +28,8 @@ pub fn queue_bytes() -> usize {
     QUEUE_SIZE.get().max(0) as usize * 1024
 }
 
-/// Defines the settings. The size of the queue is fixed at server start, so this setting is defined
-/// only if the library is preloaded.
+/// Defines the settings for recording failed statements. The size of the queue is fixed at server
+/// start, so the setting for this size is defined only if the library is preloaded.
 pub fn define(preloading: bool) {
     GucRegistry::define_bool_guc(
         c"lead_audit.log_rollbacks",

@@ -1,5 +1,6 @@
-//! Defines the settings for sealing. Only a superuser can change them. With them, another role
-//! could have checkpoints signed by its own key, overwrite files of the server, or stop publishing.
+//! Defines the settings for sealing. Only a superuser can change the settings for sealing. With the
+//! settings for sealing, another role could have checkpoints signed with its own key, overwrite
+//! files of the server, or stop the publishing.
 
 use super::{TextSetting, accept, variables};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
@@ -20,7 +21,7 @@ pub static CHECKPOINT_DIR: TextSetting = TextSetting::new();
 pub static ORIGIN: TextSetting = TextSetting::new();
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
-/// Returns the interval at which the worker seals. `None` if the worker does not seal.
+/// Returns the interval at which the worker seals. Returns `None` if the worker does not seal.
 pub fn seal_interval() -> Option<Duration> {
     match SEAL_INTERVAL.get() {
         milliseconds if milliseconds > 0 => Some(Duration::from_millis(milliseconds as u64)),
@@ -28,7 +29,7 @@ pub fn seal_interval() -> Option<Duration> {
     }
 }
 
-/// Defines the settings.
+/// Defines the settings for sealing.
 pub fn define() {
     define_text(
         c"lead_audit.signing_key_file",
@@ -74,7 +75,7 @@ pub fn define() {
     );
 }
 
-/// The names of the settings for keys and publishing.
+/// The names of the settings for signing and publishing checkpoints.
 const OF_SEALING: [&CStr; 4] = [
     c"lead_audit.signing_key_file",
     c"lead_audit.previous_signing_key_file",
@@ -82,13 +83,13 @@ const OF_SEALING: [&CStr; 4] = [
     c"lead_audit.origin",
 ];
 
-/// Applies the values that ALTER DATABASE has set for these settings since this process began. So
-/// the worker, or a session that seals, never uses outdated values. A value that was set for the
-/// role or in the session stays.
+/// Applies the values that ALTER DATABASE has set for the settings in `OF_SEALING` since this
+/// process began. The worker and sessions that seal call this function, so they never use outdated
+/// values. A value that was set for the role or in the session is not changed.
 ///
 /// # Errors
-/// Returns an error if ALTER DATABASE has reset a setting, because only a new process can determine
-/// the value that then applies.
+/// Returns an error if ALTER DATABASE has reset one of the settings. The value that applies after a
+/// reset can be determined only by a new process.
 pub fn reload_for_database() -> Result<(), ServerError> {
     let set = with_spi(|| {
         let plan = SpiPlan::prepare(
@@ -140,7 +141,7 @@ pub fn was_reset() -> bool {
     WAS_RESET.get()
 }
 
-/// Returns the source of a setting's present value. `None` if there is no such setting.
+/// Returns the source of a setting's present value. Returns `None` if no setting has this name.
 fn source_of(name: &CStr) -> Option<pg_sys::GucSource::Type> {
     variables().iter().find_map(|&variable| {
         // SAFETY: the structs of the settings live as long as the process.
@@ -161,8 +162,8 @@ fn define_text(
     setting: &'static TextSetting,
     check: Check,
 ) {
-    // SAFETY: all strings and the variable are static. The hook has the signature that PostgreSQL
-    // requires.
+    // SAFETY: all strings and the variable are static. The check hook has the signature that
+    // PostgreSQL requires.
     unsafe {
         pg_sys::DefineCustomStringVariable(
             name.as_ptr(),
@@ -199,11 +200,12 @@ unsafe extern "C-unwind" fn check_origin(
     unsafe { accept(value, is_origin) }
 }
 
-/// The maximum length of a file name that file systems allow, in bytes.
+/// The maximum length in bytes that file systems allow for a file name.
 const NAME_LIMIT: usize = 255;
 
-/// Returns the name of a log's folder, which is the log's origin in percent-encoding. Only ASCII
-/// letters, digits, `-`, `_` and `.` are not encoded. A dot at the beginning is encoded too.
+/// Returns the name of a log's folder in the directory of checkpoints. The folder name is the log's
+/// origin in percent-encoding. The function encodes all bytes except ASCII letters, digits, `-`,
+/// `_` and `.`. A dot at the beginning of the origin is encoded too.
 pub fn folder_name(origin: &str) -> String {
     let mut name = String::new();
     for (i, byte) in origin.bytes().enumerate() {
@@ -216,7 +218,7 @@ pub fn folder_name(origin: &str) -> String {
     name
 }
 
-/// Returns whether file systems allow the folder name of this origin.
+/// Returns whether file systems allow a folder name as long as that of this origin.
 fn fits_folder(origin: &str) -> bool {
     folder_name(origin).len() <= NAME_LIMIT
 }

@@ -24,7 +24,7 @@ pub struct Part {
     pub state: State,
     /// The reason why the part is off, or a remark on a part that is on.
     pub reason: Option<String>,
-    /// The remedy: a line for postgresql.conf, or a command.
+    /// A line for postgresql.conf, or a command, that solves the problem in `reason`.
     pub remedy: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Part {
 
 const PRELOAD: &str = "shared_preload_libraries = 'lead_audit'  # then restart the server";
 
-/// Returns all parts, in the order of display.
+/// Returns all parts, in the order in which `lead_audit.status()` shows them.
 fn parts() -> Vec<Part> {
     vec![
         recording(),
@@ -188,8 +188,8 @@ fn rollbacks() -> Part {
     }
 }
 
-/// Reports whether the worker seals entries. `lead_audit.seal()` seals manually, with or without a
-/// worker.
+/// Reports whether the worker seals entries. The SQL function `lead_audit.seal()` seals on demand,
+/// with or without a worker.
 fn sealing() -> Part {
     const NAME: &str = "sealing";
     let worker = worker();
@@ -242,7 +242,7 @@ fn checkpoint_files() -> Part {
     Part::off(NAME, reason, Some("lead_audit.checkpoint_dir = '/path/of/a/directory'"))
 }
 
-/// Reports whether the worker sends checkpoints to the sessions that LISTEN.
+/// Reports whether the worker sends checkpoints to the sessions that have executed LISTEN.
 fn notifications() -> Part {
     const NAME: &str = "checkpoint notifications";
     let worker = worker();

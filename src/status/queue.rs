@@ -1,4 +1,5 @@
-//! Implements the SQL functions that count queued, written and dropped records.
+//! Implements the SQL functions that count queued, written and dropped records of failed
+//! statements.
 
 use crate::failures::queue;
 use crate::pg::current_database;
@@ -6,7 +7,7 @@ use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
 use std::ffi::CStr;
 
-/// Implements `lead_audit.queue()`: returns the counts of each database.
+/// Implements `lead_audit.queue()`, which returns the numbers of records for each database.
 #[pg_extern(sql = false)]
 #[expect(clippy::type_complexity, reason = "pgrx wants the columns spelt out here")]
 fn queue() -> TableIterator<
@@ -45,7 +46,8 @@ fn queue() -> TableIterator<
     }))
 }
 
-/// Implements `lead_audit_internal.own_queue()`: returns the counts of the current database.
+/// Implements `lead_audit_internal.own_queue()`, which returns the numbers of records for the
+/// current database.
 #[pg_extern(sql = false)]
 fn own_queue()
 -> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
@@ -53,8 +55,8 @@ fn own_queue()
     TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
 }
 
-/// Implements `lead_audit_internal.quarantined()`: returns the number of quarantined records of the
-/// current database.
+/// Implements `lead_audit_internal.quarantined()`, which returns the number of quarantined records
+/// of the current database.
 #[pg_extern(sql = false)]
 fn quarantined() -> i64 {
     number(queue::counts(current_database()).unwrap_or_default().quarantined)
@@ -65,7 +67,7 @@ fn number(count: u64) -> i64 {
 }
 
 fn database_name(oid: pg_sys::Oid) -> Option<String> {
-    // SAFETY: the look-up by oid returns null or a C string in the current memory context.
+    // SAFETY: get_database_name() returns null or a C string in the current memory context.
     unsafe {
         let name = pg_sys::get_database_name(oid);
         (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())

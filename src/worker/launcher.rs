@@ -1,9 +1,10 @@
-//! The launcher, which starts a worker for each database that has the extension. The launcher
-//! connects to no database, so it never blocks DROP DATABASE. It reads no catalog except
-//! pg_database.
+//! Contains the launcher, which starts a worker for each database that has the extension. The
+//! launcher connects to no database, so it never blocks DROP DATABASE. The launcher reads no
+//! catalog except pg_database.
 //!
-//! If there are fewer background processes than databases, the databases take turns. The worker
-//! that has run the longest ends, and the database that has waited the longest gets a worker.
+//! If the server has fewer background processes than databases that need one, the databases take
+//! turns. In each turn, the worker that has run longest ends, and the database that has waited
+//! longest gets a worker.
 
 use crate::failures;
 use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, Stage, WorkerExit};
@@ -17,29 +18,32 @@ use std::time::{Duration, Instant};
 /// The time after which PostgreSQL restarts a crashed launcher, in seconds.
 pub const RESTART_SECONDS: i32 = 5;
 
-/// The interval at which the launcher reads pg_database even if no session has reported a new or
+/// The interval at which the launcher reads pg_database, even if no session has reported a new or
 /// dropped database.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 /// The time after which the launcher restarts a worker that has ended with an error.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// The shortest time that a worker runs while other databases wait for a process. It is also the
-/// time that a database waits before the launcher asks another database's worker to leave.
+/// The shortest time that a worker runs while other databases wait for a background process. A
+/// database also waits for this time before the launcher asks the worker of another database to
+/// leave.
 const TURN: Duration = Duration::from_secs(5);
 
-/// The shortest time that a worker runs while an urgent database waits. A database is urgent if it
-/// has queued records, or if no worker has looked for the extension there yet.
+/// The shortest time that a worker runs while an urgent database waits for a background process. A
+/// database is urgent if it has queued records, or if no worker has looked for the extension in the
+/// database yet.
 const SHORT_TURN: Duration = Duration::from_secs(2);
 
-/// The advantage of urgent databases: an urgent database gets a process before another database
-/// that has waited up to this much longer.
+/// The time by which another database must have waited longer than an urgent database in order to
+/// get a background process first.
 const HEAD_START: Duration = Duration::from_secs(30);
 
-/// The interval at which the launcher tries to start workers while databases wait for a process.
+/// The interval at which the launcher tries to start workers while databases wait for a background
+/// process.
 const IN_SHORTAGE: Duration = Duration::from_secs(1);
 
-/// The maximum number of databases that are probed at the same time.
+/// The maximum number of databases in which workers look for the extension at the same time.
 const PROBES: usize = 2;
 
 /// The time that the launcher gives the workers to write queued records when the server shuts down.
@@ -50,12 +54,12 @@ struct Started {
     handle: *mut pg_sys::BackgroundWorkerHandle,
 }
 
-/// The launcher's copy of the values of one database in the queue.
+/// The launcher's copy of the values that the queue contains for one database.
 struct Seen {
     oid: pg_sys::Oid,
     presence: Presence,
     last_exit: WorkerExit,
-    /// Whether the database has a worker, or the launcher has started one.
+    /// Whether the database has a worker, or the launcher has started a worker for it.
     runs: bool,
     /// The time at which the launcher first saw the present value of `runs`.
     since: Instant,
@@ -70,8 +74,8 @@ impl Seen {
         self.has_records || self.presence == Presence::Unknown
     }
 
-    /// Returns the sort key of a waiting database. The database with the lowest key gets a process
-    /// first.
+    /// Returns the sort key of a waiting database. The database with the lowest key gets a
+    /// background process first.
     fn rank(&self) -> (Instant, u32) {
         let head_start = if self.is_urgent() { Duration::ZERO } else { HEAD_START };
         (self.since + head_start, self.oid.to_u32())
@@ -80,25 +84,27 @@ impl Seen {
 
 struct Launcher {
     databases: HashMap<pg_sys::Oid, CString>,
-    /// The databases that no worker has probed yet.
+    /// The databases in which no worker has looked for the extension yet.
     unknown: VecDeque<pg_sys::Oid>,
-    /// The workers that the launcher has started and that have not ended.
+    /// The workers that the launcher has started and that have not ended, by the oid of the
+    /// database.
     started: HashMap<pg_sys::Oid, Started>,
     retry_at: HashMap<pg_sys::Oid, Instant>,
-    /// The values `runs` and `since` of each database when the launcher last looked.
+    /// The values of `runs` and `since` for each database at the launcher's last look at the queue.
     since: HashMap<pg_sys::Oid, (bool, Instant)>,
     next_look: Instant,
     short_of_processes: bool,
 }
 
-/// Runs the launcher. The entry point of its process.
+/// Runs the launcher. PostgreSQL calls this function as the main function of the launcher's
+/// process.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
     handle_signals();
     failures::switch_off();
-    // SAFETY: the process has just started, and is not connected yet. Without a database and a
-    // user, it can read only shared catalogs.
+    // SAFETY: the process has just started, and is not connected yet. The launcher connects without
+    // a database and a user, so it can read only shared catalogs.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
@@ -125,13 +131,14 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
         wait(launcher.time_to_wait());
     }
     launcher.end();
-    // SAFETY: no Rust value needs to be dropped. PostgreSQL restarts a process that exits with 1.
+    // SAFETY: no Rust value needs to be dropped. PostgreSQL restarts a background process that
+    // exits with the status 1.
     unsafe { pg_sys::proc_exit(1) }
 }
 
 /// Releases the launcher's place in the queue. PostgreSQL calls this function when the launcher
-/// ends, for any reason. If no worker runs any more, this function closes the queue, and sessions
-/// then write their records to the server's log. If a worker still runs, the queue stays open.
+/// ends, for any reason. If no worker runs any more, this function closes the queue, so that
+/// sessions write their records to the server's log. If a worker still runs, the queue stays open.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if !is_any_worker_alive() {
@@ -181,7 +188,7 @@ impl Launcher {
         make_room(waiting, occupied);
     }
 
-    /// Returns all databases that are in the queue's list.
+    /// Returns a copy of the values of each database in the queue's list.
     fn see(&mut self) -> Vec<Seen> {
         let now = Instant::now();
         let mut all = Vec::new();
@@ -212,14 +219,15 @@ impl Launcher {
         all
     }
 
-    /// Reads pg_database. Adds new databases to `unknown`, and forgets dropped databases.
+    /// Reads pg_database, adds new databases to `unknown`, and forgets dropped databases.
     fn look_around(&mut self) {
         let found = match in_transaction(c"looking for databases", read_databases) {
             Ok(found) => found,
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
-        // Older databases are probed first. Otherwise many new copies of a database could use up
-        // the places in the queue's list.
+        // Databases with low oids are probed first, because they are usually older. Without this
+        // order, many new copies of a database could use up the places in the queue's list before
+        // an older database gets a place.
         let mut new: Vec<_> =
             found.keys().filter(|oid| !self.databases.contains_key(oid)).copied().collect();
         new.sort_unstable_by_key(|oid| oid.to_u32());
@@ -229,8 +237,9 @@ impl Launcher {
         let mut places = HashSet::new();
         queue::each_database(|database| {
             places.insert(database.oid());
-            // A worker that only has a turn does not log an error that is in `reported`. Without
-            // this, a lasting error would be logged once and never again.
+            // A worker that gets another turn does not log the errors that `reported` marks as
+            // already logged. The launcher clears `reported` each time it reads pg_database, so
+            // that the server's log shows a lasting error again.
             database.reported = 0;
         });
         if places.len() >= MAX_DATABASES {
@@ -241,7 +250,8 @@ impl Launcher {
         }
     }
 
-    /// Handles the started workers that have ended.
+    /// Forgets the started workers that have ended, and sets the time at which a failed worker is
+    /// started again.
     fn see_to_started(&mut self) {
         let asked: Vec<_> =
             self.started.iter().map(|(oid, started)| (*oid, started.handle)).collect();
@@ -279,8 +289,8 @@ impl Launcher {
         worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
         worker.bgw_main_arg = pg_sys::Datum::from(oid);
         let mut handle = std::ptr::null_mut();
-        // SAFETY: PostgreSQL copies the description. It allocates the handle in TopMemoryContext,
-        // so the handle outlives the transaction.
+        // SAFETY: PostgreSQL copies the description. PostgreSQL allocates the handle in
+        // TopMemoryContext, so the handle outlives the transaction.
         let registered = unsafe {
             worker.bgw_notify_pid = pg_sys::MyProcPid;
             pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
@@ -294,8 +304,8 @@ impl Launcher {
         registered
     }
 
-    /// Notes in the queue which databases wait for a process. Logs the beginning and the end of a
-    /// shortage.
+    /// Notes in the queue which databases wait for a background process. Logs the beginning and the
+    /// end of a shortage of background processes.
     fn note_shortage(&mut self, waiting: &[Seen], takes_turns: bool) {
         waiting.iter().for_each(|database| queue::set_problem(database.oid, Problem::NoProcess));
         let was_short = std::mem::replace(&mut self.short_of_processes, !waiting.is_empty());
@@ -325,8 +335,8 @@ impl Launcher {
         .report(PgLogLevel::LOG);
     }
 
-    /// Removes a database that was dropped or does not have the extension from the queue's list.
-    /// The database's queued records go to the server's log.
+    /// Removes a database from the queue's list, because the database was dropped or does not have
+    /// the extension. The queued records of the database go to the server's log.
     fn let_go(&mut self, oid: pg_sys::Oid, is_gone: bool) {
         failures::log_rest(oid);
         queue::forget(oid, is_gone);
@@ -337,8 +347,9 @@ impl Launcher {
         let now = Instant::now();
         let next =
             self.retry_at.values().min().copied().unwrap_or(self.next_look).min(self.next_look);
-        // The wait can be long, because workers and sessions wake the launcher: a worker when it
-        // ends, and a session when it releases a held database.
+        // The launcher can wait for a long time, because other processes wake it. A worker wakes
+        // the launcher when the worker ends. A session wakes the launcher when the session no
+        // longer holds a database.
         let longest =
             if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
         let longest = if self.short_of_processes { longest.min(IN_SHORTAGE) } else { longest };
@@ -346,9 +357,9 @@ impl Launcher {
     }
 
     /// Waits until the workers have written their records and ended, and writes the remaining
-    /// records to the server's log. If the workers do not end in time, the server is probably not
-    /// shutting down and only the launcher was terminated. The records then stay in the queue, and
-    /// PostgreSQL restarts the launcher.
+    /// records to the server's log. If the workers do not end in time, probably only the launcher
+    /// was terminated and the server is not shutting down. If only the launcher was terminated, the
+    /// records stay in the queue, and PostgreSQL restarts the launcher.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while is_any_worker_alive() {
@@ -364,9 +375,9 @@ impl Launcher {
     }
 }
 
-/// Asks one worker to leave for each waiting database. The worker that has run the longest is asked
-/// first. A worker is not asked before it has run all tasks once and its turn has lasted long
-/// enough.
+/// For each database that waits for a background process, asks one worker of another database to
+/// leave. The worker that has run the longest is asked first. The launcher asks a worker only after
+/// the worker has run all tasks once and its turn has lasted long enough.
 fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     let mut running = occupied;
     let now = Instant::now();
@@ -375,8 +386,9 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     running.retain(|database| database.runs && !database.gives_way && !database.is_held);
     running.sort_unstable_by_key(|database| (database.since, database.oid.to_u32()));
     if !waiting.is_empty() {
-        // A worker that is still connecting may wait for a lock on the database, and a session can
-        // hold such a lock for any time.
+        // A worker that is still connecting may be waiting for a lock on its database. A session
+        // can hold a lock on a database for any time. The launcher therefore stops a worker that
+        // has been connecting for longer than a turn.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));
@@ -404,7 +416,7 @@ fn is_any_worker_alive() -> bool {
 /// list.
 fn read_databases() -> HashMap<pg_sys::Oid, CString> {
     let mut databases = HashMap::new();
-    // SAFETY: the catalog is shared and open, and the scan ends before the catalog is closed. A
+    // SAFETY: pg_database is shared and open, and the scan ends before the catalog is closed. A
     // tuple is valid until the next tuple is fetched.
     unsafe {
         let table = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
@@ -415,7 +427,8 @@ fn read_databases() -> HashMap<pg_sys::Oid, CString> {
                 break;
             }
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            // An owner can forbid new connections to a database while existing sessions continue.
+            // The owner of a database can forbid new connections to the database while existing
+            // sessions continue.
             if (*row).datallowconn || queue::find((*row).oid, |_| ()).is_some() {
                 databases
                     .insert((*row).oid, CStr::from_ptr((*row).datname.data.as_ptr()).to_owned());

@@ -1,6 +1,6 @@
-//! The tasks of a worker, in the order in which they run. Each task runs in its own transactions.
-//! If a task returns an error, the worker logs the error and tries again after a pause. The pause
-//! grows with each error.
+//! Defines the tasks of a worker, in the order in which they run. Each task runs in transactions of
+//! its own. If a task returns an error, the worker logs the error and tries again after a pause.
+//! The pause of a task grows with each successive error.
 
 use crate::failures;
 use crate::pg::{NextTurn, ServerError, in_extension_transaction, must_stop};
@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 pub struct Task {
     /// The name of the task in log messages: "lead_audit: could not NAME".
     pub name: &'static str,
-    /// The time from the beginning of one run to the next run. It is a function, because settings
-    /// can change.
+    /// The time from the beginning of one run to the beginning of the next run. The field is a
+    /// function, because settings can change the interval.
     pub interval: fn() -> Duration,
     /// Whether the task also runs when the worker's latch is set.
     pub on_wake: bool,
-    /// The function that does the work of one run. It is called outside of a transaction, and opens
-    /// the transactions that it needs (`pg::in_extension_transaction`).
+    /// The function that does the work of one run. The worker calls this function outside of a
+    /// transaction. The function opens the transactions that it needs
+    /// (`pg::in_extension_transaction`).
     pub run: fn() -> Result<NextTurn, ServerError>,
 }
 
@@ -47,7 +48,7 @@ pub const TASKS: &[Task] = &[
     },
 ];
 
-/// The interval at which the worker checks whether sealing was switched on.
+/// The interval at which the worker checks whether sealing has been switched on again.
 const SWITCHED_OFF: Duration = Duration::from_secs(10);
 
 fn seal_interval() -> Duration {
@@ -64,24 +65,26 @@ fn seal_if_wanted() -> Result<NextTurn, ServerError> {
 }
 
 /// Returns the interval at which the worker looks for checkpoints to send. The worker cannot know
-/// when another session seals, so it has to look at intervals.
+/// when another session seals, so it looks for new checkpoints at intervals.
 fn notify_interval() -> Duration {
     seal_interval().min(SWITCHED_OFF)
 }
 
 fn notify() -> Result<NextTurn, ServerError> {
-    // The pause after a failure.
+    // The pause after a failed attempt to send checkpoints.
     const PAUSE: Duration = Duration::from_secs(10);
     Ok(if seal::notify() || must_stop() { NextTurn::AtInterval } else { NextTurn::After(PAUSE) })
 }
 
 fn check_watched() -> Result<NextTurn, ServerError> {
-    // The check is skipped at a shutdown, because the next worker does it.
+    // At a shutdown, the worker skips the check of the watched tables, because the next worker of
+    // the database makes this check.
     if must_stop() {
         return Ok(NextTurn::AtInterval);
     }
     match in_extension_transaction(c"checking the watched tables", watch::check) {
-        // Another session has locked a table. The next run tries again.
+        // Another session has locked a watched table. The next run of this task checks the watched
+        // tables again.
         Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
             Ok(NextTurn::AtInterval)
         }
@@ -89,7 +92,8 @@ fn check_watched() -> Result<NextTurn, ServerError> {
     }
 }
 
-/// The longest pause after errors. Also the interval of the task that writes records.
+/// The longest pause of a task after errors. `LONGEST_PAUSE` is also the interval of the task that
+/// writes entries for records.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A task and the time of its next run.
@@ -99,17 +103,17 @@ pub struct Schedule {
     /// Whether the task itself has set the time of its next run.
     rests: bool,
     errors: u32,
-    /// Whether the former worker of the database has already logged an error of the task. The next
-    /// error of the task is then not logged.
+    /// Whether the former worker of the database has already logged an error of the task. If
+    /// `is_reported` is true, the worker does not log the next error of the task.
     is_reported: bool,
 }
 
-/// The number of successive errors from which on the pause does not grow.
+/// The number of successive errors after which the pause of a task does not grow.
 const MANY_ERRORS: u32 = 6;
 
-/// Returns the schedules of all tasks, which run at once. `reported` is the result of `reported()`
-/// in the former worker of the database. The first error of the tasks in `reported` is not logged
-/// again.
+/// Returns the schedules of all tasks. Each task is due at once. `reported` is the value that the
+/// function `reported` returned in the former worker of the database. The next error of a task in
+/// `reported` is not logged.
 pub fn schedules(reported: u8) -> Vec<Schedule> {
     let schedule = |(index, task): (usize, &'static Task)| {
         let is_reported = reported & 1 << index != 0;
@@ -127,15 +131,16 @@ pub fn reported(schedules: &[Schedule]) -> u8 {
 }
 
 impl Schedule {
-    /// Returns the time until the next run.
+    /// Returns the time until the next run of the task. Returns zero if the task is due.
     pub fn time_left(&self) -> Duration {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Makes a task with `on_wake` run at once, unless the task pauses after an error. `woken` says
-    /// whether the latch was set. The worker also calls this function with `woken` = false after
-    /// other tasks, because a wait for a lock in a transaction resets the latch, so a wake-up can
-    /// be lost. If `woken` is false, a task that chose the time of its next run keeps this time.
+    /// Makes a task with `on_wake` due at once. A task that pauses after an error keeps its pause.
+    /// `woken` says whether the latch was set. A wait for a lock resets the latch, so a wake-up can
+    /// be lost while another task runs. The worker therefore also calls this function with `woken`
+    /// = false after other tasks. If `woken` is false, a task that chose the time of its next run
+    /// keeps this time.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
@@ -143,8 +148,8 @@ impl Schedule {
     }
 
     /// Runs the task if its time has come, and logs an error. Returns true if a task without
-    /// `on_wake` has run. During such a run a wake-up may have been lost, because a wait for a lock
-    /// resets the latch.
+    /// `on_wake` has run. While a task without `on_wake` runs, a wake-up can be lost, because a
+    /// wait for a lock resets the latch.
     pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
             return false;
@@ -173,7 +178,7 @@ impl Schedule {
         !self.task.on_wake
     }
 
-    /// Runs the task until no work remains. Called before the process ends.
+    /// Runs the task until no work remains. The worker calls this function before it ends.
     pub fn run_last(&mut self) {
         const MOST: u32 = 10_000;
         for _ in 0..MOST {

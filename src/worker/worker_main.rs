@@ -1,4 +1,5 @@
-//! The main loop of a worker. The worker runs as the bootstrap superuser with a fixed search_path.
+//! Contains the main loop of a worker. The worker runs as the bootstrap superuser with a fixed
+//! search_path.
 
 use super::tasks::{self, Schedule};
 use crate::failures;
@@ -12,8 +13,8 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-/// The maximum time that the worker sleeps. After each sleep it checks whether the extension still
-/// exists.
+/// The maximum time that the worker sleeps. After each sleep, the worker checks whether the
+/// extension still exists.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// The time that the worker waits at a shutdown for sessions that may still queue records.
@@ -23,7 +24,8 @@ thread_local! {
     static DATABASE: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
 }
 
-/// Runs a worker. The entry point of its process. The argument is the oid of the database.
+/// Runs a worker. PostgreSQL calls this function as the main function of the worker's process. The
+/// argument is the oid of the worker's database.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
@@ -39,8 +41,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         return; // The database has another worker, or the queue's list is full.
     }
     on_crash_of_another(queue::progress_of(database));
-    // SAFETY: the process has just started, and is not connected yet. InvalidOid as the role means
-    // the bootstrap superuser.
+    // SAFETY: the process has just started, and is not connected yet. InvalidOid in place of a role
+    // means the bootstrap superuser.
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
         pg_sys::BackgroundWorkerInitializeConnectionByOid(
@@ -48,8 +50,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
             pg_sys::InvalidOid,
             pg_sys::BGWORKER_BYPASS_ALLOWCONN,
         );
-        // The owner of the database can have set session_authorization for the database. This call
-        // undoes that.
+        // The owner of the database can have set session_authorization for the database.
+        // SetSessionAuthorization() restores the authenticated role.
         pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
     }
@@ -66,8 +68,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     }
     let mut schedules = tasks::schedules(reported.unwrap_or(0));
     let (mut must_restart, mut has_worked) = (false, false);
-    // The worker runs all tasks at least once before it leaves, so that repeated requests to leave
-    // do not prevent all work.
+    // The worker runs all tasks at least once before it leaves, because otherwise repeated requests
+    // to leave could prevent all work.
     while !(must_stop() || has_worked && must_leave()) {
         let sleep = schedules
             .iter()
@@ -90,8 +92,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if queue::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
             queue::found(database);
         }
-        // Only a new process can determine the value of a setting that was reset. This worker ends,
-        // and the launcher starts the next one.
+        // Only a new process can determine the value of a setting that was reset. After a setting
+        // was reset, this worker ends, and the launcher starts a new worker for the database.
         must_restart = settings::was_reset();
         if must_restart {
             break;
@@ -115,18 +117,20 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     });
 }
 
-/// Returns whether a session holds the database.
+/// Returns whether a session holds the database. A session that holds the database runs a command
+/// that needs the database without a worker, for example DROP DATABASE.
 fn is_held() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
 }
 
-/// Returns whether the worker has to leave, because another database waits for a process or a
-/// session holds the database.
+/// Returns whether the worker has to leave because another database waits for a background process,
+/// or because a session holds the database.
 fn must_leave() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0 || place.gives_way).unwrap_or(true)
 }
 
-/// Returns whether the extension is absent. Notes an absent extension in the queue.
+/// Returns whether the extension is absent. If the extension is absent, the function notes the
+/// absence in the queue.
 fn is_absent() -> bool {
     loop {
         let generation = queue::generation();
@@ -152,9 +156,10 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     queue::wake_launcher(false);
 }
 
-/// Returns whether the postmaster has ended. The postmaster holds one end of a pipe, which the
-/// kernel closes when the postmaster ends. PostgreSQL itself uses this pipe for the same purpose.
-/// The id of the parent process would change later.
+/// Returns whether the postmaster has ended. The postmaster holds one end of a pipe, and the kernel
+/// closes this end when the postmaster ends. PostgreSQL itself uses this pipe to find out whether
+/// the postmaster has ended. The id of the parent process is not used, because the kernel changes
+/// it only after it has closed the pipe.
 fn postmaster_is_gone() -> bool {
     // SAFETY: the code only reads a variable that does not change after the start of the process.
     let pipe = unsafe { pg_sys::postmaster_alive_fds[pg_sys::POSTMASTER_FD_WATCH as usize] };
@@ -163,8 +168,8 @@ fn postmaster_is_gone() -> bool {
     unsafe { libc::poll(&mut state, 1, 0) == 1 }
 }
 
-/// The progress of this worker, for the signal handler. Null until the worker has installed the
-/// handler.
+/// The progress of this worker, which the signal handler clears. The pointer is null until the
+/// worker has installed the handler.
 static PROGRESS: AtomicPtr<queue::Progress> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Installs a handler for SIGQUIT, which the postmaster sends after the crash of another process.
@@ -179,7 +184,7 @@ fn on_crash_of_another(progress: Option<&'static queue::Progress>) {
     unsafe { set_signal_handler(libc::SIGQUIT, Some(crash_exit)) };
 }
 
-/// Clears the worker's progress, because the worker ends for a reason other than a record.
+/// Clears the worker's progress, because no record has caused the end of the worker.
 fn forget_progress() {
     // SAFETY: the pointer is null, or points into memory that stays mapped as long as the process
     // lives. All fields of Progress are atomics.
@@ -188,8 +193,7 @@ fn forget_progress() {
     }
 }
 
-/// Handles SIGQUIT: clears the progress, and ends the process in the way of
-/// SignalHandlerForCrashExit().
+/// Handles SIGQUIT: clears the progress, and ends the process as SignalHandlerForCrashExit() does.
 // Unguarded: a guard must not run in a signal handler. The handler stores two numbers and ends the
 // process.
 unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
@@ -198,8 +202,8 @@ unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
     unsafe { libc::_exit(2) }
 }
 
-/// Fixes the settings that ALTER DATABASE or ALTER ROLE may have changed and on which the worker's
-/// transactions must not depend.
+/// Sets fixed values for settings that ALTER DATABASE or ALTER ROLE can have changed. The worker's
+/// transactions must not depend on changes of these settings.
 fn fix_settings() {
     const FIXED: &[(&CStr, &CStr)] = &[
         (c"search_path", c"pg_catalog, pg_temp"),
@@ -219,12 +223,12 @@ fn fix_settings() {
         (c"statement_timeout", c"0"),
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"lock_timeout", c"10s"),
-        // The entries of records that leave the queue must be on disk, so "off" is too little. A
-        // standby that is not connected must not delay the commit, so "on" is too much.
+        // With the value "off", a record could leave the queue before its entry is on disk. With
+        // the value "on", a standby that is not connected could delay the commit.
         (c"synchronous_commit", c"local"),
         (c"lead_audit.on_error", c"abort"),
     ];
-    // Only some minor versions have these settings.
+    // Only some minor versions of PostgreSQL have these settings.
     const FIXED_IF_PRESENT: &[(&CStr, &CStr)] = &[(c"restrict_nonsystem_relation_kind", c"")];
     // SAFETY: the name is a C string, and the function returns null for a setting that does not
     // exist.
@@ -255,9 +259,10 @@ fn extension_is_here() -> bool {
     }
 }
 
-/// Runs all tasks a last time. The function is called when the process is told to end, usually at a
-/// shutdown of the server. Sessions that end at the same time may still queue records. So the
-/// worker waits briefly until these sessions have ended, and then writes all records.
+/// Runs all tasks a last time. The worker calls this function when the worker is told to end,
+/// usually at a shutdown of the server. Sessions that end during the shutdown may still queue
+/// records. The worker waits briefly until all sessions of the database have ended, and then writes
+/// their records.
 fn write_rest(schedules: &mut [Schedule]) {
     schedules.iter_mut().for_each(Schedule::run_last);
     let deadline = Instant::now() + LAST_SESSIONS;
