@@ -524,7 +524,7 @@ class Check:
             )
 
     def first_statement(self):
-        """A failing first statement of a session has an entry, no matter in which phase it fails."""
+        """A first statement of a session that fails in any phase has an entry."""
         for sql, code in [
             ("INSERT INTO leads (id, n) VALUES ('c', 'many')", "22P02"),
             ("INSERT INTO leads (id) VALUES ('a')", "23505"),
