@@ -1,10 +1,10 @@
 //! Writes the file of a checkpoint in `lead_audit.checkpoint_dir`, and formats the checkpoint's
 //! line for the server's log.
 //!
-//! Only committed checkpoints may leave the database, so this code runs after the commit. Code that
-//! runs after a commit must not raise errors, so this code returns every failure as a value. A file
-//! gets its final name only when its content is complete. A new file never replaces an existing
-//! file.
+//! Only committed checkpoints may leave the database, so this module runs after the commit. Code
+//! that runs after a commit must not raise errors, so this module returns every failure as a value.
+//! A file gets its final name only when its content is complete. A new file never replaces an
+//! existing file.
 
 use crate::settings::folder_name;
 use ledger::checkpoint::Checkpoint;
@@ -56,8 +56,8 @@ impl CheckpointFile {
         }
     }
 
-    /// Writes the file of the checkpoint if the file does not exist. Succeeds only when the file is
-    /// safely on disk.
+    /// Writes the file of the checkpoint if the file does not exist. Returns success only after the
+    /// file is safely on disk.
     pub fn write_to(&self, directory: &str) -> Result<(), String> {
         let file = self.file(directory).map_err(|error| error.to_string())?;
         fs::metadata(directory).map_err(|error| format!("{directory}: {error}"))?;

@@ -40,7 +40,7 @@ pub fn notify() -> bool {
 /// Sends the checkpoints that this worker has not sent yet. Returns the tree size of the newest
 /// checkpoint, or `None` if the database has no log or the server is in recovery.
 fn send() -> Option<i64> {
-    // SAFETY: reads a variable in shared memory.
+    // SAFETY: `RecoveryInProgress` only reads a variable in shared memory.
     if !tree_exists() || unsafe { pg_sys::RecoveryInProgress() } {
         return None;
     }

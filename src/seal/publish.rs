@@ -15,8 +15,7 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// Maximum number of checkpoints, counted back from the newest checkpoint, whose files are looked
-/// for.
+/// Maximum number of checkpoints whose files are looked for, from the newest checkpoint backwards.
 const LOOK_BACK: i64 = 86_400;
 /// Maximum number of missing checkpoint files that one transaction writes.
 const CATCH_UP: i64 = 1000;
@@ -114,8 +113,8 @@ pub fn note_failure(error: String) {
 }
 
 /// Publishes the registered checkpoints of a transaction that has committed, or discards the
-/// checkpoints of a transaction that has rolled back. In the worker, only moves the checkpoints to
-/// `COMMITTED`.
+/// checkpoints of a transaction that has rolled back. In the worker, this function does not publish
+/// the checkpoints, but only moves them to `COMMITTED`.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();
     if !committed || waiting.is_empty() {

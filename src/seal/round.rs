@@ -62,7 +62,7 @@ pub struct Round<'s> {
     memory: RowMemory,
 }
 
-/// Seals the committed entries among all open ids and among at most `limit` new ids.
+/// Seals the committed entries with open ids and with new ids. Examines at most `limit` new ids.
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
@@ -243,10 +243,10 @@ impl Round<'_> {
     }
 
     /// Ends the round without sealing, because the snapshot cannot list all transactions in
-    /// progress. A snapshot cannot list them if too many transaction ids were given out after a
-    /// transaction last ended. Storing the tree's row gives the current transaction an id above all
-    /// of these ids. After the current transaction has ended, a new snapshot can list all
-    /// transactions in progress.
+    /// progress. A snapshot cannot list all transactions in progress if too many transaction ids
+    /// were given out after the last end of a transaction. Storing the tree's row gives the current
+    /// transaction a higher id than all earlier transactions. After the current transaction has
+    /// ended, a new snapshot can list all transactions in progress.
     fn postpone(self) -> Done {
         self.tree.store(self.snap());
         Done { tree_size: self.sealed, more: true }

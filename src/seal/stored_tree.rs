@@ -20,7 +20,7 @@ pub struct Identity {
     pub key: Option<String>,
 }
 
-/// The row of `lead_audit.tree` with the largest tree, which contains the log's identity and the
+/// The row of `lead_audit.tree` with the largest tree. The row contains the log's identity and the
 /// progress of sealing.
 pub struct TreeRow {
     /// The log id.
@@ -61,7 +61,7 @@ pub fn objects_are_current() -> bool {
 /// Returns a text that identifies this cluster and database. In another cluster or database, the
 /// transaction ids of this database have no meaning.
 fn here() -> String {
-    // SAFETY: reads a value of the control file.
+    // SAFETY: `GetSystemIdentifier` only reads a value of the control file.
     let system = unsafe { pg_sys::GetSystemIdentifier() };
     format!("{system}/{}", current_database().to_u32())
 }
@@ -152,8 +152,8 @@ impl TreeRow {
         self.awaits_restore
     }
 
-    /// Updates the row in lead_audit.tree. Deletes other rows, which describe empty trees and are
-    /// possible after a restore.
+    /// Updates the row in lead_audit.tree. Deletes the other rows of lead_audit.tree, which can
+    /// exist after a restore and have empty trees.
     pub fn store(&self, snapshot: pg_sys::Snapshot) {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = SpiPlan::prepare(
@@ -243,7 +243,7 @@ impl StoredCheckpoint {
         )
     }
 
-    /// Returns the checkpoint of this tree size.
+    /// Returns the checkpoint of tree size `size`.
     pub fn of_size(snapshot: pg_sys::Snapshot, size: i64) -> Result<Option<Self>, ServerError> {
         Self::first(snapshot, &format!("{CHECKPOINT_COLUMNS} WHERE c.tree_size = $1"), Some(size))
     }

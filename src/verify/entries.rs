@@ -182,8 +182,8 @@ fn miss_one(leaves: &mut Leaves, id: i64, wanted: &Wanted, faults: &mut Faults) 
     }
 }
 
-/// Compares an existing entry with its leaf. Reports the mismatch, or else the entry's own fault,
-/// if there is one.
+/// Compares an existing entry with its leaf. Reports a mismatch with the leaf. If the leaf matches,
+/// reports the entry's own fault, if the entry has one.
 fn judge(
     id: i64,
     own: Result<(), StoredFault>,

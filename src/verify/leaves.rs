@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 /// sealed late is far from the leaves of neighbouring ids.
 const TILES: usize = 8;
 
-/// The leaves of the tree, which are read in parallel to the scan of the entries.
+/// A reader of the leaves, which advances together with the scan of the entries.
 pub struct Leaves {
     ranges: IdScan,
     range: Option<LeafRange>,

@@ -22,7 +22,7 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The note is malformed, or a signature is bad.
+    /// The note is malformed, or a signature is invalid.
     #[error(transparent)]
     Note(#[from] NoteError),
     /// The text has fewer than three lines, or does not end in a newline.

@@ -1,5 +1,5 @@
-//! Writes and parses integers as decimal text. Writing does not use `core::fmt`, which is slower,
-//! because every entry has several integers.
+//! Writes and parses integers as decimal text. This module does not write with `core::fmt`, because
+//! `core::fmt` is slower and every entry has several integers.
 
 use crate::sink::Sink;
 

@@ -8,9 +8,9 @@ use thiserror::Error;
 /// A range of consecutive ids that includes both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IdRange {
-    /// The lowest id.
+    /// The lowest id in the range.
     pub first: i64,
-    /// The highest id.
+    /// The highest id in the range.
     pub last: i64,
 }
 
@@ -83,7 +83,7 @@ impl IdRanges {
         Ok(IdRanges { ranges })
     }
 
-    /// Returns the ranges, in ascending order.
+    /// Returns the ranges of the set, in ascending order.
     pub fn ranges(&self) -> &[IdRange] {
         &self.ranges
     }
@@ -114,7 +114,7 @@ impl IdRanges {
         (id <= own.last).then(|| before.saturating_add(id.abs_diff(own.first)))
     }
 
-    /// Iterates over the ids in ascending order.
+    /// Iterates over the ids of the set in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
         self.ranges.iter().flat_map(|range| range.first..=range.last)
     }

@@ -10,7 +10,7 @@
 //! * [`Entry`] – one row of `lead_audit.entry`, its preimage and its checksum
 //! * [`EntryColumn`] – the columns of `lead_audit.entry`
 //! * [`Fault`] – the faults that [`Entry::verify`] can find
-//! * [`KeyChange`] – the content of an entry that changes the log's key or origin
+//! * [`KeyChange`] – the content of a KEY entry, which states a change of the log's key or origin
 //! * [`key_hash`], [`leaf_hash`] – the key hash and the leaf of an entry
 //! * [`IdRanges`] – a set of ids, such as the ids of the entries of a checkpoint
 //! * [`merkle`] – the Merkle tree over the entries: its root, its tiles, its proofs (RFC 6962)

@@ -14,8 +14,9 @@ use crate::encoding::{base64, from_base64};
 use std::fmt;
 use thiserror::Error;
 
-/// Maximum size of a note in bytes. C2SP signed-note, "Format", lets each verifier choose a limit.
-/// The value is the limit of Go's library `golang.org/x/mod/sumdb/note`.
+/// Maximum size of a note in bytes. C2SP signed-note, "Format", lets each verifier choose its own
+/// limit for the size of notes. The value is the limit of Go's library
+/// `golang.org/x/mod/sumdb/note`.
 pub const MAX_NOTE_BYTES: usize = 1_000_000;
 
 /// Maximum number of signatures in a note. C2SP requires verifiers to accept at least 16
@@ -140,7 +141,7 @@ impl Note {
         &self.signatures
     }
 
-    /// Returns whether the note has any signature, good or bad.
+    /// Returns whether the note has any signature, valid or invalid.
     pub fn is_signed(&self) -> bool {
         !self.signatures.is_empty()
     }

@@ -1,9 +1,9 @@
-//! Defines [`Sink`], the trait for targets of canonical JSON. The target can be a buffer, a hash,
-//! or a buffer whose growth can fail.
+//! Defines [`Sink`], the trait for targets of canonical JSON. A target is a buffer, a hash, or a
+//! buffer whose growth can fail.
 
 use sha2::{Digest, Sha256};
 
-/// Receives text piece by piece.
+/// A target that receives text piece by piece.
 ///
 /// No method of a sink returns an error. A sink that can fail stores its failure, and the owner of
 /// the sink checks for a failure after the last piece.

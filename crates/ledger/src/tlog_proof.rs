@@ -1,6 +1,6 @@
-//! Implements proofs that show to a third party that one entry is in the log (C2SP tlog-proof).
-//! Besides the proof, the third party has the entry and the public key of the log. The proof shows
-//! that the entry is in the tree whose checkpoint the log signed.
+//! Implements proofs that show to a third party that one entry is in the log (C2SP tlog-proof). The
+//! third party needs the proof, the entry and the public key of the log. The proof shows that the
+//! entry is in the tree whose checkpoint the log signed.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::decimal::parse_u64;
@@ -13,8 +13,8 @@ use thiserror::Error;
 /// The first line of a proof.
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
 
-/// Maximum size of a proof in bytes. In a proof, the checkpoint can have up to `MAX_NOTE_BYTES`
-/// bytes, and the lines before the checkpoint as many again.
+/// Maximum size of a proof in bytes. The checkpoint in a proof can have `MAX_NOTE_BYTES` bytes, and
+/// the lines before the checkpoint can also have `MAX_NOTE_BYTES` bytes.
 pub const MAX_PROOF_BYTES: usize = 2 * crate::note::MAX_NOTE_BYTES;
 
 /// Maximum number of hashes in a proof, which is the height of a tree of 2⁶⁴ leaves.
@@ -65,7 +65,7 @@ pub enum TlogProofError {
     /// The proof has no blank line that is followed by a checkpoint.
     #[error("the proof has no checkpoint")]
     NoCheckpoint,
-    /// The checkpoint is malformed, or a signature is bad.
+    /// The checkpoint is malformed, or a signature is invalid.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The entry is not in the tree of the checkpoint.

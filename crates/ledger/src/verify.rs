@@ -2,8 +2,7 @@
 //!
 //! The checksum is compared before the content of the columns is checked. If somebody changed a
 //! JSON column but not the checksum, the reported fault is the checksum, even if the changed column
-//! is not JSON. The checks after the checksum find the faults that a forger can cause although the
-//! checksum matches.
+//! is not JSON. Later checks find the faults that a forger can cause with a matching checksum.
 
 use crate::canonical::{NotCanonical, check_str, members};
 use crate::entry::{Entry, FORMAT};
@@ -42,7 +41,7 @@ pub enum Fault {
         /// The reason why the column is not canonical JSON, and the offset in the column's text.
         cause: NotCanonical,
     },
-    /// The checksum matches, but a JSON column is not an object.
+    /// The checksum matches, but the value in a JSON column is not a JSON object.
     #[error("{column} is not a JSON object")]
     NotAnObject {
         /// The name of the column.

@@ -75,7 +75,7 @@ fn write_percent(out: &mut impl Sink, bytes: &[u8]) {
 }
 
 enum Piece<'a> {
-    /// Characters that stay unchanged.
+    /// A text that stays unchanged.
     Text(&'a str),
     /// A byte that must be percent-encoded.
     Byte(u8),

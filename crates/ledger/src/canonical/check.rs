@@ -47,7 +47,8 @@ pub enum Reason {
     /// A string contains an unescaped control character.
     #[error("control character not escaped")]
     ControlCharacter,
-    /// A string contains an escape sequence that canonical JSON does not use for this character.
+    /// A string contains an escape sequence that canonical JSON does not use for the escaped
+    /// character.
     #[error("escape sequence not in canonical form")]
     Escape,
     /// A key of an object sorts before the preceding key.
@@ -66,7 +67,7 @@ pub fn check(text: &[u8]) -> Result<(), NotCanonical> {
     }
 }
 
-/// Checks a text as [`check`] does. The text is already known to be UTF-8.
+/// Checks that `text`, which is known to be UTF-8, is exactly one canonical JSON value.
 pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
     Checker {
         text: text.as_bytes(),
@@ -132,7 +133,8 @@ impl Checker<'_> {
                 }
                 _ => return self.unexpected(),
             }
-            // A value has ended. The loop closes each container that also ends after this value.
+            // This loop runs at the end of a value, and closes each container that ends directly
+            // after the value.
             loop {
                 match self.inside {
                     Inside::Nothing if self.at == self.text.len() => return Ok(()),

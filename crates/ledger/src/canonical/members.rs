@@ -3,8 +3,9 @@
 
 use super::write::find_special;
 
-/// Returns the members of a canonical JSON object as pairs of name and value. A name is the text
-/// between its quotes, with all escapes. A value is its text in the object.
+/// Returns the members of a canonical JSON object as pairs of name and value. Each name is returned
+/// as the text between its quotes, including escapes. Each value is returned as its text in the
+/// object.
 ///
 /// In canonical JSON a name has exactly one spelling, so two names are equal if and only if their
 /// texts are equal. If `object` is not canonical, the members are meaningless, but the iterator

@@ -83,9 +83,9 @@ fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// Returns a word with a flag, the top bit, in each byte that is special in `word`. Only the lowest
-/// flag is reliable, because a borrow can set a wrong flag above a right flag. The caller uses only
-/// the lowest flag.
+/// Finds the bytes of `word` that a JSON string must escape. In the returned word, the top bit of
+/// each of these bytes is set as a flag. Only the lowest flag is reliable, because a borrow can set
+/// a wrong flag above a right flag. The caller uses only the lowest flag.
 #[inline]
 fn special_flags(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -109,7 +109,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Escapes one character at a time, following RFC 8785 section 3.2.2.2 literally.
+    /// Escapes a string one character at a time, following RFC 8785 section 3.2.2.2 literally.
     pub(crate) fn by_the_book(s: &str) -> String {
         let mut out = String::from('"');
         for c in s.chars() {

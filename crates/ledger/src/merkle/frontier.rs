@@ -48,7 +48,7 @@ impl Frontier {
         self.size
     }
 
-    /// Returns the roots of the perfect subtrees, from the largest to the smallest.
+    /// Returns the roots of the maximal perfect subtrees, from the largest to the smallest.
     pub fn hashes(&self) -> &[Hash] {
         &self.hashes
     }

@@ -23,7 +23,7 @@ pub enum ProofError {
         /// Number of leaves in the newer tree.
         to: u64,
     },
-    /// The number of hashes does not fit the index and the sizes.
+    /// The number of hashes in the proof does not fit the index and the sizes of the trees.
     #[error("the proof has {found} hashes instead of {expected}")]
     Length {
         /// Number of hashes that a proof for this index and these sizes must have.

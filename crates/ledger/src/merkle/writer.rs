@@ -111,9 +111,9 @@ impl TileWriter {
         });
     }
 
-    /// Returns the tiles that changed since the last call, each with all of its hashes. The full
-    /// tiles come before the last tile of each level. The caller must store each returned tile in
-    /// place of the stored tile with the same id.
+    /// Returns the tiles that changed since the last call of this function, each with all of its
+    /// hashes. The full tiles come before the last tile of each level. The caller must store each
+    /// returned tile in place of the stored tile with the same id.
     pub fn take_changed(&mut self) -> Vec<(TileId, Vec<Hash>)> {
         let mut changed = std::mem::take(&mut self.filled);
         for (level, tile) in self.edge.iter_mut().enumerate() {

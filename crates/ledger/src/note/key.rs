@@ -4,7 +4,7 @@
 //! * `<name>+<key id>+<base64(algorithm ‖ public key)>`: a public key, which C2SP calls vkey
 //! * `PRIVATE+KEY+<name>+<key id>+<base64(algorithm ‖ seed)>`: a private key
 //!
-//! The key id in the text of a private key is that of its public key. A key id is written as eight
+//! The text of a private key contains the id of its public key. A key id is written as eight
 //! lowercase hexadecimal digits.
 
 use super::Signature;
@@ -71,7 +71,7 @@ pub enum KeyError {
     /// This crate does not support the algorithm of the key.
     #[error("the key is of the unknown signature type 0x{0:02x}")]
     Algorithm(u8),
-    /// The key has an algorithm other than the required one.
+    /// The algorithm of the key is not the required algorithm.
     #[error(
         "the key is of signature type 0x{:02x}; one of type 0x{:02x} is wanted",
         .found.byte(), .wanted.byte()
@@ -196,8 +196,8 @@ impl VerifierKey {
         self.id
     }
 
-    /// Returns the algorithm of the key. The algorithm tells the key of a log from the key of a
-    /// witness.
+    /// Returns the algorithm of the key. The algorithm shows whether the key belongs to a log or to
+    /// a witness.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
