@@ -85,8 +85,8 @@ impl CheckpointFile {
         {
             return Err(error);
         }
-        // If the file `unfinished` exists, an earlier process with the same process id has crashed
-        // while it wrote the file.
+        // If the file `unfinished` exists, an earlier process with the same process id crashed
+        // while writing the file.
         let unfinished =
             folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
         let written = (|| {

@@ -21,8 +21,8 @@ impl InsertedIds {
         // The sequence is read after the snapshot was taken. Therefore a visible entry above
         // `last_id` did not get its id from the sequence.
         let last_id = last_id_given_out()?;
-        // During a restore, the value of the sequence can be too low, because the restore can set
-        // the sequence after it has inserted the entries.
+        // During a restore, the value of the sequence can be too low, because a restore can insert
+        // the entries before the restore sets the sequence.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
             let note = SpiPlan::prepare(
                 "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e \

@@ -2,13 +2,12 @@
 //! may still commit.
 //!
 //! A transaction gets its transaction id before it takes the id of an entry from the sequence.
-//! Sealing reads the highest id from the sequence, and then takes a snapshot. If an id up to the
-//! highest id has no entry in the snapshot, the transaction that took the id has rolled back, or is
-//! in progress *in the snapshot*. A transaction that starts after the snapshot cannot have taken an
-//! id up to the highest id. An open gap is a row of `lead_audit.open_gap`: ids without an entry,
-//! and the transactions in progress that may own the ids. Sealing examines an open gap again when
-//! one of its transactions has ended. Sealing deletes an open gap when all of its transactions have
-//! ended.
+//! Sealing reads the highest id from the sequence, and then takes a snapshot. The transaction that
+//! took an id without a visible entry has rolled back, or is in progress *in the snapshot*. A
+//! transaction that starts after the snapshot cannot have taken an id up to the highest id. An open
+//! gap is a row of `lead_audit.open_gap`: ids without an entry, and the transactions in progress
+//! that may own the ids. Sealing examines an open gap again when one of its transactions has ended.
+//! Sealing deletes an open gap when all of its transactions have ended.
 
 use super::stored_tree::{TreeRow, to_bigint};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan};
@@ -141,8 +140,8 @@ impl OpenIds {
     }
 }
 
-/// Stores new open gaps for the ids `missing`. Each transaction in `in_progress` may own any of
-/// these ids. Returns the number of new open gaps.
+/// Stores new open gaps for the ids `missing`. Each transaction in `in_progress` may own any id in
+/// `missing`. Returns the number of new open gaps.
 pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64]) -> i64 {
     if in_progress.is_empty() {
         return 0;

@@ -26,7 +26,8 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// The steps that are still necessary to publish a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishMode {
-    /// The checkpoint is new. Its file and its line in the server's log are written.
+    /// The checkpoint is new. The file of a new checkpoint and its line in the server's log are
+    /// written.
     New,
     /// The checkpoint is new, but files of older checkpoints are missing. The line of the new
     /// checkpoint in the server's log is written, but its file must wait for the older files.
@@ -168,8 +169,8 @@ fn publish(all: &[Waiting]) {
         .report(PgLogLevel::LOG);
     }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
-    // The files are written in ascending order of tree sizes. After a failure, the later files
-    // would most likely fail too, so a later round of sealing writes these files.
+    // The files are written in ascending order of tree sizes. After a failed write, the remaining
+    // files would most likely fail too, so a later round of sealing writes the remaining files.
     for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
         match one.publication.write_to(&directory) {
             Ok(()) => note_published_to(&directory, one.publication.size),

@@ -25,8 +25,8 @@ use ledger::note::SigningKey;
 use ledger::{IdRange, IdRanges};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// Maximum number of entries in one checkpoint. The hashes of these entries stay in memory until
-/// the checkpoint is stored.
+/// Maximum number of entries in one checkpoint. The hashes of a checkpoint's entries stay in memory
+/// until the checkpoint is stored.
 const CHECKPOINT_ENTRIES: u64 = 1 << 17;
 
 /// Maximum number of id ranges in one checkpoint.
@@ -66,8 +66,8 @@ pub struct Round<'s> {
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
-        // A round that seals a KEY entry has no limit, because it must also examine all ids below
-        // the id of the KEY entry.
+        // A round that seals a KEY entry has no limit, because the round must also examine all ids
+        // below the id of the KEY entry.
         let limit = limit.filter(|_| change.is_none());
         // The highest id must be read before the snapshot is taken, for the reason that `open_ids`
         // explains.

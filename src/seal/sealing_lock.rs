@@ -64,7 +64,8 @@ fn seal() -> i64 {
     version::require();
     match refuse_where_it_cannot_be().and_then(|()| seal_locked(true, None)) {
         Ok(Some(done)) => done.tree_size as i64,
-        // Never happens, because `seal_locked(true, None)` waits until it gets the sealing lock.
+        // This case never happens, because `seal_locked(true, None)` waits until it gets the
+        // sealing lock.
         Ok(None) => 0,
         Err(error) => error.raise(None),
     }

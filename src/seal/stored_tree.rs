@@ -136,9 +136,9 @@ impl TreeRow {
         self.home = Some(here());
     }
 
-    /// Returns whether a restore has created the extension but has not loaded the tree yet. An
-    /// entry that is younger than the row of lead_audit.tree shows that no tree will be loaded,
-    /// because all entries of a restore are older than this row.
+    /// Returns whether a restore has created the extension but has not loaded the tree yet. All
+    /// entries of a restore are older than the row of lead_audit.tree. Therefore an entry that is
+    /// younger than the row shows that no restore will load a tree.
     pub fn must_wait_for_restore(&mut self, snapshot: pg_sys::Snapshot) -> bool {
         if self.awaits_restore {
             let plan = SpiPlan::prepare(

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// Minimum time between two progress messages of a long verification.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// The entries to check, selected by a range of ids and a range of times. Both ends of a range are
-/// included.
+/// The entries to check, selected by a range of ids and a range of times. A range includes both of
+/// its ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     /// The first and the last id to check are `from_id` and `to_id`.

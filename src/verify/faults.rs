@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 /// tree that concerns no single entry.
 pub type Row = (Option<i64>, String, String);
 
-/// Maximum number of mismatches in memory. Verification normally explains all mismatches at its
-/// end, but explains them earlier if there are more than this number.
+/// Maximum number of mismatches in memory. If there are more mismatches, verification explains the
+/// mismatches in memory before its end.
 const KEPT: usize = 100_000;
 
 /// An entry that is missing or differs from its leaf.

@@ -294,8 +294,9 @@ impl Check<'_> {
         }
     }
 
-    /// Reports the unconfirmed checkpoints after a later root was confirmed. The later root shows
-    /// that the leaves of the unconfirmed checkpoints are right, so only their roots were changed.
+    /// Reports the unconfirmed checkpoints after a later root was confirmed. A confirmed later root
+    /// shows that the leaves of all earlier checkpoints are right, so only the roots of the
+    /// unconfirmed checkpoints were changed.
     fn report_single_checkpoints(&mut self) {
         for (size, _) in std::mem::take(&mut self.unconfirmed) {
             self.faults.of_tree(
@@ -307,8 +308,8 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the size of the tree and the last tile of each level. Reports the last checkpoints if
-    /// they are unconfirmed.
+    /// Checks the size of the tree and the last tile of each level. Reports the checkpoints that
+    /// are still unconfirmed at the end of the tree.
     fn finish(&mut self, size: u64, tree_size: u64) {
         self.compare_tiles();
         if size != tree_size {

@@ -55,7 +55,8 @@ pub struct Entry<'a> {
 }
 
 impl Default for Entry<'_> {
-    /// Returns an entry with the format [`FORMAT`]. All other fields are 0, empty or `None`.
+    /// Returns an entry with the format [`FORMAT`]. All fields except `format` are 0, empty or
+    /// `None`.
     fn default() -> Self {
         Entry {
             id: 0,

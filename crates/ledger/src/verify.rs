@@ -33,7 +33,7 @@ pub enum Fault {
         computed: [u8; 32],
     },
     /// The checksum matches, but a JSON column does not contain exactly one canonical JSON value.
-    /// An entry has this fault if somebody moved text from one column to another.
+    /// Somebody who moves text from one column to another causes the fault `NotCanonical`.
     #[error("{column} is not canonical JSON: {cause}")]
     NotCanonical {
         /// The name of the column.
@@ -60,7 +60,8 @@ pub enum Fault {
         computed: Option<i64>,
     },
     /// The checksum matches, but `previous_key_hash` does not match the old key in `row_values`. A
-    /// previous key hash in an entry whose operation is not UPDATE is also this fault.
+    /// previous key hash in an entry whose operation is not UPDATE is also a `PreviousKeyHash`
+    /// fault.
     #[error(
         "the previous key hash is {stored}, but operation, watch_id, row_key and row_values give \
          {}",

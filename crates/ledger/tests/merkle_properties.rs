@@ -90,7 +90,7 @@ fn changed(proof: &[Hash]) -> Vec<Vec<Hash>> {
     all
 }
 
-/// Checks that an inclusion proof verifies, and that no changed proof verifies in its place.
+/// Checks that an inclusion proof verifies, and that no changed copy of the proof verifies.
 fn check_inclusion(
     tiles: &impl Tiles<Error = Infallible>,
     leaf: &Hash,
@@ -126,7 +126,7 @@ fn check_inclusion(
     }
 }
 
-/// Checks that a consistency proof verifies, and that no changed proof verifies in its place.
+/// Checks that a consistency proof verifies, and that no changed copy of the proof verifies.
 fn check_consistency(tiles: &impl Tiles<Error = Infallible>, from: u64, to: u64) {
     let roots = [root_at(tiles, from).unwrap(), root_at(tiles, to).unwrap()];
     let proof = consistency_proof(tiles, from, to).unwrap();

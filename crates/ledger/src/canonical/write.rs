@@ -84,8 +84,8 @@ fn is_special(byte: u8) -> bool {
 }
 
 /// Finds the bytes of `word` that a JSON string must escape. In the returned word, the top bit of
-/// each of these bytes is set as a flag. Only the lowest flag is reliable, because a borrow can set
-/// a wrong flag above a right flag. The caller uses only the lowest flag.
+/// each byte that must be escaped is set as a flag. Only the lowest flag is reliable, because a
+/// borrow can set a wrong flag above a right flag. The caller uses only the lowest flag.
 #[inline]
 fn special_flags(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;

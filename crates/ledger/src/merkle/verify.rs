@@ -26,7 +26,7 @@ pub enum ProofError {
     /// The number of hashes in the proof does not fit the index and the sizes of the trees.
     #[error("the proof has {found} hashes instead of {expected}")]
     Length {
-        /// Number of hashes that a proof for this index and these sizes must have.
+        /// Number of hashes that a proof for the index and the tree sizes must have.
         expected: usize,
         /// Number of hashes that the proof has.
         found: usize,
@@ -128,10 +128,10 @@ pub fn verify_consistency(
             (false, _) => Ok(()),
         };
     }
-    // `node` follows the path from the last leaf of the older tree to the root, and `last` follows
-    // the path from the last leaf of the newer tree. `node` starts at the root of the largest
-    // perfect subtree at the end of the older tree, because the newer tree also contains this
-    // subtree.
+    // `node` follows the path from the last leaf of the older tree to the root. `last` follows the
+    // path from the last leaf of the newer tree to the root. `node` starts at the root of the
+    // largest perfect subtree at the end of the older tree, because the newer tree also contains
+    // this subtree.
     let shared = from.trailing_zeros();
     let (mut node, mut last) = ((from - 1) >> shared, (to - 1) >> shared);
     let below = u64::BITS - (node ^ last).leading_zeros();
