@@ -107,8 +107,7 @@ fn keys_that_are_known_and_keys_that_are_not() {
         1,
         "of a key that is not known nothing is"
     );
-    // A signature is by an unknown key if its name is that of Peter's key but its id is not, or if
-    // only its id is that of Peter's key.
+    // A signature is by an unknown key if only its name or only its id is that of Peter's key.
     for stranger in
         [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")]
     {
