@@ -1,11 +1,12 @@
-//! Appends entries to the tree, and publishes its checkpoints outside the database.
+//! Appends entries to the Merkle tree, and publishes the tree's checkpoints outside the database.
 //!
-//! A round of sealing (`round`) takes the entries of finished transactions and appends their leaf
-//! hashes to the tiles of one Merkle tree (`stored_tree`). Ids whose entries may still commit wait
-//! for a later round (`open_ids`). The round then writes a checkpoint with its ids, root and note
-//! (`signer`). After the commit, never before it, `publish` writes the note to a file
-//! (`checkpoint_file`) and to the server's log, and `notify` sends it. A failure to publish or to
-//! send does not stop sealing. Writers take no part in sealing and never wait for it.
+//! A round of sealing (`round`) appends the leaf hashes of committed entries to the Merkle tree,
+//! which is stored in tiles (`stored_tree`). Entries whose transactions have not ended are sealed
+//! in a later round (`open_ids`). At its end, a round of sealing stores a checkpoint with the ids
+//! of the sealed entries, the root and a note (`signer`). Only after the commit, `publish` writes
+//! the note to a file (`checkpoint_file`) and to the server's log, and `notify` sends the note with
+//! NOTIFY. If a checkpoint cannot be published, sealing nevertheless continues. Sessions that write
+//! entries do not seal, and never wait for sealing.
 
 mod checkpoint_file;
 mod inserted_ids;
@@ -31,20 +32,22 @@ pub use stored_tree::{Identity, StoredTiles, TreeRow, objects_are_current};
 
 use pgrx::pg_sys;
 
-/// Forgets the sealing lock, and publishes the checkpoints of a committed transaction. Called when
-/// the transaction has ended.
+/// Records that the sealing lock is released, because the transaction has ended. If the transaction
+/// has committed, its checkpoints are published.
 pub fn transaction_ends(committed: bool) {
     sealing_lock::transaction_ends();
     publish::transaction_ends(committed);
 }
 
-/// Forgets the sealing lock and the checkpoints of a subtransaction that has rolled back.
+/// Discards the checkpoints of a subtransaction that has rolled back, and records that its sealing
+/// lock is released.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     sealing_lock::subtransaction_aborts(own);
     publish::subtransaction_aborts(own);
 }
 
-/// Gives the sealing lock and the checkpoints of a committed subtransaction to its parent.
+/// Records that the sealing lock and the checkpoints of a committed subtransaction belong to its
+/// parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     sealing_lock::subtransaction_commits(own, parent);
     publish::subtransaction_commits(own, parent);

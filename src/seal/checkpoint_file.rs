@@ -1,9 +1,10 @@
-//! Writes each checkpoint to a file in `lead_audit.checkpoint_dir`, and to a line in the server's
-//! log.
+//! Writes the file of a checkpoint in `lead_audit.checkpoint_dir`, and formats the checkpoint's
+//! line for the server's log.
 //!
-//! Only committed checkpoints may leave the database. So this code runs after the commit, where it
-//! must not raise errors: it returns every failure as a value. A file gets its name only when its
-//! content is complete, and never replaces another file.
+//! Only committed checkpoints may leave the database, so this module runs after the commit. Code
+//! that runs after a commit must not raise errors, so this module returns every failure as a value.
+//! A file gets its final name only when its content is complete. A new file never replaces an
+//! existing file.
 
 use crate::settings::folder_name;
 use ledger::checkpoint::Checkpoint;
@@ -12,23 +13,23 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// A checkpoint to publish. Its transaction commits first.
+/// A checkpoint that is published after the commit of its transaction.
 #[derive(Debug, Clone)]
 pub struct CheckpointFile {
     /// Number of leaves in the tree.
     pub size: u64,
-    /// The text of the signed note.
+    /// The note of the checkpoint, signed or not.
     pub note: String,
 }
 
-/// The result of looking for a checkpoint in the directory.
+/// The result of a search for the file of a checkpoint in the directory.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Published {
     /// The directory has no file for this tree size.
     No,
-    /// The file contains the same note.
+    /// The directory has a file for this tree size, and the file contains the checkpoint's note.
     Yes,
-    /// The file for this tree size contains a different text.
+    /// The directory has a file for this tree size, and the file contains a different text.
     Another,
 }
 
@@ -45,7 +46,7 @@ impl CheckpointFile {
             .join(format!("{:020}", self.size)))
     }
 
-    /// Looks for the checkpoint in the directory.
+    /// Looks for the file of the checkpoint in the directory.
     pub fn look_in(&self, directory: &str) -> io::Result<Published> {
         match fs::read(self.file(directory)?) {
             Ok(found) if found == self.note.as_bytes() => Ok(Published::Yes),
@@ -55,7 +56,8 @@ impl CheckpointFile {
         }
     }
 
-    /// Writes the file, unless it exists. Returns success only when the file is safely on disk.
+    /// Writes the file of the checkpoint if the file does not exist. Returns success only after the
+    /// file is safely on disk.
     pub fn write_to(&self, directory: &str) -> Result<(), String> {
         let file = self.file(directory).map_err(|error| error.to_string())?;
         fs::metadata(directory).map_err(|error| format!("{directory}: {error}"))?;
@@ -83,7 +85,8 @@ impl CheckpointFile {
         {
             return Err(error);
         }
-        // If a file of this name exists, an earlier process left it behind in a crash.
+        // If the file `unfinished` exists, an earlier process with the same process id crashed
+        // while writing the file.
         let unfinished =
             folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
         let written = (|| {
@@ -91,7 +94,7 @@ impl CheckpointFile {
                 OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
             new.write_all(self.note.as_bytes())?;
             new.sync_all()?;
-            // Unlike a rename, a hard link fails if the file exists.
+            // `hard_link` fails if `file` exists. A rename would replace `file`.
             fs::hard_link(&unfinished, file)
         })();
         let removed = fs::remove_file(&unfinished);
@@ -100,7 +103,8 @@ impl CheckpointFile {
         File::open(folder)?.sync_all()
     }
 
-    /// Returns the checkpoint as one line: its note as a JSON string.
+    /// Returns the checkpoint's line for the server's log, which contains the note as a JSON
+    /// string.
     pub fn log_line(&self) -> String {
         let mut text = Vec::new();
         ledger::canonical::write_string(&mut text, &self.note);

@@ -1,10 +1,10 @@
-//! Inserted ids: somebody inserted an entry under such an id by hand, before the sequence gave out
-//! the id.
+//! Finds inserted ids. An inserted id is the id of an entry that somebody inserted manually before
+//! the sequence gave out the id.
 //!
 //! When the sequence reaches an inserted id, sealing must not mistake the inserted entry for the
-//! entry of the writer that gets the id. So each sealing looks for entries above all ids that were
-//! given out, and records their ids. A writer that meets an inserted entry records its id too
-//! (`entries`).
+//! entry of the session that gets the id. Therefore each round of sealing looks for entries with
+//! ids that the sequence has not given out yet, and records their ids. A session that gets an
+//! inserted id from the sequence also records this id (`entries`).
 
 use super::open_ids::last_id_given_out;
 use super::stored_tree::{TreeRow, objects_are_current};
@@ -18,11 +18,11 @@ pub struct InsertedIds(Vec<i64>);
 impl InsertedIds {
     /// Records new inserted ids, and returns all recorded ids.
     pub fn look(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> Result<Self, ServerError> {
-        // The sequence is read after the snapshot was taken, so every visible entry whose id came
-        // from the sequence has an id of at most `last_id`.
+        // The sequence is read after the snapshot was taken. Therefore a visible entry above
+        // `last_id` did not get its id from the sequence.
         let last_id = last_id_given_out()?;
-        // During a restore the sequence may be too low: the restore may set it after it inserts the
-        // entries.
+        // During a restore, the value of the sequence can be too low, because a restore can insert
+        // the entries before the restore sets the sequence.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
             let note = SpiPlan::prepare(
                 "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e \
@@ -40,7 +40,7 @@ impl InsertedIds {
         Self::known(snapshot)
     }
 
-    /// Returns the recorded ids.
+    /// Returns the inserted ids that are recorded in lead_audit.inserted_entry.
     pub fn known(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
         if !objects_are_current() {
             return Ok(InsertedIds::default());
@@ -50,11 +50,11 @@ impl InsertedIds {
         Ok(InsertedIds((0..rows.len()).filter_map(|row| rows.get(row, 0)).collect()))
     }
 
-    /// Returns whether this id was inserted by hand.
+    /// Returns whether `id` is an inserted id.
     pub fn contains(&self, id: i64) -> bool {
         self.0.binary_search(&id).is_ok()
     }
 }
 
-/// Maximum number of ids in one message to the server's log.
+/// Maximum number of inserted ids for which one round of sealing writes a warning.
 const MOST_SAID: usize = 100;

@@ -1,9 +1,10 @@
-//! The entry that states a new key or origin of the log: operation KEY, docs/FORMAT.md, section 15.
+//! Writes the KEY entry, which states a new key or origin of the log (docs/FORMAT.md, section 15).
 //!
-//! The round of sealing that finds new settings writes the KEY entry and seals it in the same
-//! transaction. The entry is alone in its checkpoint, which is the first with the new origin and
-//! the new key's signature. The old key signs this checkpoint too, if it is still available. So a
-//! verifier that has only the old key learns the new key from the log itself.
+//! A round of sealing that finds a new key or origin in the settings writes a KEY entry, and seals
+//! the KEY entry in the same transaction. The checkpoint of a KEY entry contains no other entry,
+//! and is the first checkpoint with the new origin and the new key's signature. The old key also
+//! signs the checkpoint of the KEY entry, if the old key is still available. A verifier that has
+//! only the old key therefore learns the new key from the log itself.
 
 use super::open_ids;
 use super::signer::{Signer, previous_key};
@@ -16,19 +17,20 @@ use ledger::KeyChange;
 use ledger::note::SigningKey;
 use pgrx::{IntoDatum, pg_sys};
 
-/// A KEY entry that was just written, and is not sealed yet.
+/// A KEY entry that the current round has written and has not sealed yet.
 pub struct KeyEntry {
-    /// The entry's id.
+    /// The id of the KEY entry.
     pub id: i64,
     /// The signer with the new key and origin.
     pub signer: Signer,
-    /// The previous key, if it is still available.
+    /// The signing key before the change, if the key is still available.
     pub former: Option<SigningKey>,
 }
 
 impl KeyEntry {
-    /// Writes the entry if the settings have another key or origin than the last checkpoint, and if
-    /// sealing can take the entry now.
+    /// Writes a KEY entry if the key or origin in the settings differs from that of the last
+    /// checkpoint. Writes no KEY entry while sealing cannot seal the entry at once, for example
+    /// during a restore.
     pub fn write_if_due() -> Result<Option<Self>, ServerError> {
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;
@@ -40,7 +42,8 @@ impl KeyEntry {
         {
             return Ok(None);
         }
-        // Faulty settings raise no error here. They raise one when there are entries to seal.
+        // This function ignores an error in the settings, because the round raises the error when
+        // the round seals entries.
         let Ok(signer) = Signer::of(&tree) else { return Ok(None) };
         let now = signer.identity();
         let Some(before) = tree.identity.take().or_else(|| signer.identity_of(&newest.note)) else {
@@ -76,8 +79,8 @@ impl KeyEntry {
     }
 }
 
-/// Returns the previous key, or `None` if it cannot be read. A key change does not require the
-/// previous key, because that key may be lost.
+/// Returns the signing key before the change, or `None` if this key cannot be read. A key change
+/// does not require the previous key, because the previous key may be lost.
 fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
     let Some(public) = &before.key else { return Ok(None) };
     let reason = match previous_key() {
@@ -95,10 +98,11 @@ fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
     Ok(None)
 }
 
-/// Returns whether a restore has brought the open gaps and the entries too, after it brought the
-/// tree. Called only for a tree from another cluster or database. A parallel restore loads these
-/// tables later, in transactions that may not have begun. Until then, an entry that is missing may
-/// still be restored.
+/// Returns whether a restore has loaded all rows of lead_audit.open_gap, and the entries of the
+/// newest checkpoint. This function is called only if the stored tree comes from another cluster or
+/// database. A parallel restore can load lead_audit.open_gap and lead_audit.entry in separate
+/// transactions after lead_audit.tree. While this function returns false, a missing entry may still
+/// be restored.
 pub fn has_arrived(
     snapshot: pg_sys::Snapshot,
     tree: &TreeRow,

@@ -1,9 +1,9 @@
-//! Sends each checkpoint to the sessions that LISTEN. The worker sends it in a separate
-//! transaction, after the sealing has committed.
+//! Sends each checkpoint with NOTIFY to the sessions that listen. The worker sends a checkpoint in
+//! a separate transaction, after the transaction that sealed has committed.
 //!
 //! NOTIFY can fail at commit: the whole cluster shares one queue of notifications, and any session
-//! that may connect can fill the queue. So sealing never calls NOTIFY. After a failure the worker
-//! tries again.
+//! can fill this queue. Therefore a transaction that seals never calls NOTIFY. If NOTIFY fails, the
+//! worker tries again.
 
 use super::publish::note_failure;
 use super::stored_tree::tree_exists;
@@ -11,11 +11,11 @@ use crate::pg::{NewestSnapshot, ServerError, SpiPlan, in_extension_transaction, 
 use pgrx::{IntoDatum, pg_sys};
 use std::cell::Cell;
 
-/// The channel of the notifications.
+/// The name of the NOTIFY channel.
 const CHANNEL: &str = "lead_audit_checkpoint";
 
-/// Maximum number of checkpoints sent in one transaction. If more are waiting, only the newest are
-/// sent.
+/// Maximum number of checkpoints sent in one transaction. If more checkpoints are waiting, only the
+/// newest checkpoints are sent.
 const MOST: i64 = 1000;
 
 thread_local! {
@@ -25,7 +25,8 @@ thread_local! {
 }
 
 /// Sends the checkpoints that any session has committed since the last call. The first call of a
-/// worker sends the newest checkpoint only. Logs a failure. Returns whether sending succeeded.
+/// worker sends the newest checkpoint only. Logs an error instead of raising it, and returns
+/// whether sending succeeded.
 pub fn notify() -> bool {
     let sent = in_extension_transaction(c"sending checkpoints", send);
     HAS_FAILED.set(sent.is_err());
@@ -36,15 +37,16 @@ pub fn notify() -> bool {
     !HAS_FAILED.get()
 }
 
-/// Returns the tree size of the newest checkpoint, or `None` if the database has no log.
+/// Sends the checkpoints that this worker has not sent yet. Returns the tree size of the newest
+/// checkpoint, or `None` if the database has no log or the server is in recovery.
 fn send() -> Option<i64> {
-    // SAFETY: reads a variable in shared memory.
+    // SAFETY: `RecoveryInProgress` only reads a variable in shared memory.
     if !tree_exists() || unsafe { pg_sys::RecoveryInProgress() } {
         return None;
     }
     if HAS_FAILED.get() {
-        // This call makes PostgreSQL drop notifications that every listening session has read.
-        // PostgreSQL does not drop them from a full queue by itself.
+        // `queue_is_full` makes PostgreSQL drop the notifications that every listening session has
+        // read. PostgreSQL by itself does not drop read notifications from a full queue.
         queue_is_full();
     }
     with_spi(|| {
@@ -71,13 +73,14 @@ fn send() -> Option<i64> {
     })
 }
 
-/// Returns whether PostgreSQL's queue of notifications is full or nearly full. When it is full, no
-/// transaction with a NOTIFY can commit.
+/// Returns whether PostgreSQL's queue of notifications is full or nearly full. When the queue is
+/// full, no transaction that called NOTIFY can commit.
 pub fn queue_is_full() -> bool {
-    // The used fraction of the queue that counts as full. It is below 1, because PostgreSQL counts
-    // whole segments.
+    // The queue counts as full when this fraction of the queue is used. The fraction is below 1,
+    // because PostgreSQL counts whole segments of the queue.
     const FULL: f64 = 0.99;
-    // SAFETY: the function takes no argument, and reads shared memory under a lock of its own.
+    // SAFETY: `pg_notification_queue_usage` takes no argument, and locks the shared memory that it
+    // reads.
     let usage =
         unsafe { pgrx::direct_function_call::<f64>(pg_sys::pg_notification_queue_usage, &[]) };
     usage.is_some_and(|usage| usage >= FULL)

@@ -1,11 +1,13 @@
-//! Open ids: ids for which a snapshot showed no entry, and whose entry may still commit.
+//! Stores the open ids. An open id is an id for which a snapshot showed no entry, but whose entry
+//! may still commit.
 //!
-//! A transaction gets its own id before it takes the id of an entry. Sealing reads the highest id
-//! from the sequence, and then takes a snapshot. For each missing id up to the highest, the
-//! transaction that took the id was rolled back, or is in progress *in that snapshot*: a
-//! transaction that starts later cannot have taken the id. Missing ids are stored in a row of
-//! `lead_audit.open_gap`, an open gap, with the transactions in progress. Sealing examines an open
-//! gap again when one of these transactions has ended, and deletes it when all have ended.
+//! A transaction gets its transaction id before it takes the id of an entry from the sequence.
+//! Sealing reads the highest id from the sequence, and then takes a snapshot. The transaction that
+//! took an id without a visible entry has rolled back, or is in progress *in the snapshot*. A
+//! transaction that starts after the snapshot cannot have taken an id up to the highest id. An open
+//! gap is a row of `lead_audit.open_gap`: ids without an entry, and the transactions in progress
+//! that may own the ids. Sealing examines an open gap again when one of its transactions has ended.
+//! Sealing deletes an open gap when all of its transactions have ended.
 
 use super::stored_tree::{TreeRow, to_bigint};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan};
@@ -21,12 +23,13 @@ pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
     })
 }
 
-/// Returns the highest id that the sequence has given out. Sealing relies on ids that grow in the
-/// order in which sessions take them, so it refuses a sequence that caches ids, cycles, or has an
-/// increment other than 1.
+/// Returns the highest id that the sequence lead_audit.entry_id_seq has given out. Fails if the
+/// sequence caches ids, cycles, or has an increment other than 1. Sealing relies on ids that grow
+/// in the order in which sessions take them.
 ///
-/// Does not use SELECT last_value, which reads the sequence's page without a lock. While a process
-/// writes WAL for an id, the page shows a value that is up to 32 too high.
+/// Does not use SELECT last_value, which reads the sequence's page without a lock. While another
+/// process writes WAL for the sequence, the sequence's page shows a value that is up to 32 too
+/// high.
 pub fn last_id_given_out() -> Result<i64, ServerError> {
     let plan = SpiPlan::prepare(
         "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), q.seqincrement = 1 \
@@ -34,11 +37,12 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
          WHERE q.seqrelid = 'lead_audit.entry_id_seq'::pg_catalog.regclass",
         &[],
     );
-    // Any snapshot will do: the value of a sequence does not depend on the snapshot.
+    // The query can use any snapshot, because the value of a sequence does not depend on the
+    // snapshot.
     let snapshot = NewestSnapshot::take();
     let rows = plan.read(snapshot.as_ptr(), &[]);
     match (rows.get(0, 0), rows.get(0, 1)) {
-        // The largest bigint is excluded, because an IdRange cannot end with it.
+        // The largest bigint is never returned, because an int8multirange cannot contain it.
         (Some(last_id), Some(true)) => Ok(i64::min(last_id, i64::MAX - 1)),
         _ => Err(ServerError {
             code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -53,10 +57,11 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
     }
 }
 
-/// Maximum number of ranges in one row, so that a row stays small.
+/// Maximum number of ranges in one row of `lead_audit.open_gap`, so that a row stays small.
 const RANGES: usize = 4096;
 
-/// An open gap: open ids, and the transactions that may own them. One row of `lead_audit.open_gap`.
+/// An open gap, which is one row of `lead_audit.open_gap`: open ids, and the transactions that may
+/// own the ids.
 pub struct OpenIds {
     first_id: i64,
     /// The open ids.
@@ -65,8 +70,8 @@ pub struct OpenIds {
     in_progress: Vec<u64>,
 }
 
-/// Returns the keys of the open gaps to examine now, in ascending order of ids. An open gap must be
-/// examined when a transaction that it waits for has ended. If the tree comes from another cluster
+/// Returns the keys of the open gaps that this round must examine, in ascending order. An open gap
+/// must be examined when one of its transactions has ended. If the tree comes from another cluster
 /// or database, all open gaps must be examined. `in_progress` must be in ascending order.
 pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> Vec<i64> {
     let rows = if tree.is_from_elsewhere() {
@@ -88,7 +93,7 @@ pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> V
 }
 
 impl OpenIds {
-    /// Reads one open gap.
+    /// Reads the open gap with the key `first_id`.
     pub fn load(snapshot: pg_sys::Snapshot, first_id: i64) -> Result<Option<Self>, ServerError> {
         let plan = SpiPlan::prepare(
             "SELECT ids::text, in_progress FROM lead_audit.open_gap WHERE first_id = $1",
@@ -103,8 +108,8 @@ impl OpenIds {
         Ok(Some(OpenIds { first_id, ids: parse_ids(&ids)?, in_progress }))
     }
 
-    /// Reduces the open gap to `missing`, the ids that still have no entry. Deletes the gap if none
-    /// of them can get an entry any more. Returns whether the gap remains.
+    /// Reduces the open gap to `missing`, the ids that still have no entry. Deletes the open gap if
+    /// none of the missing ids can still get an entry. Returns whether the open gap remains.
     pub fn narrow(
         self,
         snapshot: pg_sys::Snapshot,
@@ -135,8 +140,8 @@ impl OpenIds {
     }
 }
 
-/// Stores new open gaps. Any transaction in progress may own any of the ids. Returns the number of
-/// gaps.
+/// Stores new open gaps for the ids `missing`. Each transaction in `in_progress` may own any id in
+/// `missing`. Returns the number of new open gaps.
 pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64]) -> i64 {
     if in_progress.is_empty() {
         return 0;
@@ -165,7 +170,8 @@ pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64])
     rows
 }
 
-/// Returns whether all open gaps are present. During a restore, some may not be restored yet.
+/// Returns whether lead_audit.open_gap has as many rows as lead_audit.tree states. During a
+/// restore, rows of lead_audit.open_gap may still be missing.
 pub fn are_complete(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> bool {
     let plan = SpiPlan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.open_gap", &[]);
     plan.read(snapshot, &[]).get::<i64>(0, 0) == Some(tree.open_gaps)

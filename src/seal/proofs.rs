@@ -1,6 +1,6 @@
-//! Returns proofs from the stored tree, and the log's public data: `lead_audit.inclusion_proof()`,
-//! `consistency_proof()`, `latest_checkpoint()`, `origin()`, `verifier_key()`. Each function reads
-//! only a few tiles of each level, even from a large tree.
+//! Implements the SQL functions for proofs and for the log's public data:
+//! `lead_audit.inclusion_proof()`, `consistency_proof()`, `latest_checkpoint()`, `origin()`,
+//! `verifier_key()`. Each function reads only a few tiles of each level, even from a large tree.
 
 use super::signer::{Signer, verifier_key};
 use super::stored_tree::StoredCheckpoint;
@@ -13,7 +13,8 @@ use ledger::note::Note;
 use ledger::tlog_proof::TlogProof;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_extern, pg_sys};
 
-/// The error for a proof or checkpoint that does not exist, or does not exist yet.
+/// The error for a proof or checkpoint that does not exist or does not exist yet, with an optional
+/// hint.
 struct Refusal(ServerError, Option<&'static str>);
 
 impl From<ServerError> for Refusal {
@@ -86,7 +87,8 @@ fn inclusion_proof(id: Option<i64>, tree_size: Option<i64>) -> Option<String> {
     }))
 }
 
-/// `lead_audit.consistency_proof(bigint, bigint)`: returns the hashes in base64, one on each line.
+/// `lead_audit.consistency_proof(bigint, bigint)`: returns the hashes of the proof in base64, one
+/// hash on each line.
 #[pg_extern(sql = false)]
 fn consistency_proof(from_size: Option<i64>, to_size: Option<i64>) -> Option<String> {
     let from = from_size?;
@@ -113,7 +115,8 @@ fn consistency_proof(from_size: Option<i64>, to_size: Option<i64>) -> Option<Str
     }))
 }
 
-/// `lead_audit.latest_checkpoint()`: returns the note of the newest checkpoint, or NULL.
+/// `lead_audit.latest_checkpoint()`: returns the note of the newest checkpoint, or NULL if no
+/// checkpoint exists.
 #[pg_extern(sql = false)]
 fn latest_checkpoint() -> Option<String> {
     answer(|snapshot| Ok(StoredCheckpoint::newest(snapshot)?.map(|checkpoint| checkpoint.note)))
@@ -135,7 +138,7 @@ fn verifier_key_text() -> Option<String> {
     }
 }
 
-/// Returns the index of an entry's leaf.
+/// Returns the index of an entry's leaf, or `None` if the entry is not sealed.
 fn leaf_of(snapshot: pg_sys::Snapshot, id: i64) -> Option<u64> {
     let plan = SpiPlan::prepare(
         "SELECT r.first_leaf + ($1 - r.first_id) FROM (SELECT * FROM lead_audit.leaf_range \

@@ -1,9 +1,9 @@
-//! Publishes the checkpoints of a sealing transaction when it commits, and forgets them when it
-//! rolls back. Also writes the files that an earlier transaction could not write.
+//! Publishes the checkpoints of a transaction after its commit, and discards the checkpoints if the
+//! transaction rolls back. Also writes the checkpoint files that earlier transactions could not
+//! write.
 //!
-//! A session publishes at once, in the callback of its commit. The worker publishes only after the
-//! transaction is over, so that a slow directory does not hold up other sessions: no lock is held
-//! then.
+//! A session publishes its checkpoints in the callback of its commit. The worker publishes after
+//! its transaction has released all locks, so that a slow directory does not block other sessions.
 
 use super::checkpoint_file::{CheckpointFile, Published};
 use super::stored_tree::StoredCheckpoint;
@@ -15,24 +15,25 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// Maximum number of checkpoints, counted back from the newest, that are searched for missing
-/// files.
+/// Maximum number of checkpoints whose files are looked for, from the newest checkpoint backwards.
 const LOOK_BACK: i64 = 86_400;
-/// Maximum number of missing files that one transaction writes.
+/// Maximum number of missing checkpoint files that one transaction writes.
 const CATCH_UP: i64 = 1000;
 
-/// Minimum time between two reports of the same failure.
+/// Minimum time between two log messages about the same publishing failure.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
 
-/// The parts of publishing that a checkpoint still needs.
+/// The steps that are still necessary to publish a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishMode {
-    /// A new checkpoint. Its file and its log line are written.
+    /// The checkpoint is new. The file of a new checkpoint and its line in the server's log are
+    /// written.
     New,
-    /// A new checkpoint. Its log line is written, but its file must wait for the files of older
-    /// checkpoints.
+    /// The checkpoint is new, but files of older checkpoints are missing. The line of the new
+    /// checkpoint in the server's log is written, but its file must wait for the older files.
     NewWithoutFile,
-    /// A checkpoint of an earlier transaction that has no file. Only the file is written.
+    /// The checkpoint is from an earlier transaction and has no file. Only the file of the
+    /// checkpoint is written.
     FileOnly,
 }
 
@@ -47,18 +48,19 @@ thread_local! {
     static PUBLISHED_TO: RefCell<Option<(String, u64)>> = const { RefCell::new(None) };
     static FAILURE: RefCell<Option<String>> = const { RefCell::new(None) };
     static LOGGED: RefCell<Vec<(String, Instant)>> = const { RefCell::new(Vec::new()) };
-    /// In the worker, the checkpoints that are committed and not published yet. `None` in a
-    /// session.
+    /// The checkpoints that the worker has committed and not published yet. The value is `None` in
+    /// a process that is not the worker.
     static COMMITTED: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
 }
 
-/// Registers a checkpoint to be published when the current transaction commits.
+/// Registers a checkpoint, which will be published when the current transaction commits.
 pub fn publish_later(publication: CheckpointFile, mode: PublishMode) {
     let subtransaction = current_subtransaction();
     WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, mode, subtransaction }));
 }
 
-/// Returns whether the commit of this transaction will write the file of this checkpoint.
+/// Returns whether the commit of the current transaction will write the file of the checkpoint of
+/// tree size `size`.
 pub fn is_waiting(size: u64) -> bool {
     WAITING.with_borrow(|waiting| {
         waiting
@@ -67,24 +69,26 @@ pub fn is_waiting(size: u64) -> bool {
     })
 }
 
-/// Returns the tree size up to which this process knows that the directory has all files.
+/// Returns the tree size up to which all checkpoints have files in `directory`, or `None` if this
+/// process does not know the tree size.
 pub fn published_to(directory: &str) -> Option<u64> {
     PUBLISHED_TO.with_borrow(|known| {
         known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size)
     })
 }
 
-/// Records that the directory has all files up to this tree size.
+/// Records that all checkpoints up to tree size `size` have files in `directory`.
 pub fn note_published_to(directory: &str, size: u64) {
     PUBLISHED_TO.set(Some((directory.to_owned(), size)));
 }
 
-/// Takes the last publishing failure since the previous call, if there is one.
+/// Returns the last publishing failure since the previous call of this function, if there is one.
 pub fn take_failure() -> Option<String> {
     FAILURE.take()
 }
 
-/// Records a publishing failure. Logs the failure, unless the same failure was logged recently.
+/// Records a publishing failure. Writes a warning if the same failure was not logged within the
+/// last minute.
 pub fn note_failure(error: String) {
     let is_news = LOGGED.with_borrow_mut(|logged| {
         logged.retain(|(_, at)| at.elapsed() < REPEAT_AFTER);
@@ -109,9 +113,9 @@ pub fn note_failure(error: String) {
     FAILURE.set(Some(error));
 }
 
-/// Publishes the checkpoints of the transaction if it has committed. Called when the transaction
-/// has ended. COMMIT PREPARED runs in another process, which has no list of checkpoints to publish.
-/// The next sealing finds that their files are missing.
+/// Publishes the registered checkpoints of a transaction that has committed, or discards the
+/// checkpoints of a transaction that has rolled back. In the worker, this function does not publish
+/// the checkpoints, but only moves them to `COMMITTED`.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();
     if !committed || waiting.is_empty() {
@@ -127,22 +131,23 @@ pub fn transaction_ends(committed: bool) {
     publish(&rest.unwrap_or_default());
 }
 
-/// Marks this process as the worker, which calls [`publish_committed`] to publish.
+/// Marks this process as the worker, which publishes its checkpoints with [`publish_committed`].
 pub fn publish_by_itself() {
     COMMITTED.set(Some(Vec::new()));
 }
 
-/// Publishes the checkpoints that the worker has committed. Called between transactions.
+/// Publishes the checkpoints that the worker has committed. The worker calls this function outside
+/// of transactions.
 pub fn publish_committed() {
     publish(&COMMITTED.replace(Some(Vec::new())).unwrap_or_default());
 }
 
-/// Forgets the checkpoints of a subtransaction that has rolled back.
+/// Discards the registered checkpoints of a subtransaction that has rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     WAITING.with_borrow_mut(|waiting| waiting.retain(|one| one.subtransaction < own));
 }
 
-/// Gives the checkpoints of a committed subtransaction to its parent.
+/// Assigns the registered checkpoints of a committed subtransaction to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     WAITING.with_borrow_mut(|waiting| {
         waiting
@@ -152,7 +157,8 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
     });
 }
 
-/// Publishes these checkpoints. Never raises an error, because it runs in the callback of a commit.
+/// Publishes checkpoints to the server's log and to the directory. Never raises an error, because
+/// sessions call this function in the callback of a commit.
 fn publish(all: &[Waiting]) {
     for one in all.iter().filter(|one| one.mode != PublishMode::FileOnly) {
         ErrorReport::new(
@@ -163,8 +169,8 @@ fn publish(all: &[Waiting]) {
         .report(PgLogLevel::LOG);
     }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
-    // The files are written in ascending order of tree sizes. After a failure, the files that
-    // follow would most likely fail too, so they wait for the next call.
+    // The files are written in ascending order of tree sizes. After a failed write, the remaining
+    // files would most likely fail too, so a later round of sealing writes the remaining files.
     for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
         match one.publication.write_to(&directory) {
             Ok(()) => note_published_to(&directory, one.publication.size),
@@ -177,7 +183,8 @@ fn publish(all: &[Waiting]) {
 }
 
 /// Registers the committed checkpoints whose files are missing after a crash or a failure. The
-/// commit of this transaction writes the files. Returns false if there are more than it may write.
+/// commit of the current transaction writes the missing files. Returns false if more files are
+/// missing than one transaction may write.
 pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpoint>) -> bool {
     let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), newest) else {
         return true;
@@ -193,7 +200,7 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
     let is_missing = |publication: &CheckpointFile| match publication.look_in(&directory) {
         Ok(Published::Yes) => false,
         Ok(Published::No) => true,
-        // The attempt to write the file reports the error.
+        // The file counts as missing, because the attempt to write the file then reports the error.
         Ok(Published::Another) | Err(_) => true,
     };
     let mut candidate = CheckpointFile { size: newest.size, note: newest.note.clone() };

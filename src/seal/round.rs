@@ -1,9 +1,10 @@
-//! One round of sealing, within one transaction.
+//! Runs one round of sealing within one transaction.
 //!
-//! A round seals the entries that a snapshot shows and that no checkpoint covers yet: first the
-//! open ids whose transaction has ended since the last round, then the new ids. It reads the
-//! entries as a stream, so memory holds only the hashes and id ranges of one checkpoint. Nothing is
-//! kept in memory between rounds, so a crash or a rollback leaves the state of the last commit.
+//! A round of sealing seals the entries that its snapshot shows and that no checkpoint contains
+//! yet. A round first examines the open ids whose transactions have ended since the last round, and
+//! then the new ids. A round reads the entries one by one, so memory holds only the hashes and id
+//! ranges of one checkpoint. The progress of sealing is stored only in tables, so a crash or a
+//! rollback leaves the state of the last committed round.
 
 use super::checkpoint_file::CheckpointFile;
 use super::inserted_ids::InsertedIds;
@@ -24,48 +25,52 @@ use ledger::note::SigningKey;
 use ledger::{IdRange, IdRanges};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// Maximum number of entries in one checkpoint. Their hashes stay in memory until the checkpoint is
-/// written.
+/// Maximum number of entries in one checkpoint. The hashes of a checkpoint's entries stay in memory
+/// until the checkpoint is stored.
 const CHECKPOINT_ENTRIES: u64 = 1 << 17;
 
 /// Maximum number of id ranges in one checkpoint.
 const CHECKPOINT_RANGES: usize = 1 << 13;
 
-/// The result of a round.
+/// The result of a round of sealing.
 #[derive(Debug, Clone, Copy)]
 pub struct Done {
     /// Number of leaves in the tree.
     pub tree_size: u64,
-    /// Whether ids remain for the next round, because this round has reached its limit.
+    /// Whether another round must follow at once, because this round has not examined all ids.
     pub more: bool,
 }
 
-/// A round in progress. Its caller holds the sealing lock, so no other session seals.
+/// A round of sealing in progress. This session holds the sealing lock, so no other session seals
+/// at the same time.
 pub struct Round<'s> {
     snapshot: &'s NewestSnapshot,
     tree: TreeRow,
     newest: Option<StoredCheckpoint>,
-    /// Entries that somebody inserted by hand. They are never sealed.
+    /// The ids of entries that somebody inserted manually. A round never seals manually inserted
+    /// entries.
     inserted: InsertedIds,
     signer: Option<Signer>,
     writer: Option<TileWriter>,
-    /// Ids of the next checkpoint.
+    /// The ids of the entries that the next checkpoint will contain.
     ids: IdRanges,
-    /// Number of leaves in the tree of the last checkpoint.
+    /// Number of leaves in the tree of the last stored checkpoint.
     sealed: u64,
-    /// Whether all older checkpoints have their files, or get them when this transaction commits.
+    /// Whether all older checkpoints have files, or will have files after the commit of this
+    /// transaction.
     is_caught_up: bool,
     memory: RowMemory,
 }
 
-/// Seals the sealable entries among at most `limit` new ids and among all open ids.
+/// Seals the committed entries with open ids and with new ids. Examines at most `limit` new ids.
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
-        // A round with a KEY entry has no limit: the KEY entry is sealed first, so the round must
-        // also examine all ids up to that entry.
+        // A round that seals a KEY entry has no limit, because the round must also examine all ids
+        // below the id of the KEY entry.
         let limit = limit.filter(|_| change.is_none());
-        // Read the highest id before the snapshot: see `open_ids`.
+        // The highest id must be read before the snapshot is taken, for the reason that `open_ids`
+        // explains.
         let last_id = last_id_given_out()?;
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;
@@ -100,8 +105,8 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     })
 }
 
-/// Returns the name of the original database, if this database is a copy and the settings give its
-/// log the origin of the original's log.
+/// Returns the name of the database of which this database is a copy. Returns `None` if this
+/// database is not a copy, or if its settings give its log an origin of its own.
 fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     let Some(original) = tree.copied_from() else { return Ok(None) };
     let now = Signer::of(tree)?.identity();
@@ -109,18 +114,19 @@ fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     Ok(Some(original).filter(|_| !is_another_log))
 }
 
-/// Returns what `original` returns for the stored tree, or `None` if that fails.
+/// Calls `original` for the stored tree, and returns `None` if `original` fails.
 pub fn copied_from() -> Option<String> {
     let owner = extension_owner()?;
     let look =
         || with_spi(|| original(&TreeRow::load(NewestSnapshot::take().as_ptr()).ok()?).ok()?);
-    // The caller of status() has no rights on the tree's table.
+    // The caller of lead_audit.status() may have no rights on lead_audit.tree, so the table is read
+    // as the owner of the extension.
     tree_exists().then(|| as_user(owner, look)).flatten()
 }
 
-/// Refuses to seal a copy of a database under the origin of the original: the checkpoints of two
-/// databases under one origin contradict each other. Any role that may create databases can copy a
-/// database, and the copy gets a worker at once.
+/// Refuses to seal in a copy of a database if the log of the copy has the same origin as the log of
+/// the original. The checkpoints of two databases with one origin contradict each other. Any role
+/// that may create databases can copy a database, and the copy gets a worker at once.
 fn refuse_in_copy(tree: &TreeRow) -> Result<(), ServerError> {
     let Some(original) = original(tree)? else { return Ok(()) };
     Err(ServerError {
@@ -188,8 +194,9 @@ impl Round<'_> {
         let mut entries = unsafe { IdScan::open(relation_of_schema(c"entry"), self.snap())? };
         let mut own_id = None;
         if let Some(KeyEntry { id, signer, former }) = change {
-            // The KEY entry is alone in its checkpoint, which is the first that the new key signs.
-            // A verifier that knows the old key reads the new key from this entry.
+            // The checkpoint of the KEY entry contains no other entry, and is the first checkpoint
+            // that the new key signs. A verifier that knows only the old key reads the new key from
+            // the KEY entry.
             self.take(&mut entries, IdRange::of(id), &mut IdRanges::default())?;
             self.signer = Some(signer);
             self.write_checkpoint(former.as_ref())?;
@@ -229,16 +236,17 @@ impl Round<'_> {
             self.tree.identity = Some(signer.identity());
         }
         self.tree.store(self.snap());
-        // SAFETY: makes the commit wait until it is on disk, also with synchronous_commit = off: a
-        // crash must not undo a checkpoint that has left the database.
+        // SAFETY: `ForceSyncCommit` only sets a flag, which makes the commit wait for the disk even
+        // with synchronous_commit = off. A crash must not undo a checkpoint that was published.
         unsafe { pg_sys::ForceSyncCommit() };
         Ok(Done { tree_size: self.sealed, more: to < last_id })
     }
 
-    /// Ends the round without sealing. The snapshot's list of transactions in progress can be
-    /// incomplete, because too many transaction ids were given out after a transaction ended. This
-    /// round's own transaction has a higher id than these. When this transaction has ended, a new
-    /// snapshot lists the others that are still in progress.
+    /// Ends the round without sealing, because the snapshot cannot list all transactions in
+    /// progress. A snapshot cannot list all transactions in progress if too many transaction ids
+    /// were given out after the last end of a transaction. Storing the tree's row gives the current
+    /// transaction a higher id than all earlier transactions. After the current transaction has
+    /// ended, a new snapshot can list all transactions in progress.
     fn postpone(self) -> Done {
         self.tree.store(self.snap());
         Done { tree_size: self.sealed, more: true }
@@ -248,7 +256,7 @@ impl Round<'_> {
         self.snapshot.as_ptr()
     }
 
-    /// Appends the leaves of the existing entries in this range of ids. Adds the ids without an
+    /// Appends the leaves of the entries in a range of ids. Adds the ids of the range that have no
     /// entry to `missing`.
     fn take(
         &mut self,
@@ -270,8 +278,8 @@ impl Round<'_> {
                 if nulls[index] {
                     return None;
                 }
-                // SAFETY: the column is a bytea. The detoasted bytes are in a memory context that
-                // is emptied after each row.
+                // SAFETY: the column `checksum` is a bytea. The detoasted bytes are in a memory
+                // context that is reset after each row.
                 unsafe { detoasted(values[index]) }.try_into().ok()
             });
             match checksum {
@@ -301,8 +309,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Returns a writer that continues the stored tree. Fails if the root of that tree is not the
-    /// root in the newest checkpoint.
+    /// Returns a writer that appends to the stored tree. Fails if the root of the stored tree
+    /// differs from the root in the newest checkpoint.
     fn resume(&self) -> Result<TileWriter, ServerError> {
         match &self.newest {
             None => Ok(TileWriter::new()),
@@ -313,8 +321,9 @@ impl Round<'_> {
         }
     }
 
-    /// Writes a checkpoint over the leaves since the last checkpoint, if there are any. `former`,
-    /// the key before a key change, signs the checkpoint too.
+    /// Stores a checkpoint that adds the leaves since the last checkpoint to the tree. Does nothing
+    /// if no leaves were appended since the last checkpoint. After a key change, `former` is the
+    /// previous key, which also signs the checkpoint.
     fn write_checkpoint(&mut self, former: Option<&SigningKey>) -> Result<(), ServerError> {
         if self.ids.is_empty() {
             return Ok(());
@@ -339,7 +348,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Stores the publishing failure of an earlier transaction, so that all sessions can see it.
+    /// Stores the last publishing failure of this process in lead_audit.tree, where all sessions
+    /// can see the failure.
     fn report_earlier_failure(&self) {
         if let Some(error) = publish::take_failure() {
             self.tree.note_publishing_error(self.snap(), &error);

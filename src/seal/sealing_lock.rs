@@ -1,5 +1,6 @@
-//! The sealing lock, which at most one session holds. Takes it for `lead_audit.seal()` and for the
-//! sealing task of the background worker. Writers and readers never wait for it.
+//! Takes the sealing lock for `lead_audit.seal()` and for the sealing task of the worker. At most
+//! one session at a time holds the sealing lock. Writers of entries and readers never wait for the
+//! sealing lock.
 
 use super::round::{self, Done};
 use super::stored_tree::tree_exists;
@@ -9,19 +10,21 @@ use crate::version::{self, Need};
 use pgrx::{PgSqlErrorCode, pg_extern, pg_sys};
 use std::cell::Cell;
 
-/// Maximum number of new ids in one tick of the worker, so that its transaction stays short.
+/// Maximum number of new ids that the worker examines in one transaction, so that the transaction
+/// stays short.
 const TICK_IDS: u64 = 1 << 20;
 
-/// The value of `LOCKED_IN` while the lock is not held: InvalidSubTransactionId.
+/// The value of `LOCKED_IN` while this session does not hold the sealing lock:
+/// InvalidSubTransactionId.
 const NOWHERE: pg_sys::SubTransactionId = 0;
 
 thread_local! {
-    /// The outermost subtransaction that holds the sealing lock.
+    /// The outermost subtransaction of this session that holds the sealing lock.
     static LOCKED_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(NOWHERE) };
 }
 
 /// Refuses to prepare a transaction that holds the sealing lock. A prepared transaction would keep
-/// the lock after the session has ended, and block all sealing.
+/// the sealing lock even after its session has ended, and nobody could seal.
 pub fn before_prepare() {
     if LOCKED_IN.get() != NOWHERE {
         ServerError {
@@ -33,40 +36,44 @@ pub fn before_prepare() {
     }
 }
 
-/// Notes that the lock is released. Called when the transaction has ended.
+/// Records that the sealing lock is released, because the transaction has ended.
 pub fn transaction_ends() {
     LOCKED_IN.set(NOWHERE);
 }
 
-/// Notes that the lock is released, if the subtransaction that has rolled back held it.
+/// Records that the sealing lock is released, if the subtransaction that has rolled back held the
+/// lock.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if LOCKED_IN.get() >= own {
         LOCKED_IN.set(NOWHERE);
     }
 }
 
-/// Notes that the parent of a committed subtransaction now holds the lock.
+/// Records that the parent of a committed subtransaction holds the sealing lock, if the
+/// subtransaction held the lock.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if LOCKED_IN.get() >= own {
         LOCKED_IN.set(parent);
     }
 }
 
-/// `lead_audit.seal()`: seals all sealable entries, and returns the size of the tree.
+/// `lead_audit.seal()`: seals all committed entries that are not sealed yet, and returns the size
+/// of the tree.
 #[pg_extern(sql = false)]
 fn seal() -> i64 {
     version::require();
     match refuse_where_it_cannot_be().and_then(|()| seal_locked(true, None)) {
         Ok(Some(done)) => done.tree_size as i64,
-        // Never happens: `seal_locked` waits for the lock here, so it always gets the lock.
+        // This case never happens, because `seal_locked(true, None)` waits until it gets the
+        // sealing lock.
         Ok(None) => 0,
         Err(error) => error.raise(None),
     }
 }
 
-/// Runs one tick of the background worker, in its own transaction: seals the sealable entries. The
-/// commit publishes the checkpoints. Returns whether the worker must call again at once. Does
-/// nothing if the tables are missing or another session is sealing.
+/// Runs one round of sealing for the worker, in a transaction of the worker. Returns whether the
+/// worker must call `tick` again at once. Does nothing if lead_audit.tree does not exist or another
+/// session is sealing.
 pub fn tick() -> bool {
     if !tree_exists() {
         return false;
@@ -78,8 +85,8 @@ pub fn tick() -> bool {
 }
 
 fn seal_locked(wait: bool, limit: Option<u64>) -> Result<Option<Done>, ServerError> {
-    // The lock for sealing is not a lock on the table lead_audit.tree. Writing to the table takes
-    // the usual table lock, for which DROP EXTENSION waits.
+    // The sealing lock is not a table lock on lead_audit.tree. Sealing also takes the usual table
+    // lock when it writes to lead_audit.tree, and DROP EXTENSION waits for the table lock.
     if lock_task(relation_of_schema(c"tree"), wait) {
         if LOCKED_IN.get() == NOWHERE {
             LOCKED_IN.set(current_subtransaction());
@@ -91,7 +98,7 @@ fn seal_locked(wait: bool, limit: Option<u64>) -> Result<Option<Done>, ServerErr
 }
 
 fn refuse_where_it_cannot_be() -> Result<(), ServerError> {
-    // SAFETY: these read the state of the server and of the transaction.
+    // SAFETY: these expressions only read the state of the server and of the transaction.
     let (in_recovery, read_only, serializable) = unsafe {
         (
             pg_sys::RecoveryInProgress(),

@@ -1,4 +1,4 @@
-//! The signer of checkpoints: origin and optional key, from the settings.
+//! Makes the notes of checkpoints with the origin and the optional signing key from the settings.
 
 use super::stored_tree::{Identity, TreeRow};
 use crate::pg::ServerError;
@@ -16,7 +16,7 @@ use std::path::Path;
 /// Maximum size of a key file in bytes. The text of a key has about 100 bytes.
 const KEY_FILE_LIMIT: u64 = 4096;
 
-/// Makes the notes of checkpoints, with the configured origin and key.
+/// The origin and the optional signing key with which the notes of checkpoints are made.
 pub struct Signer {
     origin: String,
     key: Option<SigningKey>,
@@ -54,7 +54,7 @@ impl Signer {
         &self.origin
     }
 
-    /// Returns the origin and the public key.
+    /// Returns the log's origin and public key.
     pub fn identity(&self) -> Identity {
         Identity {
             origin: self.origin.clone(),
@@ -62,8 +62,8 @@ impl Signer {
         }
     }
 
-    /// Returns the checkpoint of this tree as a signed note. `former` is the previous key after a
-    /// key change. It signs the note too.
+    /// Returns the note of a checkpoint with this size and root. The note is signed if a key is
+    /// configured. After a key change, `former` is the previous key, which also signs the note.
     pub fn note(
         &self,
         size: u64,
@@ -81,8 +81,8 @@ impl Signer {
         Ok(note.to_string())
     }
 
-    /// Derives the identity from a note. This is for the checkpoints of version 1.0, which did not
-    /// store the identity.
+    /// Derives the log's origin and public key from the note of a checkpoint. This function is for
+    /// the checkpoints of version 1.0, which did not store the origin and the public key.
     pub fn identity_of(&self, note: &str) -> Option<Identity> {
         let note = Note::parse_or_unsigned(note.as_bytes()).ok()?;
         let origin = Checkpoint::parse(note.text()).ok()?.origin().to_owned();
@@ -97,7 +97,7 @@ impl Signer {
     }
 }
 
-/// Returns the key that signed earlier checkpoints, if it is still available.
+/// Returns the key in lead_audit.previous_signing_key_file, or `None` if this setting is not set.
 pub fn previous_key() -> Result<Option<SigningKey>, ServerError> {
     settings::PREVIOUS_SIGNING_KEY_FILE.get().map(|path| read_key(&path)).transpose()
 }
@@ -119,7 +119,8 @@ fn unfit(error: CheckpointError) -> ServerError {
     }
 }
 
-/// Reads a signing key. Refuses a file that other users can read.
+/// Reads a signing key from a file. Refuses a file that users other than its owner may access, and
+/// a file in the data directory.
 fn read_key(path: &str) -> Result<SigningKey, ServerError> {
     let refused = |detail: String| ServerError {
         code: PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
@@ -153,7 +154,7 @@ fn read_key(path: &str) -> Result<SigningKey, ServerError> {
 }
 
 fn data_directory() -> Option<std::path::PathBuf> {
-    // SAFETY: the variable is set when the server starts, and never changed.
+    // SAFETY: `DataDir` is set when the server starts, and never changes afterwards.
     let data = unsafe {
         if pg_sys::DataDir.is_null() {
             return None;

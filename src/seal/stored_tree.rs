@@ -1,5 +1,6 @@
-//! The stored tree: its row in `lead_audit.tree`, its checkpoints, and its tiles. Full tiles are in
-//! `lead_audit.tree_tile`. The partial tile at the end of each level is in `lead_audit.tree_edge`.
+//! Reads and writes the stored tree: its row in `lead_audit.tree`, its checkpoints and its tiles.
+//! Full tiles are in `lead_audit.tree_tile`. The partial tile at the end of each level is in
+//! `lead_audit.tree_edge`.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{ServerError, SpiPlan, current_database};
@@ -13,20 +14,20 @@ use std::ffi::CStr;
 /// The origin and public key of a log's checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The origin.
+    /// The origin, which is the name of the log.
     pub origin: String,
     /// The text of the public key, or `None` if checkpoints are not signed.
     pub key: Option<String>,
 }
 
-/// The row of `lead_audit.tree` that counts: the log's identity and the progress of sealing.
+/// The row of `lead_audit.tree` with the largest tree. The row contains the log's identity and the
+/// progress of sealing.
 pub struct TreeRow {
     /// The log id.
     pub log_id: Uuid,
     /// Time at which the row was created.
     created_at: TimestampWithTimeZone,
-    /// Whether the tree is still missing, because the extension was created by a restore that has
-    /// not loaded the tree yet.
+    /// Whether a restore has created the extension but has not loaded the tree yet.
     pub awaits_restore: bool,
     /// Number of leaves in the tree.
     pub size: u64,
@@ -34,32 +35,33 @@ pub struct TreeRow {
     pub looked_to: i64,
     /// Number of rows in lead_audit.open_gap.
     pub open_gaps: i64,
-    /// The transactions that open gaps wait for.
+    /// The transactions in progress that may own the ids of open gaps.
     pub waits_for: Vec<u64>,
-    /// Origin and public key of the last checkpoint. `None` before the first checkpoint, or if
-    /// version 1.0 wrote the last checkpoint and did not store them.
+    /// The origin and public key of the last checkpoint. The field is `None` before the first
+    /// checkpoint, or if version 1.0 wrote the last checkpoint.
     pub identity: Option<Identity>,
-    /// The cluster and database in which the stored transaction ids have a meaning.
+    /// The cluster and database to which the stored transaction ids belong.
     home: Option<String>,
-    /// Whether the table lead_audit.tree has other rows, which a restore has left.
+    /// Whether lead_audit.tree has more than one row, which is possible after a restore.
     has_others: bool,
 }
 
-/// Returns whether this database has the tables of the tree. DROP EXTENSION removes them.
+/// Returns whether this database has the table lead_audit.tree, which DROP EXTENSION removes.
 pub fn tree_exists() -> bool {
     relation_of_schema(c"tree") != pg_sys::InvalidOid
 }
 
-/// Returns whether the SQL objects can store the log's key and origin, and inserted ids. The
-/// objects of version 1.0, which remain until ALTER EXTENSION … UPDATE, cannot.
+/// Returns whether the SQL objects of the extension are newer than version 1.0. The SQL objects of
+/// version 1.0 cannot store the log's key and origin, or inserted ids. The SQL objects of version
+/// 1.0 remain until ALTER EXTENSION … UPDATE.
 pub fn objects_are_current() -> bool {
     relation_of_schema(c"inserted_entry") != pg_sys::InvalidOid
 }
 
-/// Returns a text that identifies this cluster and database. Transaction ids have a meaning only
-/// within them.
+/// Returns a text that identifies this cluster and database. In another cluster or database, the
+/// transaction ids of this database have no meaning.
 fn here() -> String {
-    // SAFETY: reads a value of the control file.
+    // SAFETY: `GetSystemIdentifier` only reads a value of the control file.
     let system = unsafe { pg_sys::GetSystemIdentifier() };
     format!("{system}/{}", current_database().to_u32())
 }
@@ -70,7 +72,7 @@ pub fn to_bigint(xid: u64) -> i64 {
 }
 
 impl TreeRow {
-    /// Reads the row.
+    /// Reads the row of lead_audit.tree with the largest tree.
     pub fn load(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
         let identity =
             if objects_are_current() { "origin, verifier_key" } else { "NULL::text, NULL::text" };
@@ -107,13 +109,13 @@ impl TreeRow {
     }
 
     /// Returns whether the transaction ids in the open gaps come from another cluster or database.
-    /// If so, they have no meaning here.
+    /// Transaction ids from another cluster or database have no meaning in this database.
     pub fn is_from_elsewhere(&self) -> bool {
         self.home.as_ref().is_some_and(|home| *home != here())
     }
 
-    /// Returns the name of the original if this database is a copy of another database in this
-    /// cluster, and the original still exists.
+    /// Returns the name of the database in this cluster of which this database is a copy. Returns
+    /// `None` if this database is not a copy, or if the original does not exist.
     pub fn copied_from(&self) -> Option<String> {
         let (system, database) = self.home.as_ref()?.split_once('/')?;
         let is_of_this_cluster = here().split_once('/').is_some_and(|(own, _)| own == system);
@@ -121,21 +123,22 @@ impl TreeRow {
         if !is_of_this_cluster || original == current_database() {
             return None;
         }
-        // SAFETY: a look-up by oid within a transaction. PostgreSQL returns a C string in the
-        // current memory context, or null for an unknown oid.
+        // SAFETY: `get_database_name` is called within a transaction. PostgreSQL returns a C string
+        // in the current memory context, or null for an unknown oid.
         unsafe {
             let name = pg_sys::get_database_name(original);
             (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
         }
     }
 
-    /// Records that the stored transaction ids are now those of this cluster and database.
+    /// Records that the stored transaction ids belong to this cluster and database.
     pub fn adopt_this_cluster(&mut self) {
         self.home = Some(here());
     }
 
-    /// Returns whether the restore that created the extension has yet to load the tree. If an entry
-    /// is younger than the extension, no tree will be loaded: the entries of a restore are older.
+    /// Returns whether a restore has created the extension but has not loaded the tree yet. All
+    /// entries of a restore are older than the row of lead_audit.tree. Therefore an entry that is
+    /// younger than the row shows that no restore will load a tree.
     pub fn must_wait_for_restore(&mut self, snapshot: pg_sys::Snapshot) -> bool {
         if self.awaits_restore {
             let plan = SpiPlan::prepare(
@@ -149,8 +152,8 @@ impl TreeRow {
         self.awaits_restore
     }
 
-    /// Writes the row. Deletes the other rows, which a restore has left and which describe empty
-    /// trees.
+    /// Updates the row in lead_audit.tree. Deletes the other rows of lead_audit.tree, which can
+    /// exist after a restore and have empty trees.
     pub fn store(&self, snapshot: pg_sys::Snapshot) {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = SpiPlan::prepare(
@@ -200,7 +203,8 @@ impl TreeRow {
         }
     }
 
-    /// Counts a publishing failure, and stores its message.
+    /// Adds a publishing failure to the count in lead_audit.tree, and stores the message of the
+    /// failure.
     pub fn note_publishing_error(&self, snapshot: pg_sys::Snapshot, error: &str) {
         let update = SpiPlan::prepare(
             "UPDATE lead_audit.tree SET publishing_errors = publishing_errors + 1, \
@@ -212,17 +216,17 @@ impl TreeRow {
     }
 }
 
-/// A row of `lead_audit.checkpoint` as it is stored. Somebody may have changed the row after
-/// sealing wrote it.
+/// A row of `lead_audit.checkpoint`. Somebody may have changed the row manually after sealing wrote
+/// the row.
 #[derive(Debug, Clone)]
 pub struct StoredCheckpoint {
     /// Number of leaves in the tree.
     pub size: u64,
     /// The root of the tree.
     pub root: Hash,
-    /// The note, signed or not.
+    /// The note of the checkpoint, signed or not.
     pub note: String,
-    /// The highest id of the entries that the checkpoint added.
+    /// The highest id of the entries that the checkpoint added to the tree.
     pub last_id: i64,
 }
 
@@ -239,7 +243,7 @@ impl StoredCheckpoint {
         )
     }
 
-    /// Returns the checkpoint of this tree size.
+    /// Returns the checkpoint of tree size `size`.
     pub fn of_size(snapshot: pg_sys::Snapshot, size: i64) -> Result<Option<Self>, ServerError> {
         Self::first(snapshot, &format!("{CHECKPOINT_COLUMNS} WHERE c.tree_size = $1"), Some(size))
     }
@@ -271,7 +275,7 @@ impl StoredCheckpoint {
         })
     }
 
-    /// Writes a new checkpoint. The checkpoint adds the entries with these ids to a tree of
+    /// Stores a new checkpoint. The checkpoint adds the entries with the ids `ids` to the tree of
     /// `before` leaves.
     pub fn store(
         snapshot: pg_sys::Snapshot,
@@ -322,7 +326,8 @@ impl StoredCheckpoint {
     }
 }
 
-/// The tiles that a snapshot shows. The value is valid within one connection to SPI.
+/// The stored tiles that a snapshot shows. A value of this type must be used within one connection
+/// to SPI.
 pub struct StoredTiles {
     snapshot: pg_sys::Snapshot,
     plan: SpiPlan,
@@ -335,8 +340,8 @@ fn tile_key(id: TileId) -> [Option<pg_sys::Datum>; 2] {
 }
 
 impl StoredTiles {
-    /// Returns the tiles that this snapshot shows. The snapshot must stay active as long as the
-    /// value is used.
+    /// Returns the stored tiles that `snapshot` shows. The snapshot must stay active as long as the
+    /// returned value is used.
     pub fn of(snapshot: pg_sys::Snapshot) -> Self {
         let plan = SpiPlan::prepare(
             "SELECT t.hashes, true FROM lead_audit.tree_tile t \
@@ -373,7 +378,7 @@ impl Tiles for StoredTiles {
     }
 }
 
-/// Stores the tiles of a `TileWriter`. A full tile is never changed again. A partial tile replaces
+/// Stores the tiles of a `TileWriter`. A stored full tile never changes. A partial tile replaces
 /// the previous partial tile of its level.
 pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>) {
     let types = [TILE_KEY[0], TILE_KEY[1], pg_sys::BYTEAOID];
@@ -390,7 +395,8 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
         let [level, index] = tile_key(id);
         plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
     };
-    // The last full tile of each level. If no partial tile follows it, an empty tile is stored.
+    // The last full tile of each level that no partial tile follows in `changed`. For each level in
+    // `filled`, an empty partial tile is stored.
     let mut filled: Vec<TileId> = Vec::new();
     for (id, hashes) in changed {
         filled.retain(|other| other.level != id.level);
@@ -406,7 +412,7 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
     }
 }
 
-/// Returns the error for tiles that do not match the tree.
+/// Returns the error that sealing and proofs report for stored tiles that do not match the tree.
 pub fn tree_is_damaged(error: TreeError<ServerError>) -> ServerError {
     match error {
         TreeError::Source(error) => error,

@@ -1,5 +1,5 @@
-//! Refuses changes to the state of the tree, except by sealing: the trigger function behind
-//! `sealing_only`.
+//! Implements the function of the triggers `sealing_only`, which let only sealing change the state
+//! of the tree.
 
 use crate::pg::ServerError;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -9,11 +9,11 @@ thread_local! {
     static SEALING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// While this value is alive, the session may change the state of the tree.
+/// The permission to change the state of the tree. The permission ends when the value is dropped.
 pub struct Sealing(());
 
 impl Sealing {
-    /// Permits changes until the value is dropped.
+    /// Permits changes of the tree's state until the returned value is dropped.
     pub fn begin() -> Self {
         SEALING.set(SEALING.get() + 1);
         Sealing(())
@@ -32,7 +32,8 @@ pub extern "C" fn pg_finfo_lead_audit_guard_tree() -> &'static pg_sys::Pg_finfo_
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.guard_tree()`: refuses every change outside of sealing.
+/// `lead_audit_internal.guard_tree()`: refuses every change of the tree's state that sealing does
+/// not make.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_guard_tree(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
@@ -44,6 +45,6 @@ pub extern "C-unwind" fn lead_audit_guard_tree(_call: pg_sys::FunctionCallInfo) 
         }
         .raise(Some("lead_audit.seal() and the background worker write it.".to_owned()));
     }
-    // A statement-level trigger returns a null pointer.
+    // A statement-level trigger must return a null pointer.
     pg_sys::Datum::from(0)
 }

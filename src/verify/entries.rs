@@ -1,6 +1,6 @@
 //! Compares each entry with its checksum and its leaf, in ascending order of ids. All reads use one
-//! snapshot. They read row by row, so memory does not grow with the log, and a cancel request takes
-//! effect between rows.
+//! snapshot. The entries are read row by row, so memory use does not grow with the log. A query
+//! cancel takes effect between two rows.
 
 use super::faults::{Faults, Mismatch};
 use super::leaves::Leaves;
@@ -15,42 +15,44 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-/// Interval between progress messages of a long verification.
+/// Minimum time between two progress messages of a long verification.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// The range of entries to check. Both ends of a range are included.
+/// The entries to check, selected by a range of ids and a range of times. A range includes both of
+/// its ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
-    /// The range of ids.
+    /// The first and the last id to check are `from_id` and `to_id`.
     pub from_id: i64,
     pub to_id: i64,
-    /// The range of times, in microseconds since 2000-01-01 UTC.
+    /// The first and the last time to check are `from_time` and `to_time`, in microseconds since
+    /// 2000-01-01 UTC.
     pub from_time: i64,
     pub to_time: i64,
 }
 
 impl Wanted {
-    /// The range of all entries.
+    /// The ranges that select all entries.
     pub const ALL: Wanted =
         Wanted { from_id: i64::MIN, to_id: i64::MAX, from_time: i64::MIN, to_time: i64::MAX };
 
-    /// Returns whether entries are selected by time. If so, missing entries are not reported,
-    /// because they have no time.
+    /// Returns whether entries are selected by time. A verification by time does not report missing
+    /// entries, because the time of a missing entry is unknown.
     fn by_time(&self) -> bool {
         (self.from_time, self.to_time) != (i64::MIN, i64::MAX)
     }
 }
 
-/// The result of the check, without the faults.
+/// The result of the check of the entries, without the faults.
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// Number of entries checked.
+    /// Number of entries in the range of ids.
     pub entries: u64,
-    /// The changes of the log's key or origin that entries state, by the entry's id.
+    /// The changes of the log's key or origin, by the id of the KEY entry that states the change.
     pub key_changes: BTreeMap<i64, KeyChange>,
 }
 
-/// Checks the entries in this range.
+/// Checks the entries that `wanted` selects.
 ///
 /// # Safety
 /// The snapshot must be active until this function returns.
@@ -62,12 +64,12 @@ pub unsafe fn check(
 ) -> Result<Checked, ServerError> {
     // SAFETY: the snapshot is active until this function returns (see # Safety).
     let mut scan = unsafe { IdScan::open(relation_of_schema(c"entry"), snapshot)? };
-    // SAFETY: the table is open.
+    // SAFETY: the scan keeps the table open.
     let columns = unsafe {
         check_columns(scan.tuple_desc())?;
         (*scan.tuple_desc()).natts as usize
     };
-    // SAFETY: the table is open; a name is a C string.
+    // SAFETY: the scan keeps the table open, and the name of a column is a C string.
     let names: Vec<String> = (COLUMNS..columns)
         .map(|index| unsafe {
             CStr::from_ptr(attribute(scan.tuple_desc(), index).attname.data.as_ptr())
@@ -77,7 +79,8 @@ pub unsafe fn check(
     let mut key_changes = BTreeMap::new();
     let (mut scratch, mut memory) = (Vec::new(), RowMemory::new(c"lead_audit verified entry"));
     let mut progress = Progress::new();
-    // The lowest id that the scan has not covered yet. A sealed id that the scan skips has no entry.
+    // The lowest id that the scan has not reached yet. If the scan skips a sealed id, the entry
+    // with this id is missing.
     let mut next = wanted.from_id;
     scan.range(wanted.from_id, wanted.to_id);
     while let Some(id) = scan.next() {
@@ -88,12 +91,12 @@ pub unsafe fn check(
             || (wanted.from_time..=wanted.to_time).contains(&time)
         {
             let entry = StoredEntry { values, nulls };
-            // SAFETY: the columns were checked. The row's memory stays valid until the next row is
-            // fetched.
+            // SAFETY: `check_columns` has checked the columns. The row's memory stays valid until
+            // the next row is fetched.
             let (mut own_fault, found, change) = memory.for_row(|| unsafe {
                 (entry.verify(&mut scratch), leaf_of(&entry), key_change_of(&entry))
             });
-            // This version cannot check values of columns that it does not know.
+            // This version of lead_audit cannot check the values of unknown columns.
             if let Some(unknown) = nulls[COLUMNS..].iter().position(|is_null| !is_null) {
                 own_fault = Err(StoredFault::UnknownColumn(names[unknown].clone()));
             }
@@ -115,22 +118,22 @@ pub unsafe fn check(
 /// Returns the leaf hash of an entry's stored checksum.
 ///
 /// # Safety
-/// As for `StoredEntry::verify`.
+/// The caller must fulfil the requirements of `StoredEntry::verify`.
 unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
     let index = EntryColumn::Checksum as usize;
-    // SAFETY: the column is a bytea; the hash is copied.
+    // SAFETY: the column `checksum` is a bytea, and the hash is copied.
     let checksum: Option<Hash> = (!entry.nulls[index])
         .then(|| unsafe { detoasted(entry.values[index]) }.try_into().ok())
         .flatten();
     checksum.map(|checksum| ledger::leaf_hash(&checksum))
 }
 
-/// Returns the change of the log's key or origin that an entry states, if its operation is KEY.
+/// Returns the change of the log's key or origin that a KEY entry states, or `None` for other
+/// entries.
 ///
 /// # Safety
-/// As for `StoredEntry::verify`.
+/// The caller must fulfil the requirements of `StoredEntry::verify`.
 unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
-    // SAFETY: the columns are a text and a json; the results are copied.
     let text = |column: EntryColumn| {
         // SAFETY: the column is text or json, and not NULL. The entry's values live longer than the
         // text that borrows from them.
@@ -143,7 +146,8 @@ unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
         .flatten()
 }
 
-/// Reports the sealed ids from `next` up to `id`, exclusive, as missing: they have no entry.
+/// Reports each sealed id from `next` to `id - 1` as missing, because the scan found no entry with
+/// this id.
 fn miss(leaves: &mut Leaves, next: &mut i64, id: i64, wanted: &Wanted, faults: &mut Faults) {
     while let Some(range) = leaves.range() {
         for missing in
@@ -178,7 +182,8 @@ fn miss_one(leaves: &mut Leaves, id: i64, wanted: &Wanted, faults: &mut Faults) 
     }
 }
 
-/// Compares an existing entry with its checksum and its leaf.
+/// Compares an existing entry with its leaf. Reports a mismatch with the leaf. If the leaf matches,
+/// reports the entry's own fault, if the entry has one.
 fn judge(
     id: i64,
     own: Result<(), StoredFault>,
@@ -207,7 +212,7 @@ fn judge(
     }
 }
 
-/// Reports the progress of a verification from time to time.
+/// The progress of a verification, which is reported from time to time.
 struct Progress {
     entries: u64,
     last_said: Instant,

@@ -1,38 +1,41 @@
-//! The findings of verification.
+//! Collects the faults that verification finds.
 
 use ledger::merkle::Hash;
 use std::collections::{HashMap, HashSet};
 
-/// One fault: the entry's id, the kind of fault, the detail. The id is `None` for a fault of the
+/// One fault: the entry's id, the kind of fault and the detail. The id is `None` for a fault of the
 /// tree that concerns no single entry.
 pub type Row = (Option<i64>, String, String);
 
-/// Maximum number of mismatches that are kept in memory until the end, in order to explain them.
+/// Maximum number of mismatches in memory. If there are more mismatches, verification explains the
+/// mismatches in memory before its end.
 const KEPT: usize = 100_000;
 
-/// An entry that differs from its leaf.
+/// An entry that is missing or differs from its leaf.
 #[derive(Debug)]
 pub struct Mismatch {
     /// The entry's id.
     pub id: i64,
     /// The index of the entry's leaf.
     pub leaf: u64,
-    /// The leaf hash of the stored checksum. `None` if there is no entry, or if its checksum does
-    /// not have 32 bytes.
+    /// The leaf hash of the entry's stored checksum. The field is `None` if the entry is missing,
+    /// or if its checksum does not have 32 bytes.
     pub found: Option<Hash>,
-    /// The leaf hash in the tree. `None` if the tree has no such leaf.
+    /// The leaf hash in the stored tree. The field is `None` if the leaf is missing in the stored
+    /// tree.
     pub stored: Option<Hash>,
-    /// The kind and detail of the entry's own fault, if its columns and its checksum disagree.
+    /// The kind and the detail of the entry's own fault, if the entry has one. An own fault, for
+    /// example a wrong checksum, does not depend on the leaf.
     pub own_fault: Option<(&'static str, String)>,
 }
 
-/// Collects faults.
+/// The faults that verification has found so far.
 #[derive(Default)]
 pub struct Faults {
     rows: Vec<Row>,
     mismatches: Vec<Mismatch>,
-    /// The indexes of leaves that are wrong in the tree, because the checkpoints confirm the
-    /// entries.
+    /// The indexes of the stored leaves that are wrong, because the checkpoints confirm the entries
+    /// instead of these leaves.
     wrong_leaves: HashSet<u64>,
 }
 
@@ -47,7 +50,7 @@ impl Faults {
         self.rows.push((None, kind.to_owned(), detail));
     }
 
-    /// Adds an entry that differs from its leaf.
+    /// Adds an entry that is missing or differs from its leaf.
     pub fn mismatch(&mut self, mismatch: Mismatch) {
         self.mismatches.push(mismatch);
         if self.mismatches.len() > KEPT {
@@ -60,8 +63,8 @@ impl Faults {
         self.rows.len() + self.mismatches.len()
     }
 
-    /// Returns the leaf hashes of those entries whose leaves in the tree differ, by the index of
-    /// the leaf.
+    /// Returns the leaf hashes of the entries that differ from their leaves, by the index of the
+    /// leaf.
     pub fn leaves_of_entries(&self) -> HashMap<u64, Hash> {
         self.mismatches
             .iter()
@@ -69,14 +72,14 @@ impl Faults {
             .collect()
     }
 
-    /// Marks leaves, given by their indexes, as wrong in the tree: the checkpoints confirm the
-    /// entries.
+    /// Marks the stored leaves with these indexes as wrong, because the checkpoints confirm the
+    /// entries instead of these leaves.
     pub fn blame_tree(&mut self, leaves: impl Iterator<Item = u64>) {
         self.wrong_leaves.extend(leaves);
     }
 
-    /// Adds a fault for each mismatch. If the content of an entry was sealed under the id of
-    /// another entry, the entries were exchanged.
+    /// Adds a fault for each mismatch. The fault is `reordered` if an entry has the leaf hash that
+    /// was sealed for another entry.
     fn explain_mismatches(&mut self) {
         let mismatches = std::mem::take(&mut self.mismatches);
         let sealed_as: HashMap<Hash, i64> =
@@ -116,7 +119,8 @@ impl Faults {
         }
     }
 
-    /// Returns all faults: those of entries in the order of ids, then those of the tree.
+    /// Returns all faults: first the faults of entries in the order of ids, then the faults of the
+    /// tree.
     pub fn into_rows(mut self) -> Vec<Row> {
         self.explain_mismatches();
         self.rows.sort_by_key(|(id, ..)| (id.is_none(), *id));

@@ -1,5 +1,5 @@
-//! Finds the leaf of each sealed entry: its index, and its hash as stored in the tree. Reads the
-//! ranges of ids in ascending order.
+//! Finds the leaf of each sealed entry: the index of the leaf, and the hash in the stored tree.
+//! Reads lead_audit.leaf_range in ascending order of ids.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{IdScan, RowMemory, ServerError, SpiPlan};
@@ -9,11 +9,11 @@ use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::VecDeque;
 
-/// Number of tiles kept in memory. An entry that was sealed late has its leaf far from the leaves
-/// of the neighbouring ids.
+/// Number of tiles in the cache. The cache has several tiles, because the leaf of an entry that was
+/// sealed late is far from the leaves of neighbouring ids.
 const TILES: usize = 8;
 
-/// The leaves, read in step with the scan of the entries.
+/// A reader of the leaves, which advances together with the scan of the entries.
 pub struct Leaves {
     ranges: IdScan,
     range: Option<LeafRange>,
@@ -30,37 +30,37 @@ pub struct Leaves {
 /// A range of consecutive ids whose leaves have consecutive indexes.
 #[derive(Debug, Clone, Copy)]
 pub struct LeafRange {
-    /// The ids.
+    /// The range of ids.
     pub ids: IdRange,
-    /// The index of the leaf of the first id.
+    /// The index of the leaf of the first id in the range.
     first_leaf: u64,
 }
 
 impl LeafRange {
-    /// Returns the index of the leaf of an id in the range.
+    /// Returns the index of the leaf of `id`, which must be in the range.
     pub fn leaf(&self, id: i64) -> u64 {
         self.first_leaf + id.abs_diff(self.ids.first)
     }
 }
 
 impl Leaves {
-    /// Opens the tree as the snapshot shows it, for a range of ids. Must be called within a
-    /// connection to SPI.
+    /// Opens the leaves of the ids from `from` to `to`, as the snapshot shows them. The caller must
+    /// have a connection to SPI.
     ///
     /// # Safety
-    /// The snapshot must be active as long as the value lives.
+    /// The snapshot must be active as long as the returned value lives.
     pub unsafe fn open(
         snapshot: pg_sys::Snapshot,
         from: i64,
         to: i64,
     ) -> Result<Self, ServerError> {
         let tree = TreeRow::load(snapshot)?;
-        // The sequence is read after the snapshot was taken, so `last_id` is at least the id of
-        // every visible entry that got its id from the sequence.
+        // The sequence is read after the snapshot was taken. Therefore a visible entry above
+        // `last_id` did not get its id from the sequence.
         let last_id = last_id_given_out().unwrap_or(i64::MAX);
-        // SAFETY: the snapshot is active as long as the value lives (see # Safety).
+        // SAFETY: the snapshot is active as long as the returned value lives (see # Safety).
         let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };
-        // The range that contains the id `from` may begin below it.
+        // The range that contains the id `from` can begin below `from`.
         let before = SpiPlan::prepare(
             "SELECT first_id FROM lead_audit.leaf_range WHERE first_id <= $1 \
              ORDER BY first_id DESC LIMIT 1",
@@ -97,34 +97,35 @@ impl Leaves {
         Ok(leaves)
     }
 
-    /// Returns the current range, or `None` after the last range.
+    /// Returns the current range of ids, or `None` after the last range.
     pub fn range(&self) -> Option<LeafRange> {
         self.range
     }
 
-    /// Moves to the next range.
+    /// Moves to the next range of ids.
     pub fn advance(&mut self) {
         self.range = self.ranges.next().map(|first| {
             let (values, _) = self.ranges.columns(3);
             let number = |index: usize| values.get(index).map_or(0, |value| value.value() as i64);
             let first_leaf = number(2) as u64;
-            // Sealing never writes a range with more leaves than the tree has. `tree` reports such
-            // a range. Here the range is shortened, so that verification does not step through a
-            // huge number of ids.
+            // Sealing never writes a range with more leaves than the tree has, and the module
+            // `tree` reports a range that is too long. A range that is too long is shortened, so
+            // that verification does not step through a huge number of ids.
             let most = i64::try_from(self.tree_size.saturating_sub(first_leaf)).unwrap_or(i64::MAX);
             let last = number(1).min(first.saturating_add(most).saturating_sub(1));
             LeafRange { ids: IdRange { first, last }, first_leaf }
         });
     }
 
-    /// Returns the stored hash of the leaf with this index, or `None` if there is none.
+    /// Returns the stored hash of the leaf with the index `leaf`, or `None` if the leaf is missing.
     pub fn stored(&mut self, leaf: u64) -> Option<Hash> {
         let index = leaf / TILE_WIDTH as u64;
         let place = match self.cached.iter().position(|(cached, _)| *cached == index) {
             Some(place) => place,
             None => {
                 let tiles = &self.tiles;
-                // An unreadable tile counts as empty. `tree` reports why it cannot be read.
+                // An unreadable tile counts as empty, because the module `tree` reports why a tile
+                // cannot be read.
                 let read = || {
                     tiles
                         .tile(TileId { level: 0, index })
@@ -140,8 +141,9 @@ impl Leaves {
         self.cached[place].1.get((leaf % TILE_WIDTH as u64) as usize).copied()
     }
 
-    /// Returns whether an unsealed entry with this id is legitimate: it was written after the last
-    /// sealing, or its transaction was still in progress then.
+    /// Returns whether an unsealed entry with this id is legitimate. An unsealed entry is
+    /// legitimate if the entry was written after the last sealing, or if its transaction was in
+    /// progress during the last sealing.
     pub fn may_be_unsealed(&self, id: i64) -> bool {
         if self.inserted.contains(id) {
             return false;

@@ -1,4 +1,4 @@
-//! `lead_audit.verify()` and `lead_audit.verify_entry()`.
+//! Implements `lead_audit.verify()` and `lead_audit.verify_entry()`.
 
 use super::entries::{self, Wanted};
 use super::faults::{Faults, Row};
@@ -12,7 +12,7 @@ use pgrx::prelude::name;
 use pgrx::{pg_extern, pg_sys};
 
 /// `lead_audit.verify(bigint, bigint, timestamptz, timestamptz)`: returns the faults of the entries
-/// in a range of ids and times. Without a range, returns the faults of the whole log.
+/// in a range of ids and times. Without arguments, returns the faults of the whole log.
 #[pg_extern(sql = false)]
 fn verify(
     from_id: Option<i64>,
@@ -39,8 +39,8 @@ fn verify_entry(id: Option<i64>) -> bool {
     entries == 1 && faults.is_empty()
 }
 
-/// Returns the faults of these entries, and their number. If `is_whole`, adds the faults of the
-/// tree.
+/// Returns the faults of the entries that `wanted` selects, and the number of entries in the range
+/// of ids of `wanted`. If `is_whole` is true, also returns the faults of the tree.
 fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
     version::require();
     let checked = with_spi(|| -> Result<(Faults, u64), ServerError> {

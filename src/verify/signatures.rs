@@ -1,5 +1,5 @@
-//! Checks the origin and the signature of each checkpoint. Origin and key may change only where a
-//! sealed entry states the change (docs/FORMAT.md, section 15).
+//! Checks the origin and the signature of each checkpoint. The origin and the key may change only
+//! if a sealed KEY entry states the change (docs/FORMAT.md, section 15).
 
 use super::faults::Faults;
 use crate::seal::{Identity, TreeRow, verifier_key};
@@ -8,26 +8,27 @@ use ledger::KeyChange;
 use ledger::note::{Note, NoteError, VerifierKey};
 use std::collections::BTreeMap;
 
-/// The state of the check after the checkpoints so far.
+/// The state of the check between two checkpoints.
 pub struct Signatures<'c> {
     changes: &'c BTreeMap<i64, KeyChange>,
-    /// The origin and key that sealing stored with the last checkpoint.
+    /// The origin and key that sealing stored in lead_audit.tree with the last checkpoint.
     expected: Option<Identity>,
-    /// The key from the settings.
+    /// The public key of the signing key in the settings.
     configured: Option<VerifierKey>,
-    /// The origin of the checkpoints so far. `None` before the first.
+    /// The origin of the last checkpoint that was checked. The field is `None` before the first
+    /// checkpoint.
     origin: Option<String>,
     /// The key that must sign the next checkpoint.
     key: Option<VerifierKey>,
-    /// Whether every further checkpoint must be signed. True after the first signed checkpoint, or
-    /// after the KEY entry that introduces a key.
+    /// Whether every further checkpoint must be signed. The field is true after the first signed
+    /// checkpoint, and after a KEY entry that introduces a key.
     is_strict: bool,
     /// The tree size of the last unsigned checkpoint before signing began.
     not_signed: Option<u64>,
     /// The tree size of the last signed checkpoint.
     signed: Option<u64>,
-    /// The checkpoints whose origin differs from that of the previous checkpoint although no entry
-    /// states the change: tree size and detail.
+    /// The tree size and the fault of each checkpoint whose origin changed although no KEY entry
+    /// states the change.
     unexplained: Vec<(u64, String)>,
 }
 
@@ -63,7 +64,7 @@ impl<'c> Signatures<'c> {
         }
     }
 
-    /// Checks the next checkpoint, which added the entries with these ids.
+    /// Checks the next checkpoint, which added the entries with the ids `ids` to the tree.
     pub fn check(
         &mut self,
         note: &Note,
@@ -107,7 +108,7 @@ impl<'c> Signatures<'c> {
             Ok(_) => {
                 format!("its origin \"{origin}\" is not the name of the key that has signed it")
             }
-            // A log may begin to sign, but it never stops.
+            // Unsigned checkpoints are allowed only before the first signed checkpoint.
             Err(NoteError::NoKnownSignature) if !self.is_strict => {
                 self.not_signed = Some(size);
                 return;
@@ -118,11 +119,12 @@ impl<'c> Signatures<'c> {
         faults.of_tree("signature", format!("the checkpoint of tree size {size}: {complaint}"));
     }
 
-    /// Reports the faults that only the last checkpoint reveals. Called after that checkpoint.
+    /// Reports the faults that can be found only after all checkpoints were checked.
     pub fn finish(&mut self, faults: &mut Faults) {
         for (size, text) in std::mem::take(&mut self.unexplained) {
-            // Version 1.0 wrote no entry when the origin changed. If a later checkpoint is signed,
-            // the signature covers this one too.
+            // Version 1.0 wrote no KEY entry when the origin changed. If a later checkpoint is
+            // signed, its signature also covers the entries of the checkpoint with the changed
+            // origin.
             if self.signed.is_none_or(|signed| signed <= size) {
                 faults.of_tree("checkpoint", format!("the checkpoint of tree size {size}: {text}"));
             }

@@ -1,22 +1,22 @@
-//! Checks the stored state apart from entries, leaves and checkpoints. Reports rows that somebody
-//! wrote by hand.
+//! Checks the stored tiles, open gaps and log ids. Reports rows that somebody inserted or changed
+//! manually.
 
 use super::faults::Faults;
 use crate::pg::SpiPlan;
 use crate::seal::{TreeRow, objects_are_current, parse_ids};
 use pgrx::{IntoDatum, pg_sys};
 
-/// Maximum number of rows of one kind in the report.
+/// Maximum number of surplus tiles in the report.
 const MOST: i64 = 100;
 
-/// Runs all checks. `size` is the tree size of the newest checkpoint.
+/// Runs all checks of this module. `size` is the tree size of the newest checkpoint.
 pub fn check(snapshot: pg_sys::Snapshot, tree: &TreeRow, size: u64, faults: &mut Faults) {
     surplus_tiles(snapshot, size, faults);
     open_gaps(snapshot, tree, faults);
     log_id(snapshot, tree, faults);
 }
 
-/// Reports tiles that are not part of the tree.
+/// Reports stored tiles that the tree of `size` leaves does not have.
 fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     // The tree has fewer than 2^63 leaves, so no full tile exists at level 7.
     let plan = SpiPlan::prepare(
@@ -41,8 +41,8 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     }
 }
 
-/// Reports open gaps that sealing did not store. If somebody inserts an entry with an id in such a
-/// gap, sealing would seal that entry.
+/// Reports open gaps that sealing did not store. If somebody manually inserts an entry with an id
+/// in a forged open gap, sealing seals this entry.
 fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     let rows = SpiPlan::prepare(
         "SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id",
@@ -92,10 +92,10 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     }
 }
 
-/// Checks the log id in the rows of the checkpoints. A note contains the log id too, unless
-/// lead_audit.origin is set.
+/// Checks that the rows of lead_audit.checkpoint have the log id of lead_audit.tree. With the
+/// default origin, the note of a checkpoint also contains the log id.
 fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
-    // The objects of version 1.0 do not store the log id with a checkpoint.
+    // The SQL objects of version 1.0 do not store the log id with a checkpoint.
     if !objects_are_current() {
         return;
     }

@@ -1,8 +1,8 @@
-//! Checks the tree from its leaves up: all stored inner nodes, and the root, ids, note and
-//! signature of each checkpoint.
+//! Checks the stored tree: all inner nodes, and the root, ids, note and signature of each
+//! checkpoint.
 //!
-//! Where an entry and its stored leaf differ, the checkpoint decides which is right: the one that
-//! yields the checkpoint's root.
+//! If an entry differs from its stored leaf, the root in the checkpoint shows whether the entry or
+//! the leaf is right.
 
 use super::faults::Faults;
 use super::signatures::Signatures;
@@ -17,7 +17,7 @@ use ledger::note::Note;
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::{BTreeMap, HashMap};
 
-/// After this number of leaves, the computed tiles are compared with the stored tiles and dropped.
+/// Number of leaves after which the computed tiles are compared with the stored tiles and freed.
 const COMPARE_EVERY: u64 = 1 << 16;
 
 /// A row of lead_audit.checkpoint that is not checked yet.
@@ -33,23 +33,24 @@ struct Check<'f> {
     memory: RowMemory,
     faults: &'f mut Faults,
     signatures: Signatures<'f>,
-    /// The leaf hashes of those entries whose stored leaves differ, by the index of the leaf.
+    /// The leaf hashes of the entries that differ from their stored leaves, by the index of the
+    /// leaf.
     of_entries: HashMap<u64, Hash>,
-    /// The tree of the stored leaves.
+    /// The tree that is computed from the stored leaves.
     stored: TileWriter,
-    /// The tree that the checkpoints have confirmed so far, if it differs from the tree in
-    /// `stored`.
+    /// The tree that the checkpoints have confirmed so far, if this tree differs from `stored`.
     confirmed: Option<Frontier>,
-    /// The confirmed tree up to the last checkpoint, followed by the leaf hashes of the entries.
-    /// `None` if no entry since the last checkpoint differs from its stored leaf.
+    /// The confirmed tree, continued after the last checkpoint with the leaf hashes of the entries.
+    /// The field is `None` if no entry since the last checkpoint differs from its stored leaf.
     alternative: Option<Frontier>,
-    /// The checkpoints since the last confirmed one whose root neither tree yields.
+    /// The tree sizes and ids of the unconfirmed checkpoints since the last confirmed checkpoint. A
+    /// checkpoint is unconfirmed if neither the stored leaves nor the entries yield its root.
     unconfirmed: Vec<(u64, IdRanges)>,
     /// The hashes of the current tile of level 0.
     tile: Vec<Hash>,
 }
 
-/// Checks the whole tree.
+/// Checks the whole tree and all checkpoints.
 pub fn check(
     snapshot: pg_sys::Snapshot,
     key_changes: &BTreeMap<i64, KeyChange>,
@@ -129,8 +130,8 @@ pub fn check(
 }
 
 impl Check<'_> {
-    /// Checks that a checkpoint has as many ids as it adds leaves, and that lead_audit.leaf_range
-    /// leads from these ids to these leaves.
+    /// Checks that a checkpoint has as many ids as it adds leaves. Checks that
+    /// lead_audit.leaf_range maps the checkpoint's ids to the leaves that the checkpoint adds.
     fn ids(
         &mut self,
         row: &Row,
@@ -169,7 +170,8 @@ impl Check<'_> {
         ids
     }
 
-    /// Checks that the note of a checkpoint agrees with its row, and that its signature is valid.
+    /// Checks that the note of a checkpoint agrees with the checkpoint's row, and that the note's
+    /// signature is valid.
     fn note(&mut self, row: &Row, ids: &IdRanges) {
         let said = Note::parse_or_unsigned(row.note.as_bytes())
             .map_err(|error| error.to_string())
@@ -194,8 +196,8 @@ impl Check<'_> {
         }
     }
 
-    /// Appends the stored leaves up to this tree size. Returns false if a leaf is missing, because
-    /// the leaves after it cannot be checked then.
+    /// Appends the stored leaves up to the tree size `size`. Returns false if a leaf is missing,
+    /// because the leaves after a missing leaf cannot be checked.
     fn append_up_to(&mut self, size: u64) -> bool {
         while self.stored.size() < size {
             let leaf = self.stored.size();
@@ -243,7 +245,7 @@ impl Check<'_> {
         }
     }
 
-    /// Compares the computed inner nodes with the stored ones.
+    /// Compares the computed inner nodes with the stored inner nodes, and reports differences.
     fn compare_tiles(&mut self) {
         for (id, hashes) in self.stored.take_changed() {
             if id.level == 0 {
@@ -268,8 +270,8 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the root of a checkpoint against the stored leaves. If that root does not fit, and
-    /// entries differ from their leaves, checks the root against the entries.
+    /// Checks whether the stored leaves yield the root of a checkpoint. If the stored leaves do not
+    /// yield the root, checks whether the entries that differ from their leaves yield the root.
     fn root(&mut self, row: &Row, before: u64, ids: IdRanges) {
         let root = self.confirmed.as_ref().map_or_else(|| self.stored.root(), Frontier::root);
         let alternative = self.alternative.take();
@@ -292,8 +294,9 @@ impl Check<'_> {
         }
     }
 
-    /// Reports the unconfirmed checkpoints when a later root is confirmed: their leaves are right,
-    /// so only their roots were changed.
+    /// Reports the unconfirmed checkpoints after a later root was confirmed. A confirmed later root
+    /// shows that the leaves of all earlier checkpoints are right, so only the roots of the
+    /// unconfirmed checkpoints were changed.
     fn report_single_checkpoints(&mut self) {
         for (size, _) in std::mem::take(&mut self.unconfirmed) {
             self.faults.of_tree(
@@ -305,7 +308,8 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the end of the tree. Reports the last checkpoints if no tree yields their roots.
+    /// Checks the size of the tree and the last tile of each level. Reports the checkpoints that
+    /// are still unconfirmed at the end of the tree.
     fn finish(&mut self, size: u64, tree_size: u64) {
         self.compare_tiles();
         if size != tree_size {
@@ -327,7 +331,8 @@ impl Check<'_> {
             );
             self.faults.of_tree("checkpoint", detail);
         }
-        // The last tile of each level must end where the tree ends.
+        // The last tile of each level must have exactly the hashes that the size of the tree
+        // requires.
         let nodes = |level: u8| size.checked_shr(8 * u32::from(level)).unwrap_or(0);
         for level in (0_u8..8).take_while(|&level| level == 0 || nodes(level) > 0) {
             let index = nodes(level) / TILE_WIDTH as u64;

@@ -1,4 +1,4 @@
-//! Measures each step of the format, and SHA-256 over the same bytes for comparison.
+//! Measures the operations of the format, and SHA-256 over the same bytes for comparison.
 //! `bench/ledger.py` runs these benchmarks and writes the table in `bench/README.md`.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -17,7 +17,7 @@ use std::hint::black_box;
 
 const KEY: &str = r#"{"id":"0000000000000000000000000000002a"}"#;
 
-/// Returns the row of a lead whose note has `note` characters.
+/// Returns the JSON of a row whose column `note` has about `note` characters.
 fn row(note: usize) -> String {
     format!(
         r#"{{"company_name":"Example Company 42 Holdings Ltd.","created_at":"2026-02-03T04:05:06.789","deleted_at":null,"email":"contact42@example42.com","enrichment_status":"PENDING","id":"0000000000000000000000000000002a","is_deleted":false,"is_manual":true,"note":"{}"}}"#,
@@ -180,7 +180,7 @@ fn tree(c: &mut Criterion) {
         group.finish();
     }
 
-    // Appends leaves as a verifier of a whole history does.
+    // Measures how fast a verifier of the whole log appends leaves to the right edge.
     let mut group = c.benchmark_group("right edge");
     group.throughput(Throughput::Elements(TILE_WIDTH as u64));
     group.bench_function("append 256 leaves", |b| {

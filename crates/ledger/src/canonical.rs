@@ -1,9 +1,9 @@
-//! Canonical JSON: the only text of a JSON value in an entry.
+//! Defines canonical JSON, in which each JSON value has exactly one text.
 //!
-//! Key order and string escaping are those of RFC 8785. Numbers differ: RFC 8785 converts each
-//! number to a double, which loses digits of PostgreSQL's `numeric`. Here a number is written as
-//! its exact decimal text. This module deliberately builds no tree of JSON values: the writer
-//! appends to the caller's buffer, and the checker reads the text once.
+//! The order of keys and the escaping of strings are those of RFC 8785. Numbers differ from RFC
+//! 8785, which converts each number to a double and thereby loses digits of PostgreSQL's `numeric`.
+//! In canonical JSON, a number is its exact decimal text. This module deliberately builds no tree
+//! of JSON values: its writer appends to the caller's buffer, and its checker reads the text once.
 
 mod bytes;
 mod check;

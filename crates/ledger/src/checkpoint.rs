@@ -1,5 +1,5 @@
-//! Checkpoints (C2SP tlog-checkpoint): the statement of a log about its tree, as the text of a
-//! signed note.
+//! Implements checkpoints (C2SP tlog-checkpoint). A checkpoint is a statement of a log about its
+//! tree, in the form of a signed note.
 
 use crate::decimal::parse_u64;
 use crate::encoding::hash_from_base64;
@@ -8,13 +8,13 @@ use crate::note::{Note, NoteError, SigningKey, Verified, VerifierKey};
 use std::fmt;
 use thiserror::Error;
 
-/// Origin, size and root of a tree at one moment.
+/// The origin, the size and the root of a tree at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     origin: String,
     size: u64,
     root: Hash,
-    /// The extension lines, each with its newline.
+    /// The extension lines (C2SP tlog-checkpoint), each with its newline.
     extensions: String,
 }
 
@@ -22,7 +22,7 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The note is malformed, or a signature is bad.
+    /// The note is malformed, or a signature is invalid.
     #[error(transparent)]
     Note(#[from] NoteError),
     /// The text has fewer than three lines, or does not end in a newline.
@@ -31,7 +31,7 @@ pub enum CheckpointError {
     /// The origin is empty or has a control character.
     #[error("the origin of the checkpoint is empty or has a control character")]
     Origin,
-    /// The tree size is not a number, or not in the only allowed spelling.
+    /// The tree size is not a decimal number without sign and without leading zeros.
     #[error("the tree size of the checkpoint is not a number, or not written as one")]
     Size,
     /// The root is not 32 bytes in base64.
@@ -40,7 +40,7 @@ pub enum CheckpointError {
     /// An extension line is empty or has a control character.
     #[error("an extension line of the checkpoint is empty or has a control character")]
     Extension,
-    /// The origin in the checkpoint differs from the name of the log's key that signed it.
+    /// The origin in the checkpoint differs from the name of the log's key.
     #[error("the checkpoint is of {found:?}, not of {expected:?}")]
     OtherOrigin {
         /// The name of the log's key.
@@ -48,7 +48,8 @@ pub enum CheckpointError {
         /// The origin in the checkpoint.
         found: String,
     },
-    /// The log has not signed the checkpoint. Witnesses may have cosigned it.
+    /// The log has not signed the checkpoint. A cosignature of a witness does not replace the
+    /// signature of the log.
     #[error("the checkpoint is not signed by {0}")]
     NotSignedBy(String),
 }
@@ -58,7 +59,7 @@ fn is_line(line: &str) -> bool {
 }
 
 impl Checkpoint {
-    /// Returns a checkpoint without extension lines. The origin must be one line that is not empty.
+    /// Returns a checkpoint without extension lines. `origin` must be one line that is not empty.
     pub fn new(origin: impl Into<String>, size: u64, root: Hash) -> Result<Self, CheckpointError> {
         let origin = origin.into();
         if is_line(&origin) {
@@ -68,8 +69,8 @@ impl Checkpoint {
         }
     }
 
-    /// Parses the text of a checkpoint, without signatures: C2SP tlog-checkpoint, "Note text".
-    /// [`Display`](fmt::Display) reproduces an accepted text byte for byte.
+    /// Parses the text of a checkpoint without its signatures (C2SP tlog-checkpoint, "Note text").
+    /// [`Display`](fmt::Display) writes a parsed checkpoint with exactly the bytes of `text`.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let mut rest = text;
         let mut next = || {
@@ -91,15 +92,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Parses and verifies a signed checkpoint. The log's key must have signed the note, and the
-    /// origin must be the name of this key. Each cosignature by one of the known `witnesses` must
-    /// be good. Returns the checkpoint and the witnesses' cosignatures.
+    /// Parses and verifies a signed checkpoint. The key `log` must have signed the note, and the
+    /// origin of the checkpoint must be the name of this key. Each cosignature by one of
+    /// `witnesses` must be valid. Returns the checkpoint and the cosignatures by `witnesses`.
     pub fn open<'k>(
         note: &Note,
         log: &VerifierKey,
         witnesses: &'k [VerifierKey],
     ) -> Result<(Self, Vec<Verified<'k>>), CheckpointError> {
-        // A bad signature that carries the name and id of any known key rejects the note.
+        // An invalid signature with the name and id of `log` or of one of `witnesses` makes this
+        // function fail.
         match note.verify(std::slice::from_ref(log)) {
             Err(NoteError::NoKnownSignature) => {
                 return Err(CheckpointError::NotSignedBy(log.name().to_owned()));
@@ -120,8 +122,8 @@ impl Checkpoint {
         Ok((checkpoint, cosigned))
     }
 
-    /// Returns a note with this checkpoint and the log's signature. The origin must be the name of
-    /// the key.
+    /// Returns a note with this checkpoint and the log's signature. The origin of the checkpoint
+    /// must be the name of `key`.
     pub fn sign(&self, key: &SigningKey) -> Result<Note, CheckpointError> {
         let name = key.verifier().name();
         if self.origin != name {
@@ -150,7 +152,8 @@ impl Checkpoint {
         &self.root
     }
 
-    /// Returns the lines after the third. This crate gives these lines no meaning.
+    /// Returns the extension lines: all lines after the third line. This crate does not interpret
+    /// extension lines.
     pub fn extensions(&self) -> impl Iterator<Item = &str> {
         self.extensions.split_terminator('\n')
     }

@@ -1,4 +1,4 @@
-//! Defines the columns of `lead_audit.entry` once: their order in the table, names and types.
+//! Defines the order, the names and the types of the columns of `lead_audit.entry`.
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum ColumnType {
     Bytea,
     /// `text`
     Text,
-    /// `json`; the value is an object
+    /// `json`, whose value is an object
     Json,
 }
 
@@ -45,8 +45,8 @@ impl ColumnType {
 
 macro_rules! columns {
     ($($variant:ident $name:literal $type:ident $required:literal,)*) => {
-        /// A column of `lead_audit.entry`. Its number is the position of the column in the table,
-        /// from 0.
+        /// A column of `lead_audit.entry`. The number of a variant is the position of the column in
+        /// the table, counted from 0.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(missing_docs, reason = "docs/FORMAT.md describes the columns")]
         pub enum EntryColumn {
@@ -143,7 +143,7 @@ impl EntryColumn {
     };
 }
 
-/// Returns whether `one` sorts before `other`. Both names are ASCII.
+/// Returns whether `one` sorts before `other`. The two names must be ASCII.
 const fn is_before(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut at = 0;

@@ -1,10 +1,11 @@
-//! A witness's signature under a checkpoint (C2SP tlog-cosignature), of the Ed25519 kind (signature
-//! type 0x04).
+//! Makes and parses cosignatures, the signatures of witnesses under checkpoints. The format is that
+//! of C2SP tlog-cosignature, with Ed25519 (signature type 0x04).
 //!
-//! A cosignature states: at the time in the signature, this root belonged to the largest tree of
-//! the log that the witness had seen, and the witness had found this tree consistent with all
-//! earlier trees. A cosignature is a signature line of the checkpoint's note, and
-//! [`Note::verify`](crate::note::Note::verify) verifies it.
+//! A cosignature states that, at the time in the cosignature, the checkpoint's tree was the largest
+//! tree of the log that the witness had seen. A cosignature also states that the witness found the
+//! checkpoint's tree consistent with all earlier trees of the log. A cosignature is a signature
+//! line of the checkpoint's note. [`Note::verify`](crate::note::Note::verify) verifies
+//! cosignatures.
 
 use crate::checkpoint::Checkpoint;
 use crate::note::{Algorithm, KeyError, KeyPair, SIGNATURE_BYTES, Signature, VerifierKey};
@@ -12,18 +13,20 @@ use std::fmt;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// The private key of a witness. A key that cosigns must sign nothing else, and must be used under
-/// one name only.
+/// The private key of a witness. The key of a witness must sign only cosignatures, and must be used
+/// under one name only.
 #[derive(Clone)]
 pub struct CosigningKey(KeyPair);
 
-/// The error of a time that cannot be encoded: it is later than 2⁶³ − 1 seconds after 1970.
+/// The error for a time that a cosignature cannot encode. A cosignature encodes times up to 2⁶³ − 1
+/// seconds after 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the time {0} is not below 2^63")]
 pub struct TimeError(pub u64);
 
 impl CosigningKey {
-    /// Generates a key from the system's randomness. `name` is the name of the witness.
+    /// Generates a key from random bytes of the operating system. `name` is the name of the
+    /// witness.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
         KeyPair::generate(name, Algorithm::CosignatureV1).map(CosigningKey)
     }
@@ -33,14 +36,14 @@ impl CosigningKey {
         KeyPair::from_seed(name, Algorithm::CosignatureV1, seed).map(CosigningKey)
     }
 
-    /// Reads a key file: `PRIVATE+KEY+<name>+<key id>+<base64(0x04 ‖ seed)>`, with or without a
-    /// newline.
+    /// Parses the text of a key file, `PRIVATE+KEY+<name>+<key id>+<base64(0x04 ‖ seed)>`. A
+    /// newline at the end of the text is optional.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         KeyPair::from_text(text, Algorithm::CosignatureV1).map(CosigningKey)
     }
 
-    /// Returns the text of the key file, with its newline. The text is secret, and is overwritten
-    /// when it is dropped.
+    /// Returns the text of the key file, which ends in a newline. The returned text is secret, so
+    /// its bytes are overwritten on drop.
     pub fn to_text(&self) -> Zeroizing<String> {
         self.0.to_text()
     }
@@ -50,8 +53,8 @@ impl CosigningKey {
         self.0.verifier()
     }
 
-    /// Cosigns a checkpoint. `time` is in seconds since 1970. The caller must have found the
-    /// checkpoint consistent with the last checkpoint of this log that the key cosigned.
+    /// Cosigns a checkpoint. `time` is in seconds since 1970. The caller must first verify that
+    /// `checkpoint` is consistent with the last checkpoint of this log that the key cosigned.
     pub fn cosign(&self, checkpoint: &Checkpoint, time: u64) -> Result<Signature, TimeError> {
         if i64::try_from(time).is_err() {
             return Err(TimeError(time));
@@ -62,19 +65,21 @@ impl CosigningKey {
     }
 }
 
-/// Shows the name of the key, and hides the secret.
+/// Shows the text of the public key, and hides the private key.
 impl fmt::Debug for CosigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CosigningKey").field(&self.verifier().to_string()).finish()
     }
 }
 
-/// Returns the bytes that a cosignature signs: C2SP tlog-cosignature, "Ed25519 signed message".
+/// Returns the message over which a cosignature is computed (C2SP tlog-cosignature, "Ed25519 signed
+/// message").
 pub(crate) fn message(time: u64, text: &str) -> String {
     format!("cosignature/v1\ntime {time}\n{text}")
 }
 
-/// Splits a `timestamped_signature` into time and signature. None if `bytes` are malformed.
+/// Splits a `timestamped_signature` (C2SP tlog-cosignature) into its time and its signature.
+/// Returns None if `bytes` are malformed.
 pub(crate) fn split(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (time, signature) = bytes.split_first_chunk()?;
     let time = u64::from_be_bytes(*time);
@@ -86,7 +91,7 @@ mod tests {
     use super::*;
     use crate::note::{Note, SigningKey, Verified};
 
-    /// The example in C2SP tlog-cosignature.
+    /// The cosigned checkpoint that C2SP tlog-cosignature has as an example.
     const COSIGNED: &str = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n— \
         example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n— \
         witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n";

@@ -1,5 +1,5 @@
-//! Writes integers as decimal text into a buffer. This module avoids `core::fmt`, which is slower,
-//! because every entry has several integers.
+//! Writes and parses integers as decimal text. This module does not write with `core::fmt`, because
+//! `core::fmt` is slower and every entry has several integers.
 
 use crate::sink::Sink;
 
@@ -28,8 +28,8 @@ pub fn write_i64(out: &mut impl Sink, value: i64) {
     write_padded(out, value.unsigned_abs(), 1);
 }
 
-/// Parses a number in its only allowed spelling: ASCII digits, no sign, no leading zeros. None for
-/// any other text.
+/// Parses a number that is written in ASCII digits, without a sign and without leading zeros.
+/// Returns None for any other text.
 pub(crate) fn parse_u64(text: &str) -> Option<u64> {
     let canonical = text.bytes().all(|byte| byte.is_ascii_digit())
         && (text.len() == 1 || !text.starts_with('0'));
@@ -37,7 +37,7 @@ pub(crate) fn parse_u64(text: &str) -> Option<u64> {
     if canonical { text.parse().ok() } else { None }
 }
 
-/// Parses an integer in its only allowed spelling: no sign except a minus, no leading zeros. None
+/// Parses an integer that is written without a plus sign and without leading zeros. Returns None
 /// for any other text.
 pub fn parse_integer<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
     let value: T = text.parse().ok()?;

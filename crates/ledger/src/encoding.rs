@@ -1,5 +1,5 @@
-//! Encodes and decodes base64 as the C2SP formats use it: RFC 4648 section 4, padded, and only in
-//! the canonical spelling.
+//! Encodes and decodes base64 as the C2SP formats require: RFC 4648 section 4, with padding. For
+//! each byte sequence, exactly one text is accepted.
 
 use crate::merkle::Hash;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -9,15 +9,16 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Decodes base64. None if `text` is malformed, or if [`base64`] would not write `text` (because
-/// padding is missing, or white space or unused bits are present).
+/// Decodes base64. Returns None if `text` is not exactly what [`base64`] writes for the decoded
+/// bytes. For example, missing padding, white space, and unused bits that are not zero are refused.
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-/// Decodes a hash from base64.
+/// Decodes a SHA-256 hash from base64.
 pub(crate) fn hash_from_base64(text: &str) -> Option<Hash> {
-    // The base64 of 32 bytes has 44 characters, so a text of another length is not decoded.
+    // The base64 of 32 bytes has exactly 44 characters, so a text of any other length is refused
+    // without decoding.
     if text.len() == 44 { from_base64(text)?.try_into().ok() } else { None }
 }
 

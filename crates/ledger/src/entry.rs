@@ -1,30 +1,30 @@
-//! One row of `lead_audit.entry`, and the preimage of its checksum.
+//! Defines [`Entry`], which is one row of `lead_audit.entry`, and computes its checksum.
 //!
 //! The extension fills an [`Entry`] with the values that it is about to store, computes the
 //! checksum, and stores the checksum with the values. A verifier fills an [`Entry`] with the stored
-//! values. In both cases the entry borrows the values, and the preimage is written into a reused
-//! buffer.
+//! values. An [`Entry`] borrows its texts, so filling an entry copies no text. [`Entry::checksum`]
+//! writes the preimage into a buffer that the caller can reuse for the next entry.
 
 use crate::canonical::write_string;
 use crate::decimal::{write_i64, write_u64};
 use crate::sink::{Hashing, Sink};
 use crate::time::write_timestamp;
 
-/// The entry format that this crate writes, and the only format that this crate reads.
+/// The only version of the entry format that this crate writes and verifies.
 pub const FORMAT: i16 = 1;
 
-/// One row of `lead_audit.entry`: a field for each column except `checksum`.
+/// One row of `lead_audit.entry`. Each column except `checksum` has a field.
 ///
-/// `None` stands for NULL. The JSON columns (`row_key`, `row_values`, `changed_values`, `details`)
-/// hold the stored text, which is canonical JSON.
+/// `None` stands for NULL. The fields of the JSON columns (`row_key`, `row_values`,
+/// `changed_values`, `details`) hold the stored text, which must be canonical JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the columns, and docs/FORMAT.md describes those")]
 pub struct Entry<'a> {
     pub id: i64,
     pub format: i16,
     pub txid: u64,
-    /// Microseconds since 2000-01-01T00:00:00Z, as in PostgreSQL. `i64::MIN` and `i64::MAX` stand
-    /// for PostgreSQL's `-infinity` and `infinity`.
+    /// The time of the event, in microseconds since 2000-01-01T00:00:00Z, as in PostgreSQL.
+    /// `i64::MIN` and `i64::MAX` stand for PostgreSQL's `-infinity` and `infinity`.
     pub occurred_at: i64,
     pub watch_id: Option<[u8; 16]>,
     pub key_hash: Option<i64>,
@@ -55,7 +55,8 @@ pub struct Entry<'a> {
 }
 
 impl Default for Entry<'_> {
-    /// Returns an entry of the current format in which every other field is empty.
+    /// Returns an entry with the format [`FORMAT`]. All fields except `format` are 0, empty or
+    /// `None`.
     fn default() -> Self {
         Entry {
             id: 0,
@@ -93,13 +94,14 @@ impl Default for Entry<'_> {
 }
 
 impl<'a> Entry<'a> {
-    /// Appends the preimage, the canonical JSON object that the checksum covers.
+    /// Appends the entry's preimage: the canonical JSON object from which the checksum is computed.
     ///
-    /// Copies the JSON columns unchecked. The extension writes these columns canonically. A
-    /// verifier uses [`verify`](Self::verify), which checks them.
+    /// Copies the JSON columns without checking them. The JSON columns that the extension writes
+    /// are always canonical. A verifier must call [`verify`](Self::verify), which checks the JSON
+    /// columns.
     pub fn write_preimage(&self, out: &mut impl Sink) {
         let mut object = Object { out, separator: b'{' };
-        // The members are in the order of their names.
+        // Canonical JSON requires that the members are in the order of their names.
         object.text(r#""application_name":"#, self.application_name);
         object.integer(r#""backend_pid":"#, self.backend_pid.map(i64::from));
         object.json(r#""changed_values":"#, self.changed_values);
@@ -135,16 +137,16 @@ impl<'a> Entry<'a> {
         object.out.push(b'}');
     }
 
-    /// Returns the entry's checksum. Hashes the preimage piece by piece, so the memory it needs
-    /// does not depend on the size of the entry. Empties `scratch`, which the caller can reuse for
-    /// the next entry.
+    /// Returns the entry's checksum. Hashes the preimage piece by piece, so memory use does not
+    /// depend on the size of the entry. Uses `scratch` as a buffer, which is empty afterwards and
+    /// can be reused for the next entry.
     pub fn checksum(&self, scratch: &mut Vec<u8>) -> [u8; 32] {
         let mut hashing = Hashing::new(scratch);
         self.write_preimage(&mut hashing);
         hashing.finish()
     }
 
-    /// Returns the JSON columns with their names.
+    /// Returns the values of the JSON columns, each with the name of its column.
     pub(crate) fn json_columns(&self) -> [(&'static str, Option<&'a str>); 4] {
         [
             ("row_key", self.row_key),
@@ -155,15 +157,17 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// A JSON object under construction.
+/// A JSON object that is written member by member.
 struct Object<'a, S> {
     out: &'a mut S,
-    /// The byte to write before the next member: `{` before the first, then `,`.
+    /// The byte to write before the next member: `{` before the first member, `,` before each later
+    /// member.
     separator: u8,
 }
 
 impl<S: Sink> Object<'_, S> {
-    /// Begins a member. `name` is the quoted name, followed by its colon.
+    /// Begins a member of the object. `name` is the name of the member in quotes, followed by a
+    /// colon.
     #[inline]
     fn member(&mut self, name: &str) -> &mut S {
         self.out.push(self.separator);

@@ -1,5 +1,5 @@
-//! The hashes of the format. `sha2` uses the processor's SHA instructions if the processor has
-//! them.
+//! Computes the hashes of the format with the crate `sha2`, which uses the SHA instructions of the
+//! processor if the processor has them.
 
 use sha2::{Digest, Sha256};
 
@@ -8,12 +8,13 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// Returns the key hash, by which `history()` finds the entries of a row. It is small enough for an
-/// index, even if the key itself is large.
+/// Returns the key hash, by which `history()` finds the entries of a row. A key hash is small
+/// enough for an index, even if the row key is large.
 ///
 /// The key hash is the first eight bytes of SHA-256(`watch_id` ‖ `row_key`), as a big-endian
-/// integer in two's complement. `row_key` is the canonical text of that column. Eight bytes can
-/// collide, so a caller must also compare the key of each entry that it finds.
+/// integer in two's complement. `row_key` is the canonical JSON in the column of this name. Two row
+/// keys can have the same key hash, so a search must also compare the row key of each entry that it
+/// finds.
 pub fn key_hash(watch_id: &[u8; 16], row_key: &[u8]) -> i64 {
     let digest = Sha256::new().chain_update(watch_id).chain_update(row_key).finalize();
     first_eight_bytes(&digest.into())
@@ -35,7 +36,7 @@ pub fn leaf_hash(checksum: &[u8; 32]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    // The expected values were computed with Python's hashlib:
+    // The expected key hashes were computed with Python's hashlib:
     // int.from_bytes(sha256(bytes(range(16)) + key).digest()[:8], 'big', signed=True)
     #[test]
     fn key_hash_has_a_sign() {

@@ -1,5 +1,5 @@
-//! Sets of ids, stored as ranges. The text form is that of PostgreSQL's `int8multirange`. A
-//! checkpoint lists its entries as such a set.
+//! Implements sets of ids, stored as ranges. The text form of a set is that of PostgreSQL's
+//! `int8multirange`. A checkpoint names its entries by a set of ids.
 
 use crate::decimal::parse_integer;
 use std::fmt;
@@ -8,9 +8,9 @@ use thiserror::Error;
 /// A range of consecutive ids that includes both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IdRange {
-    /// The lowest id.
+    /// The lowest id in the range.
     pub first: i64,
-    /// The highest id.
+    /// The highest id in the range.
     pub last: i64,
 }
 
@@ -26,13 +26,14 @@ impl IdRange {
     }
 }
 
-/// A set of ids, as ascending ranges that do not touch.
+/// A set of ids, stored as ranges in ascending order. At least one id between two ranges is not in
+/// the set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdRanges {
     ranges: Vec<IdRange>,
 }
 
-/// The error of a text that is not an `int8multirange` in PostgreSQL's spelling.
+/// The error for a text that is not an `int8multirange` as PostgreSQL writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a multirange of ids in PostgreSQL's form, like {{[1,4),[6,7)}}")]
 pub struct IdRangesError;
@@ -49,8 +50,8 @@ impl IdRanges {
         IdRanges { ranges: if first <= last { vec![IdRange { first, last }] } else { Vec::new() } }
     }
 
-    /// Parses PostgreSQL's text of a multirange, such as `{[1,4),[6,7)}`. Accepts only PostgreSQL's
-    /// own spelling: ascending ranges that do not touch.
+    /// Parses the text of a PostgreSQL multirange, such as `{[1,4),[6,7)}`. Accepts only the text
+    /// that PostgreSQL itself writes: ranges in ascending order that are not adjacent.
     pub fn parse(text: &str) -> Result<Self, IdRangesError> {
         let inner =
             text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(IdRangesError)?;
@@ -66,7 +67,8 @@ impl IdRanges {
                 parse_integer(first).ok_or(IdRangesError)?,
                 parse_integer(end).ok_or(IdRangesError)?,
             );
-            // PostgreSQL merges ranges that touch, so its text never contains such ranges.
+            // PostgreSQL merges adjacent ranges, so a text with adjacent ranges is not
+            // PostgreSQL's.
             if first >= end || ranges.last().is_some_and(|range| first <= range.last + 1) {
                 return Err(IdRangesError);
             }
@@ -81,7 +83,7 @@ impl IdRanges {
         Ok(IdRanges { ranges })
     }
 
-    /// Returns the ranges, in ascending order.
+    /// Returns the ranges of the set, in ascending order.
     pub fn ranges(&self) -> &[IdRange] {
         &self.ranges
     }
@@ -102,7 +104,8 @@ impl IdRanges {
         after > 0 && id <= self.ranges[after - 1].last
     }
 
-    /// Returns the number of ids in the set below `id`. None if the set does not contain `id`.
+    /// Returns the number of ids of the set that are below `id`. Returns None if the set does not
+    /// contain `id`.
     pub fn rank(&self, id: i64) -> Option<u64> {
         let after = self.ranges.partition_point(|range| range.first <= id);
         let (earlier, own) = self.ranges.split_at(after.checked_sub(1)?);
@@ -111,18 +114,18 @@ impl IdRanges {
         (id <= own.last).then(|| before.saturating_add(id.abs_diff(own.first)))
     }
 
-    /// Iterates over the ids in ascending order.
+    /// Iterates over the ids of the set in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
         self.ranges.iter().flat_map(|range| range.first..=range.last)
     }
 
-    /// Adds `id`. Returns false if the set already contains it.
+    /// Adds `id`. Returns false if the set already contains `id`.
     pub fn insert(&mut self, id: i64) -> bool {
         self.insert_range(id, id)
     }
 
     /// Adds the ids from `first` to `last`. Returns false and adds nothing if the set already
-    /// contains one of these ids.
+    /// contains an id from `first` to `last`.
     pub fn insert_range(&mut self, first: i64, last: i64) -> bool {
         let at = self.ranges.partition_point(|other| other.first <= first);
         let left = at.checked_sub(1).map(|left| self.ranges[left]);
@@ -146,13 +149,12 @@ impl IdRanges {
         true
     }
 
-    /// Adds an id. The id must be above all ids of the set.
+    /// Adds an id, which must be above all ids of the set.
     pub fn push(&mut self, id: i64) {
         self.push_range(IdRange::of(id));
     }
 
-    /// Adds a range. The range must be above all ids of the set. Adds nothing if the range is
-    /// empty.
+    /// Adds a range, which must be above all ids of the set. Adds nothing if the range is empty.
     pub fn push_range(&mut self, range: IdRange) {
         if range.first > range.last {
             return;
@@ -163,7 +165,7 @@ impl IdRanges {
         }
     }
 
-    /// Returns the highest id. None if the set is empty.
+    /// Returns the highest id of the set. Returns None if the set is empty.
     pub fn last(&self) -> Option<i64> {
         self.ranges.last().map(|range| range.last)
     }
@@ -193,7 +195,7 @@ impl IdRanges {
         IdRanges { ranges: left }
     }
 
-    /// Returns all ids, from the lowest to the highest bigint, that this set does not contain.
+    /// Returns the set of all bigint values that this set does not contain.
     pub fn complement(&self) -> Self {
         IdRanges::from_range(i64::MIN, i64::MAX).without(self)
     }

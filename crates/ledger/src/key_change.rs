@@ -1,28 +1,29 @@
-//! The entry that changes the key or the origin of a log. Its operation is `KEY`: `docs/FORMAT.md`,
-//! section 15.
+//! Writes and parses the `details` of a KEY entry, which states a change of the log's key or origin
+//! (`docs/FORMAT.md`, section 15).
 
 use crate::canonical::{members, unescape, write_string};
 
-/// The content of the `details` of such an entry.
+/// The content of `details` in a KEY entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyChange {
-    /// The previous origin.
+    /// The origin before the change.
     pub old_origin: String,
-    /// The previous verifier key. None if checkpoints were not signed before, or if the previous
-    /// key is unknown.
+    /// The verifier key before the change. The field is None if checkpoints were not signed before
+    /// the change, or if the key is unknown.
     pub old_key: Option<String>,
-    /// The new origin.
+    /// The origin after the change.
     pub new_origin: String,
-    /// The new verifier key. None if checkpoints are no longer signed.
+    /// The verifier key after the change. The field is None if checkpoints are not signed after the
+    /// change.
     pub new_key: Option<String>,
 }
 
 impl KeyChange {
-    /// The operation of an entry that changes the key or the origin.
+    /// The operation of an entry that states a change of the key or the origin.
     pub const OPERATION: &str = "KEY";
 
-    /// Parses `details`, which must be a canonical JSON object. None if the object does not
-    /// describe a key change.
+    /// Parses `details`, which must be a canonical JSON object. Returns None if the object does not
+    /// describe a change of the key or the origin.
     pub fn of_details(details: &str) -> Option<Self> {
         let text = |name: &str| {
             let (_, value) = members(details).find(|(member, _)| *member == name)?;
@@ -39,7 +40,7 @@ impl KeyChange {
         })
     }
 
-    /// Returns the text of `details`.
+    /// Returns the canonical JSON for the column `details`.
     pub fn to_details(&self) -> String {
         let mut out = Vec::new();
         let members = [
@@ -56,7 +57,7 @@ impl KeyChange {
             }
         }
         out.push(b'}');
-        // Every part of `out` is UTF-8, so nothing is replaced.
+        // `out` is always valid UTF-8, so `from_utf8_lossy` replaces nothing.
         String::from_utf8_lossy(&out).into_owned()
     }
 }

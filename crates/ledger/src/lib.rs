@@ -1,22 +1,23 @@
-//! Defines an audit entry byte by byte: `docs/FORMAT.md` in Rust, independent of PostgreSQL.
+//! Implements the format of the audit trail, which `docs/FORMAT.md` defines byte by byte. This
+//! crate does not depend on PostgreSQL.
 //!
-//! The extension uses this crate to write entries, and every verifier in Rust uses it to read them,
-//! so one definition fixes the hashed bytes. The crate never re-serialises its input: it hashes
-//! JSON columns as their stored text.
+//! The extension writes entries with this crate, and every verifier in Rust checks entries with
+//! this crate. Therefore the hashed bytes have only one definition in Rust. This crate hashes the
+//! stored text of a JSON column, and never serialises the column again.
 //!
-//! * [`canonical`] – the hashed JSON text: writes strings, orders keys, checks a stored text
+//! * [`canonical`] – canonical JSON: writes strings, orders keys, checks stored texts
 //! * [`time`] – the text of a timestamp
 //! * [`Entry`] – one row of `lead_audit.entry`, its preimage and its checksum
 //! * [`EntryColumn`] – the columns of `lead_audit.entry`
 //! * [`Fault`] – the faults that [`Entry::verify`] can find
-//! * [`KeyChange`] – the content of an entry that changes the log's key or origin
-//! * [`key_hash`], [`leaf_hash`] – the two hashes of the format other than the checksum
+//! * [`KeyChange`] – the content of a KEY entry, which states a change of the log's key or origin
+//! * [`key_hash`], [`leaf_hash`] – the key hash and the leaf of an entry
 //! * [`IdRanges`] – a set of ids, such as the ids of the entries of a checkpoint
-//! * [`merkle`] – the tree over the entries: its root, its tiles, its proofs (RFC 6962)
+//! * [`merkle`] – the Merkle tree over the entries: its root, its tiles, its proofs (RFC 6962)
 //! * [`checkpoint`] – origin, size and root of the tree (C2SP tlog-checkpoint)
 //! * [`note`] – the signed form of a checkpoint, and the texts of keys (C2SP signed-note)
 //! * [`cosignature`] – a witness's signature under a checkpoint (C2SP tlog-cosignature)
-//! * [`tlog_proof`] – a proof to a third party that one entry is in the log (C2SP tlog-proof)
+//! * [`tlog_proof`] – a proof for a third party that one entry is in the log (C2SP tlog-proof)
 
 pub mod canonical;
 pub mod checkpoint;

@@ -1,7 +1,8 @@
-//! The Merkle tree of RFC 6962, section 2.1 (unchanged in RFC 9162), over SHA-256.
+//! Implements the Merkle tree of RFC 6962, section 2.1, with SHA-256. RFC 9162 defines the same
+//! tree.
 //!
-//! The input of this module is leaf hashes ([`crate::leaf_hash`]). The module knows nothing of
-//! entries. It has three parts:
+//! The leaves of the tree are hashes ([`crate::leaf_hash`]), so this module does not depend on the
+//! content of entries. This module has three parts:
 //!
 //! * [`Frontier`] – the right edge of a tree, which suffices to append leaves and to compute the
 //!   root
@@ -28,7 +29,7 @@ pub use writer::TileWriter;
 use crate::encoding;
 use crate::hash::sha256;
 
-/// A SHA-256 hash: of a leaf, of an inner node or of a whole tree.
+/// The SHA-256 hash of a leaf, of an inner node or of a whole tree.
 pub type Hash = [u8; 32];
 
 /// Returns the hash of an inner node: SHA-256(0x01 ‖ left ‖ right), RFC 6962 section 2.1.
@@ -39,17 +40,17 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     sha256(&node)
 }
 
-/// Returns the root of the empty tree: SHA-256 of no bytes, RFC 6962 section 2.1.
+/// Returns the root of the empty tree: SHA-256 of the empty string, RFC 6962 section 2.1.
 pub fn empty_root() -> Hash {
     sha256(&[])
 }
 
-/// Returns the base64 of a hash, which is its text form in checkpoints, proofs and messages.
+/// Returns a hash as base64. Checkpoints, proofs and messages contain hashes as base64.
 pub fn hash_text(hash: &Hash) -> String {
     encoding::base64(hash)
 }
 
-/// Returns the root of a perfect subtree. `hashes` are the 2ⁿ nodes of one level of the subtree.
+/// Returns the root of a perfect subtree. `hashes` are the 2ⁿ nodes at one level of the subtree.
 /// Hashes the nodes pair by pair, in place.
 fn perfect_root(mut hashes: Vec<Hash>) -> Option<Hash> {
     debug_assert!(hashes.len().is_power_of_two());

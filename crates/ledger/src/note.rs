@@ -1,8 +1,9 @@
-//! Signed notes (C2SP signed-note v1.0.0), and the texts of keys as Go's
-//! `golang.org/x/mod/sumdb/note` writes them.
+//! Implements signed notes (C2SP signed-note v1.0.0). Keys have the text form of Go's
+//! `golang.org/x/mod/sumdb/note`.
 //!
-//! A [`Note`] is a text with signatures below it. Parsing checks only the form. Trust the text only
-//! after [`Note::verify`] has accepted it with a key that came from another source than the note.
+//! A [`Note`] is a text followed by signatures. Parsing a note checks its form, but not its
+//! signatures. The text of a note can be trusted only after [`Note::verify`] has accepted the note.
+//! The keys for [`Note::verify`] must not come from the source of the note.
 
 mod key;
 
@@ -13,12 +14,13 @@ use crate::encoding::{base64, from_base64};
 use std::fmt;
 use thiserror::Error;
 
-/// Maximum size of a note in bytes. C2SP signed-note, "Format", lets each verifier choose a limit.
-/// This value is the limit of Go's library.
+/// Maximum size of a note in bytes. C2SP signed-note, "Format", lets each verifier choose its own
+/// limit for the size of notes. The value is the limit of Go's library
+/// `golang.org/x/mod/sumdb/note`.
 pub const MAX_NOTE_BYTES: usize = 1_000_000;
 
-/// Maximum number of signatures in a note. C2SP requires verifiers to accept at least 16. This
-/// value is the limit of Go's library.
+/// Maximum number of signatures in a note. C2SP requires verifiers to accept at least 16
+/// signatures. The value is the limit of Go's library `golang.org/x/mod/sumdb/note`.
 pub const MAX_SIGNATURES: usize = 100;
 
 /// A text with signatures that are not verified yet.
@@ -28,7 +30,7 @@ pub struct Note {
     signatures: Vec<Signature>,
 }
 
-/// One signature line.
+/// One signature line of a note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     name: String,
@@ -36,12 +38,13 @@ pub struct Signature {
     bytes: Vec<u8>,
 }
 
-/// The result of verifying one signature that is good.
+/// One signature that has been verified and is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified<'k> {
     /// The key that made the signature.
     pub key: &'k VerifierKey,
-    /// The time in a witness's cosignature, in seconds since 1970. None for a log's signature.
+    /// The time in a witness's cosignature, in seconds since 1970. The field is None for the
+    /// signature of a log.
     pub time: Option<u64>,
 }
 
@@ -70,8 +73,8 @@ pub enum NoteError {
     /// The note has more signatures than allowed.
     #[error("the note has more than {MAX_SIGNATURES} signatures")]
     TooManySignatures,
-    /// A signature carries the name and id of a known key, but does not verify for this key and
-    /// text.
+    /// A signature has the name and id of a known key, but is not a valid signature by this key
+    /// over the text.
     #[error("the signature by {0} is bad")]
     BadSignature(String),
     /// No signature of the note is by a known key.
@@ -80,8 +83,8 @@ pub enum NoteError {
 }
 
 impl Note {
-    /// Returns a note without signatures. The text must end in a newline. No other control
-    /// character below U+0020 is allowed.
+    /// Returns a note without signatures. The text must end in a newline. Except newlines, the text
+    /// must not contain control characters below U+0020.
     pub fn new(text: impl Into<String>) -> Result<Self, NoteError> {
         let text = text.into();
         check_characters(&text)?;
@@ -92,8 +95,8 @@ impl Note {
         }
     }
 
-    /// Parses a signed note: C2SP signed-note, "Format". The note must have at least one signature.
-    /// The signature may be by any key.
+    /// Parses a signed note (C2SP signed-note, "Format"). The note must have at least one
+    /// signature. The signatures can be by any keys, and are not verified.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
         if bytes.len() > MAX_NOTE_BYTES {
             return Err(NoteError::TooLong(bytes.len()));
@@ -118,8 +121,8 @@ impl Note {
         Ok(Note { text: text.to_owned(), signatures })
     }
 
-    /// Parses a signed note, or a text without signatures, such as the checkpoint of an unsigned
-    /// log. A text that contains a blank line must be a valid signed note.
+    /// Parses a signed note, or a text without signatures, such as the checkpoint of a log that
+    /// does not sign. A text that contains a blank line must have the form of a signed note.
     pub fn parse_or_unsigned(bytes: &[u8]) -> Result<Self, NoteError> {
         match (Self::parse(bytes), std::str::from_utf8(bytes)) {
             (Err(NoteError::NotSigned), Ok(text)) if !text.ends_with("\n\n") => Self::new(text),
@@ -127,7 +130,8 @@ impl Note {
         }
     }
 
-    /// Returns the signed text: with its last newline, but without the blank line that follows.
+    /// Returns the text that the signatures cover. The text includes its last newline, but not the
+    /// blank line before the signatures.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -137,7 +141,7 @@ impl Note {
         &self.signatures
     }
 
-    /// Returns whether the note has any signature, good or bad.
+    /// Returns whether the note has any signature, valid or invalid.
     pub fn is_signed(&self) -> bool {
         !self.signatures.is_empty()
     }
@@ -153,10 +157,10 @@ impl Note {
         Ok(())
     }
 
-    /// Verifies the signatures by `keys`: C2SP signed-note, "Signatures". Ignores signatures by
-    /// other keys. Rejects the note if the signature of a known key is bad, or if no known key has
-    /// signed the note. On success, returns at least one signature, in the order of the note. The
-    /// caller decides which keys must have signed.
+    /// Verifies the signatures by `keys` (C2SP signed-note, "Signatures"). Ignores signatures by
+    /// keys that are not in `keys`. Fails if a signature by one of `keys` is invalid, or if none of
+    /// `keys` has signed the note. Returns the verified signatures in the order of the note. The
+    /// caller decides which of `keys` must have signed the note.
     pub fn verify<'k>(&self, keys: &'k [VerifierKey]) -> Result<Vec<Verified<'k>>, NoteError> {
         let mut verified: Vec<Verified<'k>> = Vec::new();
         for signature in &self.signatures {
@@ -193,7 +197,7 @@ impl Signature {
         let (name, encoded) = line.strip_prefix("— ")?.split_once(' ')?;
         let bytes = from_base64(encoded)?;
         let (key_id, bytes) = bytes.split_first_chunk()?;
-        // A signature must not be empty: Go's library, too, requires at least one byte.
+        // Like Go's library, this function refuses a signature that has no bytes after the key id.
         if !is_key_name(name) || bytes.is_empty() {
             return None;
         }
@@ -210,7 +214,7 @@ impl Signature {
         self.key_id
     }
 
-    /// Returns the bytes of the signature, in the encoding of the key's algorithm.
+    /// Returns the bytes of the signature, as the algorithm of the key encodes them.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -224,7 +228,7 @@ impl fmt::Display for Signature {
     }
 }
 
-/// Checks that the note contains no control character below U+0020 except the newline.
+/// Checks that a text contains no control character below U+0020 except newlines.
 fn check_characters(text: &str) -> Result<(), NoteError> {
     match text.chars().find(|&character| character < ' ' && character != '\n') {
         Some(character) => Err(NoteError::ControlCharacter(character)),

@@ -1,12 +1,12 @@
-//! The targets that canonical text is written to: a buffer, a hash, or a buffer whose growth can
-//! fail.
+//! Defines [`Sink`], the trait for targets of canonical JSON. A target is a buffer, a hash, or a
+//! buffer whose growth can fail.
 
 use sha2::{Digest, Sha256};
 
-/// Receives text piece by piece.
+/// A target that receives text piece by piece.
 ///
-/// No method returns an error. A sink that can fail remembers its failure, and the owner of the
-/// sink checks for a failure after the last piece.
+/// No method of a sink returns an error. A sink that can fail stores its failure, and the owner of
+/// the sink checks for a failure after the last piece.
 pub trait Sink {
     /// Appends a byte.
     fn push(&mut self, byte: u8);
@@ -36,15 +36,15 @@ impl Sink for Vec<u8> {
 /// Number of bytes that [`Hashing`] buffers before it hashes them.
 const GATHERED: usize = 2048;
 
-/// A sink that hashes its input. It buffers short pieces and hashes long pieces in place, so the
-/// memory it needs does not depend on the size of the input.
+/// A sink that computes the SHA-256 of its input. [`Hashing`] buffers short pieces and hashes long
+/// pieces directly, so memory use does not depend on the size of the input.
 pub(crate) struct Hashing<'a> {
     hasher: Sha256,
     gathered: &'a mut Vec<u8>,
 }
 
 impl<'a> Hashing<'a> {
-    /// Starts a hash. Empties `scratch`, which becomes the buffer.
+    /// Begins a hash. Clears `scratch` and uses `scratch` as the buffer.
     pub(crate) fn new(scratch: &'a mut Vec<u8>) -> Self {
         scratch.clear();
         Vec::reserve(scratch, GATHERED);

@@ -1,14 +1,14 @@
 //! Formats a timestamp for the preimage: in UTC, in the proleptic Gregorian calendar, with
 //! microseconds, independent of the session's settings.
 //!
-//! Every `i64` has a text, so every stored timestamp has a preimage.
+//! Every `i64` has a text, so a preimage can be written for every stored timestamp.
 
 use crate::decimal::write_u64;
 use crate::sink::Sink;
 
-/// PostgreSQL's `infinity`.
+/// The value that PostgreSQL stores for the timestamp `infinity`.
 pub const INFINITY: i64 = i64::MAX;
-/// PostgreSQL's `-infinity`.
+/// The value that PostgreSQL stores for the timestamp `-infinity`.
 pub const NEGATIVE_INFINITY: i64 = i64::MIN;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
@@ -33,8 +33,8 @@ pub fn write_timestamp(out: &mut impl Sink, micros: i64) {
     if year < 0 {
         out.push(b'-');
     }
-    // Formats into a fixed text and appends it in one piece. Speed matters: every entry has several
-    // timestamps, and its row may have more.
+    // Formats the timestamp in an array and appends the array in one piece. Speed matters, because
+    // every entry has a timestamp, and the row of an entry can have many more timestamps.
     let mut text = *b"0000-00-00T00:00:00.000000Z";
     let short_year = year.unsigned_abs() < 10_000;
     put(&mut text[..4], if short_year { year.unsigned_abs() } else { 0 });
@@ -62,9 +62,9 @@ fn put(digits: &mut [u8], value: u64) {
     }
 }
 
-/// Returns the year, month and day of `day`, a day counted from 2000-01-01. Internally, years begin
-/// in March. So the leap day is the last day of a year, and no lookup table of month lengths is
-/// necessary.
+/// Returns the year, month and day of `day`, which is the number of days since 2000-01-01. The
+/// computation uses years that begin in March. The leap day is the last day of a year that begins
+/// in March, so no table of month lengths is necessary.
 fn civil(day: i64) -> (i64, u64, u64) {
     let day = day + EPOCH;
     let era = day.div_euclid(DAYS_PER_400_YEARS);

@@ -1,5 +1,6 @@
-//! A proof of one entry to a third party (C2SP tlog-proof). The third party has the entry and the
-//! public key of the log. The proof shows that the entry is in the tree that the log signed.
+//! Implements proofs that show to a third party that one entry is in the log (C2SP tlog-proof). The
+//! third party needs the proof, the entry and the public key of the log. The proof shows that the
+//! entry is in the tree whose checkpoint the log signed.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::decimal::parse_u64;
@@ -12,25 +13,26 @@ use thiserror::Error;
 /// The first line of a proof.
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
 
-/// Maximum size of a proof in bytes. The checkpoint may be as large as a note. So may the lines
-/// before it, with the extra data.
+/// Maximum size of a proof in bytes. The checkpoint in a proof can have `MAX_NOTE_BYTES` bytes, and
+/// the lines before the checkpoint can also have `MAX_NOTE_BYTES` bytes.
 pub const MAX_PROOF_BYTES: usize = 2 * crate::note::MAX_NOTE_BYTES;
 
 /// Maximum number of hashes in a proof, which is the height of a tree of 2⁶⁴ leaves.
 const MAX_HASHES: usize = 64;
 
-/// An inclusion proof together with the checkpoint to whose root it leads. Trust this proof only
-/// after [`verify`](Self::verify) has accepted it. Never trust the extra data.
+/// An inclusion proof together with a checkpoint that contains the root of the tree. A proof can be
+/// trusted only after [`verify`](Self::verify) has accepted the proof. The extra data of a proof
+/// can never be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlogProof {
-    /// Extra data, which the proof does not protect. The data are never empty.
+    /// Extra data, which no hash and no signature protects. The extra data are never empty.
     pub extra: Option<Vec<u8>>,
     /// Index of the leaf, counted from 0.
     pub index: u64,
-    /// The inclusion proof, from the leaf's sibling up.
+    /// The hashes of the inclusion proof. The first hash is that of the leaf's sibling.
     pub hashes: Vec<Hash>,
-    /// The checkpoint as the log issued it. The checkpoint of an unsigned log has no signatures,
-    /// and proves nothing by itself.
+    /// The checkpoint as the log issued it. The checkpoint of a log that does not sign has no
+    /// signatures, and proves nothing by itself.
     pub checkpoint: Note,
 }
 
@@ -44,25 +46,26 @@ pub enum TlogProofError {
     /// The proof is not UTF-8.
     #[error("the proof is not UTF-8")]
     NotUtf8,
-    /// The first line is not the header of a proof.
+    /// The first line of the proof is not the header.
     #[error("the first line is not {HEADER:?}")]
     Header,
     /// The extra data are empty, or not base64.
     #[error("the extra data of the proof are not base64, or empty")]
     Extra,
-    /// The index is missing, or is not a number in the only allowed spelling.
+    /// The line with the index is missing, or the index is not a decimal number without sign and
+    /// without leading zeros.
     #[error("the proof has no line \"index NUMBER\" where it should be")]
     Index,
-    /// A line is not a hash.
+    /// A line between the index and the checkpoint is not a hash.
     #[error("hash {0} of the proof is not 32 bytes in base64")]
     Hash(usize),
-    /// The proof has more hashes than any tree has levels.
+    /// The proof has more hashes than a tree of 2⁶⁴ leaves has levels.
     #[error("the proof has more than {MAX_HASHES} hashes")]
     TooManyHashes,
     /// The proof has no blank line that is followed by a checkpoint.
     #[error("the proof has no checkpoint")]
     NoCheckpoint,
-    /// The checkpoint is malformed, or a signature is bad.
+    /// The checkpoint is malformed, or a signature is invalid.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The entry is not in the tree of the checkpoint.
@@ -77,8 +80,8 @@ impl From<NoteError> for TlogProofError {
 }
 
 impl TlogProof {
-    /// Parses a proof: C2SP tlog-proof, "Format". [`Display`](fmt::Display) reproduces an accepted
-    /// proof byte for byte.
+    /// Parses a proof (C2SP tlog-proof, "Format"). [`Display`](fmt::Display) writes a parsed proof
+    /// with exactly the bytes of `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Self, TlogProofError> {
         if bytes.len() > MAX_PROOF_BYTES {
             return Err(TlogProofError::TooLong(bytes.len()));
@@ -123,9 +126,9 @@ impl TlogProof {
         Ok(TlogProof { extra, index, hashes, checkpoint })
     }
 
-    /// Verifies that the entry with this leaf hash is in the tree, and that the log has signed the
-    /// tree. Each cosignature by one of the known `witnesses` must be good. The caller decides how
-    /// many cosignatures are required.
+    /// Verifies that the entry with the leaf hash `leaf_hash` is in the tree of the checkpoint, and
+    /// that the key `log` has signed the checkpoint. Each cosignature by one of `witnesses` must be
+    /// valid. The caller decides how many cosignatures are required.
     pub fn verify<'k>(
         &self,
         leaf_hash: &Hash,
@@ -137,9 +140,9 @@ impl TlogProof {
         Ok((checkpoint, cosigned))
     }
 
-    /// Verifies only that the entry with this leaf hash is in the tree of the returned checkpoint.
-    /// Use this function for a log that does not sign. The caller must already know the returned
-    /// checkpoint from another source.
+    /// Verifies only that the entry with the leaf hash `leaf_hash` is in the tree of the returned
+    /// checkpoint. This function is for logs that do not sign. The caller must compare the returned
+    /// checkpoint with a checkpoint from a trusted source.
     pub fn verify_unsigned(&self, leaf_hash: &Hash) -> Result<Checkpoint, TlogProofError> {
         let checkpoint = Checkpoint::parse(self.checkpoint.text())?;
         self.verify_inclusion(leaf_hash, &checkpoint)?;

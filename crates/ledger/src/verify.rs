@@ -1,8 +1,8 @@
 //! Verifies an entry against its stored checksum.
 //!
-//! The checksum is compared before anything else. If somebody changed a column and left the
-//! checksum, the reported fault is the wrong checksum, even if the change broke the JSON of the
-//! column. The checks that follow find faults that exist although the checksum matches.
+//! The checksum is compared before the content of the columns is checked. If somebody changed a
+//! JSON column but not the checksum, the reported fault is the checksum, even if the changed column
+//! is not JSON. Later checks find the faults that a forger can cause with a matching checksum.
 
 use crate::canonical::{NotCanonical, check_str, members};
 use crate::entry::{Entry, FORMAT};
@@ -11,17 +11,17 @@ use crate::sink::{Hashing, Sink};
 use core::fmt;
 use thiserror::Error;
 
-/// A fault of an entry. `lead_audit.verify()` shows the text of the fault.
+/// A fault of an entry. `lead_audit.verify()` shows the `Display` text of a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The entry has a format that this version cannot verify.
+    /// The entry has a format that this version of lead_audit cannot verify.
     #[error("unknown format {0}: this version verifies format {FORMAT}")]
     UnknownFormat(i16),
     /// The checksum is not 32 bytes long.
     #[error("the checksum is {0} bytes long instead of 32")]
     ChecksumLength(usize),
-    /// The columns do not match the checksum.
+    /// The stored checksum differs from the checksum that is computed from the columns.
     #[error(
         "the checksum does not match: {} is stored, the columns give {}",
         Hex(.stored), Hex(.computed)
@@ -32,23 +32,23 @@ pub enum Fault {
         /// The checksum computed from the columns.
         computed: [u8; 32],
     },
-    /// The checksum matches, but a JSON column is not one canonical value: someone moved text from
-    /// one column to another.
+    /// The checksum matches, but a JSON column does not contain exactly one canonical JSON value.
+    /// Somebody who moves text from one column to another causes the fault `NotCanonical`.
     #[error("{column} is not canonical JSON: {cause}")]
     NotCanonical {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
-        /// The reason why the column is not canonical, and the offset.
+        /// The reason why the column is not canonical JSON, and the offset in the column's text.
         cause: NotCanonical,
     },
-    /// The checksum matches, but a JSON column is not an object.
+    /// The checksum matches, but the value in a JSON column is not a JSON object.
     #[error("{column} is not a JSON object")]
     NotAnObject {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
     },
-    /// The checksum matches, but the key hash does not match `watch_id` and `row_key`: a search for
-    /// the history of this key misses the entry.
+    /// The checksum matches, but `key_hash` does not match `watch_id` and `row_key`. `history()`
+    /// does not find an entry whose key hash is wrong.
     #[error(
         "the key hash is {}, but watch_id and row_key give {}",
         OrNull(.stored), OrNull(.computed)
@@ -59,15 +59,16 @@ pub enum Fault {
         /// The key hash computed from the columns.
         computed: Option<i64>,
     },
-    /// The checksum matches, but the previous key hash does not match the key in `row_values`, or
-    /// the entry is not an UPDATE and must not have a previous key hash.
+    /// The checksum matches, but `previous_key_hash` does not match the old key in `row_values`. A
+    /// previous key hash in an entry whose operation is not UPDATE is also a `PreviousKeyHash`
+    /// fault.
     #[error(
         "the previous key hash is {stored}, but operation, watch_id, row_key and row_values give \
          {}",
         OrNull(.computed)
     )]
     PreviousKeyHash {
-        /// The stored previous key hash. A NULL there is never a fault.
+        /// The stored previous key hash. A previous key hash of NULL is never a fault.
         stored: i64,
         /// The previous key hash computed from the columns.
         computed: Option<i64>,
@@ -75,11 +76,11 @@ pub enum Fault {
 }
 
 impl Entry<'_> {
-    /// Checks the entry against its stored checksum. Empties `scratch`, which the caller can reuse
-    /// for the next entry.
+    /// Checks the entry against its stored checksum, `stored`. Uses `scratch` as a buffer, which
+    /// the caller can reuse for the next entry.
     ///
-    /// If there are several faults, returns the one that explains most: first an unknown format,
-    /// then the checksum, then the faults that exist although the checksum matches.
+    /// Returns only one fault, even if the entry has several faults. An unknown format has priority
+    /// over a wrong checksum, and a wrong checksum has priority over all other faults.
     pub fn verify(&self, stored: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         if self.format != FORMAT {
             return Err(Fault::UnknownFormat(self.format));
@@ -100,9 +101,9 @@ impl Entry<'_> {
         self.verify_key_hashes(scratch)
     }
 
-    /// Checks only the two key hashes. The JSON columns of the entry must be known to be canonical
-    /// objects. Reads only `watch_id`, `key_hash`, `previous_key_hash`, `operation`, `row_key` and
-    /// `row_values`. Empties `scratch`.
+    /// Checks only `key_hash` and `previous_key_hash`. The caller must know that the JSON columns
+    /// of the entry are canonical JSON objects. Reads only `watch_id`, `key_hash`,
+    /// `previous_key_hash`, `operation`, `row_key` and `row_values`. Uses `scratch` as a buffer.
     pub fn verify_key_hashes(&self, scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let computed = match (&self.watch_id, self.row_key) {
             (Some(watch_id), Some(row_key)) => Some(key_hash(watch_id, row_key.as_bytes())),
@@ -120,7 +121,7 @@ impl Entry<'_> {
         Ok(())
     }
 
-    /// Returns the only value other than NULL that `previous_key_hash` may have. None if
+    /// Computes the value that `previous_key_hash` must have if it is not NULL. Returns None if
     /// `previous_key_hash` must be NULL.
     fn computed_previous_key_hash(&self, scratch: &mut Vec<u8>) -> Option<i64> {
         if self.operation != "UPDATE" {
@@ -133,11 +134,13 @@ impl Entry<'_> {
     }
 }
 
-/// Appends the row's previous key: an object with the names of `row_key` and their values in
-/// `row_values`. Both arguments are canonical objects. None if `row_values` lacks one of the names.
+/// Appends the row's previous key: a JSON object with the names from `row_key` and their values
+/// from `row_values`. `row_key` and `row_values` must be canonical JSON objects. Returns None if
+/// `row_values` lacks one of the names in `row_key`.
 fn write_previous_key(out: &mut impl Sink, row_key: &str, row_values: &str) -> Option<()> {
     out.push(b'{');
-    // Both objects have their names in the same order, so one pass over the row finds all names.
+    // The names in `row_key` and `row_values` have the same order, so one pass over `row_values`
+    // finds all names of `row_key`.
     let mut values = members(row_values);
     for (i, (name, _)) in members(row_key).enumerate() {
         let (_, value) = values.find(|(candidate, _)| *candidate == name)?;

@@ -1,6 +1,6 @@
-//! Reads the test vectors of `docs/FORMAT.md` from the page itself. Checks these vectors against
-//! this crate and against the verifier in `verifiers/python`, which was written from the page
-//! alone.
+//! Reads the test vectors from `docs/FORMAT.md`. Checks this crate and the verifier in
+//! `verifiers/python` with the test vectors. The verifier in `verifiers/python` was written from
+//! `docs/FORMAT.md` alone.
 
 use ledger::{Entry, Fault, canonical, key_hash, leaf_hash, time};
 use serde_json::{Map, Value, json};
@@ -49,8 +49,7 @@ fn examples() -> Vec<Example> {
         .collect()
 }
 
-/// Returns a column of an example as text. The query that exports the examples returns some columns
-/// as text and others as numbers.
+/// Returns a text column of an example. Panics if the example contains the column as a number.
 fn text<'a>(columns: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     match columns.get(name)? {
         Value::Null => None,
@@ -68,8 +67,8 @@ fn integer<T: std::str::FromStr>(columns: &Map<String, Value>, name: &str) -> Op
     Some(text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
 }
 
-/// Converts a timestamp from year 1 or later to microseconds since 2000, by counting the days. This
-/// function shares no arithmetic with the crate.
+/// Converts a timestamp of year 1 or later to microseconds since 2000, by counting the days. This
+/// function shares no code with the crate that it tests.
 fn micros(text: &str) -> i64 {
     let number = |part: &str| part.parse::<i64>().unwrap();
     let (date, clock) = text.strip_suffix('Z').unwrap().split_once('T').unwrap();
@@ -180,7 +179,7 @@ fn instants_have_their_text() {
 }
 
 /// Returns the output lines of the Python verifier for these rows, and whether the verifier exited
-/// with status 0. None if there is no python3.
+/// with status 0. Returns None if python3 is not installed.
 fn python(rows: &[Value]) -> Option<(Vec<String>, bool)> {
     let child = Command::new("python3")
         .arg(verifier().join("src/lead_audit_verifier"))
@@ -209,8 +208,8 @@ fn exported(example: &Example) -> Value {
     Value::Object(row)
 }
 
-/// Returns an entry with this `details` and a matching checksum. Somebody who knows the format can
-/// forge such an entry.
+/// Returns an entry with these `details` and a matching checksum. A forger who knows the format can
+/// compute a matching checksum.
 fn with_details(id: i64, details: &str) -> Value {
     let entry = Entry { id, details: Some(details), ..Entry::default() };
     let checksum = entry.checksum(&mut Vec::new());
@@ -284,7 +283,7 @@ fn the_python_verifier_finds_what_a_matching_checksum_hides() {
     }
 }
 
-/// Returns example 6 with the given columns changed and a matching checksum.
+/// Returns example 6 of docs/FORMAT.md with `changes` to its columns and a matching checksum.
 fn rekeyed(id: i64, changes: &[(&str, Value)]) -> Value {
     let rekeyed = |example: &Example| text(&example.columns, "previous_key_hash").is_some();
     let mut columns =
@@ -308,7 +307,8 @@ fn the_python_verifier_judges_a_previous_key_as_the_crate_does() {
     let watch_id: [u8; 16] =
         hex::decode("7d4c1f0e52a94b7e9d3b0c6f5e1a2b84").unwrap().try_into().unwrap();
     let hash = |key: &str| json!(key_hash(&watch_id, key.as_bytes()).to_string());
-    // The key after the UPDATE, the old row, and the key in the old row.
+    // `after` is the key after the UPDATE, `row` is the old row, and `before` is the key in the old
+    // row.
     let (after, row) =
         (r#"{"no":2,"t\"":"é"}"#, r#"{"a":{"no":7,"t\"":8},"no":1.10,"t\"":{"":[1],"😀":"}"}}"#);
     let before = r#"{"no":1.10,"t\"":{"":[1],"😀":"}"}}"#;
@@ -355,7 +355,7 @@ fn the_page_has_the_examples_that_the_generator_prints() {
     }
 }
 
-/// Converts values that are not text to their replacement objects and back.
+/// Converts values with invalid bytes to the objects that replace them, and back.
 #[test]
 fn values_that_are_not_text() {
     let vectors = blocks("text bytes");

@@ -1,7 +1,7 @@
-//! Reads the test vectors of `docs/FORMAT.md`, sections 11 to 17, from the page itself.
-//! `verifiers/python/tests/tree_examples.py` generates these vectors with an independent
-//! implementation that was written from the page. Tests in crates/export check the vectors of
-//! section 18.
+//! Checks this crate with the test vectors in `docs/FORMAT.md`, sections 11 to 17.
+//! `verifiers/python/tests/tree_examples.py` generates these vectors with the verifier in Python,
+//! which was written from `docs/FORMAT.md`. Tests in crates/export check the vectors of
+//! `docs/FORMAT.md`, section 18.
 
 use ledger::checkpoint::Checkpoint;
 use ledger::cosignature::CosigningKey;
@@ -32,7 +32,7 @@ fn hashes(info: &str) -> Vec<Hash> {
     block(info).split_whitespace().map(hash).collect()
 }
 
-/// Returns the lines of a block, each split into words.
+/// Returns the lines of the block with the info string `info`, each split into words.
 fn words(info: &str) -> Vec<Vec<String>> {
     block(info).lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
 }
@@ -53,7 +53,7 @@ fn tree_of_numbers(size: u64) -> Tiles {
     writer.take_changed().into_iter().collect()
 }
 
-/// The page's tree whose leaf data are numbers, here with 70,000 leaves.
+/// The tree of numbers of docs/FORMAT.md, section 11, with 70,000 leaves.
 static NUMBERS: LazyLock<Tiles> = LazyLock::new(|| tree_of_numbers(70_000));
 
 #[test]
@@ -164,8 +164,8 @@ fn keys() -> Keys {
     keys
 }
 
-/// Returns the log of section 15: the ids of its entries, their leaf hashes and the tiles. The leaf
-/// hashes are those of section 10.
+/// Returns the log of docs/FORMAT.md, section 15: the ids of its entries, their leaf hashes and the
+/// tiles. The leaf hashes are those in docs/FORMAT.md, section 10.
 fn log_of_the_examples() -> (Vec<i64>, Vec<Hash>, TileWriter) {
     let ids = blocks("json entry").into_iter().map(|block| {
         let columns: serde_json::Value = serde_json::from_str(&block).unwrap();

@@ -1,6 +1,7 @@
-//! Parses hostile texts. No parser may panic, and each accepted text must be written back byte for
-//! byte. A parser may allocate at most a small multiple of the text's size. If the text is too
-//! large to parse, the parser must allocate less than the text's size.
+//! Tests the parsers of this crate with hostile texts. No parser may panic, and each accepted text
+//! must be written back byte for byte. A parser may allocate at most a small multiple of the text's
+//! size. If a text exceeds the size limit of a parser, the parser must allocate less than the
+//! text's size.
 
 #![allow(unsafe_code, reason = "an allocator that counts is unsafe to implement")]
 
@@ -19,29 +20,30 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, which also counts how many bytes each thread holds.
+/// An allocator that calls the system's allocator, and counts the bytes that each thread holds.
 struct Counting;
 
 fn count(change: isize) {
-    // The counters of a thread are gone while the thread ends. No test reads the count then.
+    // While a thread ends, its counters are destroyed, so `try_with` fails. No test reads the
+    // counters of a thread that is ending.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + change);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
     });
 }
 
-// SAFETY: every call is passed to System unchanged. Counting does not allocate, because the
-// counters are const thread-locals without Drop.
+// SAFETY: every call is passed to System unchanged. `count` does not allocate, because the counters
+// are const thread-locals without Drop.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller gives the guarantees that System requires.
+        // SAFETY: the caller of the allocator gives the guarantees that System requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the caller gives the guarantees that System requires.
+        // SAFETY: the caller of the allocator gives the guarantees that System requires.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -49,7 +51,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Returns how many bytes `work` allocated at its peak, beyond the bytes that were held before.
+/// Returns the largest number of bytes that `work` held at one time, not counting the bytes that
+/// the thread held before.
 fn peak<T>(work: impl FnOnce() -> T) -> usize {
     let before = HELD.get();
     PEAK.set(before);
@@ -61,7 +64,7 @@ fn log() -> SigningKey {
     SigningKey::from_seed("example.com/log", &[1; 32]).unwrap()
 }
 
-/// Returns one valid text of each kind.
+/// Returns valid texts: a checkpoint, a note, a proof, a signing key and a verifier key.
 fn honest() -> [String; 5] {
     let mut writer = TileWriter::new();
     (0..9).for_each(|i| writer.push([i; 32]));
@@ -168,7 +171,7 @@ fn large_texts_take_little_memory() {
             &text[..text.len().min(60)]
         );
     }
-    // A text that is too large is refused unparsed.
+    // A text that exceeds the size limit is refused without parsing.
     for begin in [&checkpoint, &note, &proof, &key] {
         let text = fill(begin, "a\n", 50_000_000);
         let peak = peak(|| {
@@ -182,8 +185,8 @@ fn large_texts_take_little_memory() {
     }
 }
 
-/// Checks the guarantee of [`TileWriter`]: its memory grows only with the leaves that were appended
-/// since the tiles were last taken.
+/// Checks that the memory of a [`TileWriter`] grows only with the leaves that were appended since
+/// the last call of `take_changed`.
 #[test]
 fn appending_takes_the_memory_of_what_was_appended() {
     let peak = peak(|| {
@@ -205,8 +208,8 @@ proptest! {
         read_as_everything(text.as_bytes());
     }
 
-    /// Tests nearly valid texts, which are spliced from valid texts and have bytes changed,
-    /// inserted or removed.
+    /// Tests nearly valid texts. Each nearly valid text is spliced from valid texts, and then has
+    /// bytes changed, inserted or removed.
     #[test]
     fn nearly_honest(
         which in (0..5usize, 0..5usize), at in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),

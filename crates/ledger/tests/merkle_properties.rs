@@ -1,6 +1,6 @@
-//! Properties of every tree: an honest proof verifies, and a changed proof does not. The tree does
-//! not depend on how many steps its leaves were appended in. Tests every proof of small trees, and
-//! random proofs of trees of up to 2⁶³ leaves.
+//! Checks that every honest proof verifies, and that no changed proof verifies. Checks that a tree
+//! does not depend on how often its `TileWriter` was resumed while its leaves were appended. Tests
+//! every proof of small trees, and random proofs of trees of up to 2⁶³ leaves.
 
 use ledger::merkle::{
     Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles, TreeError, consistency_proof,
@@ -28,8 +28,8 @@ fn tree(size: u64) -> Kept {
 struct Huge {
     size: u64,
     odd: u64,
-    /// Roots of perfect trees of each height. `even_nodes` are without the odd leaf, `odd_nodes`
-    /// with it.
+    /// The roots of perfect trees of each height: `even_nodes` without the odd leaf, `odd_nodes`
+    /// with the odd leaf.
     even_nodes: Vec<Hash>,
     odd_nodes: Vec<Hash>,
 }
@@ -67,7 +67,7 @@ impl Tiles for Huge {
     }
 }
 
-/// Returns copies of the proof, each with another small change.
+/// Returns copies of the proof, each with a different small change.
 fn changed(proof: &[Hash]) -> Vec<Vec<Hash>> {
     let mut all = Vec::new();
     for i in 0..proof.len() {
@@ -90,7 +90,7 @@ fn changed(proof: &[Hash]) -> Vec<Vec<Hash>> {
     all
 }
 
-/// Checks that an inclusion proof verifies, and that no changed proof verifies in its place.
+/// Checks that an inclusion proof verifies, and that no changed copy of the proof verifies.
 fn check_inclusion(
     tiles: &impl Tiles<Error = Infallible>,
     leaf: &Hash,
@@ -126,7 +126,7 @@ fn check_inclusion(
     }
 }
 
-/// Checks that a consistency proof verifies, and that no changed proof verifies in its place.
+/// Checks that a consistency proof verifies, and that no changed copy of the proof verifies.
 fn check_consistency(tiles: &impl Tiles<Error = Infallible>, from: u64, to: u64) {
     let roots = [root_at(tiles, from).unwrap(), root_at(tiles, to).unwrap()];
     let proof = consistency_proof(tiles, from, to).unwrap();
@@ -216,7 +216,7 @@ fn around_the_edges_of_tiles() {
     }
 }
 
-/// The example in C2SP tlog-tiles, "Partial Tiles".
+/// Checks the example in C2SP tlog-tiles, "Partial Tiles".
 #[test]
 fn tiles_of_the_specification() {
     let tiles = tree(70_000);
@@ -248,8 +248,8 @@ fn tiles_of_the_specification() {
     assert_eq!(tiles.values().map(Vec::len).collect::<Vec<_>>(), [256, 1]);
 }
 
-/// A hash in a tile never changes: each tile of a tree is a prefix of the same tile of a larger
-/// tree.
+/// Checks that a hash in a tile never changes: each tile of a tree is a prefix of the same tile of
+/// a larger tree.
 #[test]
 fn a_larger_tree_has_the_tiles_of_a_smaller_one() {
     let larger = tree(70_000);
@@ -289,8 +289,8 @@ fn tiles_that_were_tampered_with_are_not_resumed() {
     assert!(TileWriter::resume(701, &root, &honest).is_err());
 }
 
-/// If entries before a known checkpoint were changed, removed or reordered, the history cannot
-/// prove that it extends the checkpoint.
+/// Changes, removes, inserts or reorders leaves of the tree of a known checkpoint. Checks that no
+/// consistency proof then leads from the known root to the new root.
 #[test]
 fn a_fork_has_no_proof() {
     let honest: Vec<Hash> = (0..50).map(leaf).collect();
@@ -364,14 +364,15 @@ proptest! {
         others.extend([odd ^ 1, odd.wrapping_add(1), odd.wrapping_sub(1), 0, size - 1, size, u64::MAX]);
         check_inclusion(&tree, &tree.leaf(odd), odd, size, &others);
         check_consistency(&tree, older, size);
-        // The same leaf is also proven in the older tree, if the older tree contains it.
+        // If the older tree contains the odd leaf, the inclusion of the odd leaf in the older tree
+        // is also checked.
         if odd < older {
             check_inclusion(&tree, &tree.leaf(odd), odd, older, &[]);
         }
         prop_assert!(inclusion_proof(&tree, odd, size).unwrap().len() <= 63);
     }
 
-    /// Impossible numbers and hashes are refused, and no arithmetic overflows.
+    /// Checks that impossible numbers and hashes are refused, and that no arithmetic overflows.
     #[test]
     fn nonsense_is_refused(
         a in any_number(), b in any_number(),

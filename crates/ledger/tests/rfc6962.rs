@@ -1,5 +1,5 @@
 //! Checks the Merkle tree against the test vectors of Certificate Transparency, the reference
-//! implementation of RFC 6962. Also checks the tree against a second, naive implementation of RFC
+//! implementation of RFC 6962. Also checks the Merkle tree against a naive implementation of RFC
 //! 6962, section 2.1, which computes hashes from the data of the leaves.
 
 use ledger::merkle::{
@@ -24,8 +24,7 @@ fn hashes(texts: &[&str]) -> Vec<Hash> {
     texts.iter().map(|text| hash(text)).collect()
 }
 
-/// A literal implementation of RFC 6962, section 2.1, over D\[start:end\]. It caches the computed
-/// roots.
+/// A literal implementation of RFC 6962, section 2.1, which caches the computed roots.
 struct Oracle {
     data: Vec<Vec<u8>>,
     roots: RefCell<HashMap<(usize, usize), Hash>>,
@@ -45,7 +44,7 @@ impl Oracle {
         k
     }
 
-    /// Returns MTH(D[start:end]).
+    /// Returns MTH(D[start:end]) of RFC 6962.
     fn root(&self, start: usize, end: usize) -> Hash {
         if let Some(root) = self.roots.borrow().get(&(start, end)) {
             return *root;
@@ -68,7 +67,7 @@ impl Oracle {
         root
     }
 
-    /// Returns PATH(m, D[start:end]), where m counts from start.
+    /// Returns PATH(m, D[start:end]) of RFC 6962, where m counts from start.
     fn path(&self, m: usize, start: usize, end: usize) -> Vec<Hash> {
         let n = end - start;
         if n == 1 {
@@ -84,8 +83,8 @@ impl Oracle {
         path
     }
 
-    /// Returns SUBPROOF(m, D[start:end], b), where m counts from start. PROOF(m, D) is SUBPROOF(m,
-    /// D, true).
+    /// Returns SUBPROOF(m, D[start:end], b) of RFC 6962, where m counts from start. PROOF(m, D) is
+    /// SUBPROOF(m, D, true).
     fn subproof(&self, m: usize, start: usize, end: usize, b: bool) -> Vec<Hash> {
         let n = end - start;
         if m == n {
@@ -139,7 +138,7 @@ const N45: &str = "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558e
 const N67: &str = "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0";
 const N47: &str = "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4";
 
-/// Index of the leaf, tree size, inclusion proof.
+/// Each element is the index of a leaf, the tree size and the inclusion proof.
 const CT_INCLUSION: [(u64, u64, &[&str]); 5] = [
     (0, 1, &[]),
     (0, 8, &[L1, N23, N47]),
@@ -148,7 +147,7 @@ const CT_INCLUSION: [(u64, u64, &[&str]); 5] = [
     (1, 5, &[CT_ROOTS[1], N23, L4]),
 ];
 
-/// Older size, newer size, consistency proof.
+/// Each element is the older size, the newer size and the consistency proof.
 const CT_CONSISTENCY: [(u64, u64, &[&str]); 4] =
     [(1, 1, &[]), (1, 8, &[L1, N23, N47]), (6, 8, &[N45, N67, CT_ROOTS[4]]), (2, 5, &[N23, L4])];
 
@@ -202,8 +201,8 @@ fn as_the_rfc_says_it() {
             );
         }
         for from in 0..=size {
-            // The RFC defines PROOF(m, D[n]) only for 0 < m < n. The test expects an empty proof
-            // for m = 0.
+            // RFC 6962 defines PROOF(m, D[n]) only for 0 < m < n. For m = 0, the test expects an
+            // empty proof.
             let proof = if from == 0 { Vec::new() } else { oracle.subproof(from, 0, size, true) };
             assert_eq!(consistency_proof(&tiles, from as u64, n).as_ref(), Ok(&proof));
             assert_eq!(

@@ -1,6 +1,6 @@
-//! Checks that `verifiers/python`, which was written from docs/FORMAT.md alone, accepts and refuses
-//! the same notes, checkpoints, proofs and keys as this crate. The tests use valid texts and
-//! thousands of nearly valid texts.
+//! Checks that the verifier in `verifiers/python` accepts and refuses the same notes, checkpoints,
+//! proofs and keys as this crate. The verifier in `verifiers/python` was written from
+//! docs/FORMAT.md alone. The test uses valid texts and thousands of nearly valid texts.
 
 use ledger::checkpoint::Checkpoint;
 use ledger::cosignature::CosigningKey;
@@ -15,8 +15,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A Python program that reads JSON lines [kind, text] and prints for each line whether it accepts
-/// the text.
+/// A Python program that reads JSON lines [kind, text] and prints for each line whether the
+/// verifier in Python accepts the text.
 const JUDGE: &str = r#"
 import json, sys
 from lead_audit_verifier import transparency as t
@@ -117,7 +117,8 @@ fn python(honest: &Honest, cases: &[(&str, String)]) -> Option<Vec<bool>> {
     Some(String::from_utf8(output.stdout).unwrap().lines().map(|line| line == "1").collect())
 }
 
-/// Characters that resemble valid characters.
+/// Characters that the test inserts into valid texts: valid characters, and characters that
+/// resemble valid characters.
 const NEAR: [char; 24] = [
     '\n', '\r', '\t', ' ', '\u{a0}', '\u{2003}', '\u{200b}', '\u{85}', '\u{7f}', '\0', '\u{1f}',
     '+', '=', '/', '-', '_', '—', '–', '0', '1', '9', 'A', 'B', '٣',
@@ -172,7 +173,7 @@ fn both_accept_the_same() {
         );
         *accepted.entry(*kind).or_insert(0) += usize::from(ours);
     }
-    // Of each kind, at least one text other than the valid original must be accepted.
+    // For each kind, the valid original and at least one changed text must be accepted.
     assert!(
         accepted.len() == KINDS.len() && accepted.values().all(|&count| count > 1),
         "{accepted:?}"

@@ -1,6 +1,7 @@
-//! Writes JSON values that are not valid text: a string in such a value contains bytes that are not
-//! UTF-8, or NUL, which PostgreSQL's jsonb cannot store. An object replaces the value, and the
-//! entry's `details` name the replaced value (docs/FORMAT.md, section 3.1). No byte is lost.
+//! Writes JSON values with invalid bytes: bytes that are not UTF-8, or NUL, which PostgreSQL's
+//! jsonb cannot store. An object with percent-encoded text replaces a value with invalid bytes, so
+//! no byte is lost. The `details` of the entry list the replaced values (docs/FORMAT.md, section
+//! 3.1).
 
 use super::write::{find_special, write_escaped};
 use crate::sink::Sink;
@@ -10,8 +11,8 @@ pub fn is_text(bytes: &[u8]) -> bool {
     !bytes.contains(&0) && core::str::from_utf8(bytes).is_ok()
 }
 
-/// Percent-encodes a text: `%` and each byte that is not part of valid text become `%XX`. All other
-/// bytes stay.
+/// Percent-encodes a text. `%`, NUL and each byte that is not UTF-8 become `%XX`, and all other
+/// bytes stay unchanged.
 pub fn percent_encoded(bytes: &[u8]) -> String {
     let mut encoded = String::with_capacity(bytes.len() + 16);
     for_each_piece(bytes, |piece| match piece {
@@ -21,9 +22,9 @@ pub fn percent_encoded(bytes: &[u8]) -> String {
     encoded
 }
 
-/// Appends the object that replaces `value`. `value` is a JSON text written by
-/// [`write_string_bytes`](super::write_string_bytes) or a similar writer. Its strings contain bytes
-/// that are not UTF-8, or the escape `\u0000`.
+/// Appends the object that replaces `value`, a JSON value with invalid bytes. `value` is the text
+/// of the JSON value, written by [`write_string_bytes`](super::write_string_bytes) or a similar
+/// writer. The invalid bytes in `value` are bytes that are not UTF-8, and the escape `\u0000`.
 pub fn write_bytes_value(out: &mut impl Sink, value: &[u8]) {
     match value {
         [b'"', content @ .., b'"'] => {
@@ -38,7 +39,8 @@ pub fn write_bytes_value(out: &mut impl Sink, value: &[u8]) {
     out.append(br#""}"#);
 }
 
-/// Appends the content of a string, without quotes. Copies all escapes except `\u0000`.
+/// Appends the content of a JSON string in percent-encoding, without quotes. Copies every escape
+/// except `\u0000`, which becomes `%00`.
 fn write_string_content(out: &mut impl Sink, mut content: &[u8]) {
     const NUL: &[u8] = br"\u0000";
     loop {
@@ -73,7 +75,7 @@ fn write_percent(out: &mut impl Sink, bytes: &[u8]) {
 }
 
 enum Piece<'a> {
-    /// Characters that stay unchanged.
+    /// A text that stays unchanged.
     Text(&'a str),
     /// A byte that must be percent-encoded.
     Byte(u8),
@@ -105,7 +107,8 @@ mod tests {
     use crate::canonical::{check, write_string_bytes};
     use proptest::prelude::*;
 
-    /// Generates bytes that are often UTF-8, often special and often neither.
+    /// Generates bytes that are often UTF-8, often special characters of JSON, and often invalid
+    /// bytes.
     fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             Just(b"%".to_vec()),

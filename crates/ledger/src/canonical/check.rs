@@ -1,9 +1,10 @@
 //! Checks that a stored text is exactly one canonical JSON value.
 //!
-//! Without this check a checksum would not bind bytes to columns: if one column contains the text
-//! `{},"user_id":"eve"`, its preimage equals the preimage of two columns. The checker reads hostile
-//! input, so it does not recurse. For nested values it allocates about as much memory as the text
-//! is long, and for a flat object none.
+//! Without this check, two entries with different columns could have the same preimage. For
+//! example, the text `{},"row_values":{}` in `row_key` would have the same preimage as `{}` in
+//! `row_key` and `{}` in `row_values`. The input of the checker can be hostile, so the checker does
+//! not recurse. For nested values, the checker allocates at most a small multiple of the text's
+//! size. For an object without nested values, the checker allocates nothing.
 
 use super::order::compare_utf8;
 use super::write::find_special;
@@ -11,7 +12,7 @@ use core::cmp::Ordering;
 use core::ops::Range;
 use thiserror::Error;
 
-/// The error of a text that is not exactly one canonical JSON value.
+/// The error for a text that is not exactly one canonical JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{reason} at byte {offset}")]
 pub struct NotCanonical {
@@ -28,32 +29,32 @@ pub enum Reason {
     /// The text ends inside a value.
     #[error("the text ends too early")]
     Truncated,
-    /// More text follows after the value.
+    /// Text follows after the end of the value.
     #[error("more text after the value")]
     TrailingBytes,
     /// The text contains bytes that are not UTF-8.
     #[error("not UTF-8")]
     NotUtf8,
-    /// A byte that is not allowed at this place.
+    /// The text contains a byte that is not allowed at its position.
     #[error("unexpected byte")]
     Unexpected,
-    /// White space between tokens.
+    /// The text contains white space between tokens.
     #[error("white space")]
     WhiteSpace,
-    /// A number that is not in canonical form: its sign, its zeros or its exponent are not allowed.
+    /// A number is not in canonical form: its sign, its zeros or its exponent are not allowed.
     #[error("number not in canonical form")]
     Number,
-    /// An unescaped control character in a string.
+    /// A string contains an unescaped control character.
     #[error("control character not escaped")]
     ControlCharacter,
-    /// An escape sequence for a character that canonical JSON writes with another escape or
-    /// unescaped.
+    /// A string contains an escape sequence that canonical JSON does not use for the escaped
+    /// character.
     #[error("escape sequence not in canonical form")]
     Escape,
-    /// A key that sorts before the key in front of it.
+    /// A key of an object sorts before the preceding key.
     #[error("object key out of order")]
     KeyOrder,
-    /// A key that its object already contains.
+    /// An object contains the same key twice.
     #[error("duplicate object key")]
     DuplicateKey,
 }
@@ -66,7 +67,7 @@ pub fn check(text: &[u8]) -> Result<(), NotCanonical> {
     }
 }
 
-/// Does the same as [`check`] for a text that is known to be UTF-8.
+/// Checks that `text`, which is known to be UTF-8, is exactly one canonical JSON value.
 pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
     Checker {
         text: text.as_bytes(),
@@ -78,7 +79,8 @@ pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
     .run()
 }
 
-/// The kind of the innermost open container.
+/// The kind of the innermost open container. An open container is an array or object whose end the
+/// checker has not reached.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Inside {
     Nothing,
@@ -90,8 +92,8 @@ struct Checker<'a> {
     text: &'a [u8],
     at: usize,
     inside: Inside,
-    /// The containers around `inside`. The last key of each object among them is in `outer_keys`, a
-    /// separate list, so that a nested array costs only one byte.
+    /// The kinds of the open containers around `inside`. The last key of each object in `outer` is
+    /// in `outer_keys`, a separate list, so that a nested array needs only one byte.
     outer: Vec<Inside>,
     outer_keys: Vec<Range<usize>>,
 }
@@ -100,7 +102,7 @@ type Checked<T = ()> = Result<T, NotCanonical>;
 
 impl Checker<'_> {
     fn run(mut self) -> Checked {
-        // The last key of the innermost container, if it is an object.
+        // The last key of the innermost open container, if the container is an object.
         let mut key = 0..0;
         'value: loop {
             match self.peek()? {
@@ -131,7 +133,8 @@ impl Checker<'_> {
                 }
                 _ => return self.unexpected(),
             }
-            // A value ends here. Closes each container that ends with this value.
+            // This loop runs at the end of a value, and closes each container that ends directly
+            // after the value.
             loop {
                 match self.inside {
                     Inside::Nothing if self.at == self.text.len() => return Ok(()),
@@ -179,7 +182,7 @@ impl Checker<'_> {
         self.inside = container;
     }
 
-    /// Reads a key and its colon. Returns the range between the quotes.
+    /// Reads a key and its colon. Returns the range of the key between its quotes.
     fn key(&mut self) -> Checked<Range<usize>> {
         if self.peek()? != b'"' {
             return self.unexpected();
@@ -192,7 +195,8 @@ impl Checker<'_> {
         Ok(key)
     }
 
-    /// Reads a string, beginning at its opening quote. Returns the range between the quotes.
+    /// Reads a string, beginning at its opening quote. Returns the range of the string between its
+    /// quotes.
     fn string(&mut self) -> Checked<Range<usize>> {
         let start = self.at + 1;
         self.at = start;
@@ -213,7 +217,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Reads `-?(0|[1-9][0-9]*)(\.[0-9]+)?`, but refuses a zero with a minus sign.
+    /// Reads a number of the form `-?(0|[1-9][0-9]*)(\.[0-9]+)?`. Refuses a zero with a minus sign.
     fn number(&mut self) -> Checked {
         let start = self.at;
         let negative = self.text[self.at] == b'-';
@@ -276,8 +280,8 @@ fn fail<T>(offset: usize, reason: Reason) -> Checked<T> {
     Err(NotCanonical { offset, reason })
 }
 
-/// Decodes a canonical escape. `rest` begins after the backslash. Returns the byte that the escape
-/// stands for, and the length of the escape without its backslash.
+/// Decodes an escape of canonical JSON. `rest` begins after the backslash. Returns the byte that
+/// the escape stands for, and the length of the escape without its backslash.
 fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
     Some(match rest {
         [b'"', ..] => (b'"', 1),
@@ -303,7 +307,7 @@ fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
     })
 }
 
-/// Iterates over the bytes of a string whose escapes have been checked, without its escapes.
+/// Iterates over the bytes of a string, and decodes the escapes, which must have been checked.
 struct Unescaped<'a>(&'a [u8]);
 
 impl Iterator for Unescaped<'_> {

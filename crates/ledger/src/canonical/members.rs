@@ -1,14 +1,15 @@
-//! Iterates over the members of an object and builds no tree of JSON values. The iterator finds the
-//! end of each member by quotes and brackets.
+//! Iterates over the members of a canonical JSON object without building a tree of JSON values. The
+//! iterator finds the end of each member by quotes and brackets.
 
 use super::write::find_special;
 
-/// Returns the members of a canonical object: each name as it is written, without its quotes, and
-/// each value as it is written.
+/// Returns the members of a canonical JSON object as pairs of name and value. Each name is returned
+/// as the text between its quotes, including escapes. Each value is returned as its text in the
+/// object.
 ///
 /// In canonical JSON a name has exactly one spelling, so two names are equal if and only if their
-/// texts are equal. For a text that is not canonical the result is meaningless, but the iterator
-/// always ends.
+/// texts are equal. If `object` is not canonical, the members are meaningless, but the iterator
+/// still ends.
 pub fn members(object: &str) -> Members<'_> {
     Members { rest: object.strip_prefix('{').unwrap_or_default() }
 }
@@ -16,8 +17,8 @@ pub fn members(object: &str) -> Members<'_> {
 /// The iterator that [`members`] returns.
 #[derive(Debug, Clone)]
 pub struct Members<'a> {
-    /// The unread part of the object. Begins with the quote before the next name. After the last
-    /// member, begins with another character or is empty.
+    /// The unread part of the object, which begins with the quote before the next name. After the
+    /// last member, the unread part is empty or begins with another character.
     rest: &'a str,
 }
 
@@ -30,7 +31,8 @@ impl<'a> Iterator for Members<'a> {
         let name_end = string_end(after_quote.as_bytes())?;
         let value = after_quote[name_end + 1..].strip_prefix(':')?;
         let value_end = value_end(value.as_bytes())?;
-        // Each offset is next to an ASCII byte, so it is a character boundary.
+        // Each offset in this function is next to an ASCII byte, and is therefore a character
+        // boundary.
         self.rest = value[value_end..].strip_prefix(',').unwrap_or_default();
         Some((&after_quote[..name_end], &value[..value_end]))
     }
@@ -43,16 +45,16 @@ fn string_end(text: &[u8]) -> Option<usize> {
         at += find_special(text.get(at..)?);
         match text.get(at)? {
             b'"' => return Some(at),
-            // The character after a backslash can be a quote, so it is skipped. The digits of
-            // \u00xx are not special.
+            // The byte after a backslash can be a quote, so the loop skips this byte. The loop does
+            // not skip the digits of \u00xx, because digits are not special.
             b'\\' => at += 2,
             _ => at += 1,
         }
     }
 }
 
-/// Returns the offset of the comma or brace that follows a value. The function only counts
-/// brackets, and skips strings.
+/// Returns the offset of the comma or brace that follows a value. Does not parse the value, but
+/// only skips strings and counts brackets.
 fn value_end(text: &[u8]) -> Option<usize> {
     let mut depth = 0usize;
     let mut at = 0;

@@ -1,19 +1,20 @@
 //! Orders the keys of an object by UTF-16 code units (RFC 8785 section 3.2.3), without converting
-//! them from UTF-8.
+//! the keys from UTF-8 to UTF-16.
 
 use core::cmp::Ordering;
 
 /// Compares two unescaped keys by their UTF-16 code units.
 ///
-/// This is the order of the UTF-8 bytes with one exception: characters above U+FFFF are surrogates
-/// in UTF-16, and sort before U+E000 to U+FFFF.
+/// The order of UTF-16 code units is the order of UTF-8 bytes, with one exception. Characters above
+/// U+FFFF sort before U+E000 to U+FFFF, because UTF-16 writes characters above U+FFFF as
+/// surrogates.
 #[inline]
 pub fn compare_keys(a: &str, b: &str) -> Ordering {
     compare_utf8(a.bytes(), b.bytes())
 }
 
-/// Compares keys as [`compare_keys`] does, but accepts any bytes. For keys that are not UTF-8 the
-/// order is arbitrary but total.
+/// Compares keys as [`compare_keys`] does, but accepts any bytes. Keys that are not UTF-8 have an
+/// arbitrary but total order.
 #[inline]
 pub fn compare_key_bytes(a: &[u8], b: &[u8]) -> Ordering {
     compare_utf8(a.iter().copied(), b.iter().copied())
@@ -25,9 +26,9 @@ pub(super) fn compare_utf8(a: impl Iterator<Item = u8>, b: impl Iterator<Item = 
     a.map(utf16_rank).cmp(b.map(utf16_rank))
 }
 
-/// Returns a rank for one byte. The first bytes of U+E000 to U+FFFF (EE, EF) rank above the first
-/// bytes of the characters beyond U+FFFF (F0 to F4). If two valid strings first differ at one of
-/// these bytes, a character begins at this place in both strings, so comparing the ranks is enough.
+/// Returns the rank of one byte of a UTF-8 string. The first bytes of U+E000 to U+FFFF (EE, EF)
+/// rank above the first bytes of the characters beyond U+FFFF (F0 to F4). In UTF-8, a byte from EE
+/// to F4 is always the first byte of a character, so comparing the ranks of single bytes is enough.
 #[inline]
 fn utf16_rank(byte: u8) -> u8 {
     match byte {

@@ -1,7 +1,7 @@
 //! Decodes a canonical JSON string into its text.
 
-/// Returns the text of a canonical JSON string. `inner` is the part between its quotes. None if
-/// `inner` has an escape that canonical JSON does not use.
+/// Returns the text of a canonical JSON string. `inner` is the part of the string between its
+/// quotes. Returns None if `inner` has an unknown or incomplete escape.
 pub fn unescape(inner: &str) -> Option<String> {
     let mut text = String::with_capacity(inner.len());
     let mut rest = inner;

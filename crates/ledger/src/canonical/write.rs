@@ -1,9 +1,9 @@
-//! Writes a canonical JSON string. This is the hottest loop of the extension: it runs for every
-//! text value of every audited row.
+//! Writes canonical JSON strings. This module has the hottest loop of the extension, which runs for
+//! every text value of every recorded row.
 //!
-//! Few texts contain a byte that must be escaped. So the loop searches for the next such byte,
-//! eight bytes at a time, and copies all bytes before it in one piece. The checker uses the same
-//! search to find the end of a string.
+//! Few texts contain a byte that must be escaped. The loop searches eight bytes at a time for the
+//! next byte that must be escaped, and copies all bytes before that byte in one piece. The checker
+//! of canonical JSON finds the end of a string with the same search.
 
 use crate::sink::Sink;
 
@@ -18,8 +18,8 @@ pub fn write_string(out: &mut impl Sink, s: &str) {
 /// Appends `s` as a JSON string, with its quotes. Returns whether `s` contains NUL, which
 /// PostgreSQL's jsonb cannot store.
 ///
-/// Copies bytes that are not UTF-8 unchecked: the caller checks the whole text that contains the
-/// string once.
+/// Does not check whether `s` is UTF-8, because the caller checks the whole text that contains the
+/// string.
 pub fn write_string_bytes(out: &mut impl Sink, s: &[u8]) -> bool {
     out.reserve(s.len() + 2);
     out.push(b'"');
@@ -61,8 +61,8 @@ fn write_escape(out: &mut impl Sink, byte: u8) {
     out.append(&[b'\\', short]);
 }
 
-/// Returns the offset of the first byte that a JSON string must escape (a control character, `"` or
-/// `\`), or the length of `bytes` if none must be escaped.
+/// Returns the offset of the first byte that a JSON string must escape: a control character, `"` or
+/// `\`. Returns the length of `bytes` if no byte must be escaped.
 #[inline]
 pub(super) fn find_special(bytes: &[u8]) -> usize {
     let mut at = 0;
@@ -83,19 +83,18 @@ fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// Returns a word in which the top bit of a byte is set if that byte of `word` is special. Only the
-/// lowest set flag is reliable: a borrow can set a false flag above a true one. The caller uses
-/// only the lowest.
+/// Finds the bytes of `word` that a JSON string must escape. In the returned word, the top bit of
+/// each byte that must be escaped is set as a flag. Only the lowest flag is reliable, because a
+/// borrow can set a wrong flag above a right flag. The caller uses only the lowest flag.
 #[inline]
 fn special_flags(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x80 * ONES;
-    // xor 2 moves `"` (0x22) to 0x20, right above the control characters, which stay below 0x20:
-    // one comparison finds both.
+    // The xor with 2 moves `"` (0x22) to 0x20 and leaves the control characters below 0x20.
+    // Therefore one subtraction finds `"` and all control characters.
     let control_or_quote = (word ^ (0x02 * ONES)).wrapping_sub(0x21 * ONES);
     let backslash = (word ^ (0x5c * ONES)).wrapping_sub(ONES);
-    // A byte whose top bit is set is never special. The xor with 7-bit values leaves the top bit as
-    // it is.
+    // A byte of `word` whose top bit is set is never special, so `!word` clears its flag.
     (control_or_quote | backslash) & !word & TOPS
 }
 
@@ -110,7 +109,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Escapes one character at a time, following RFC 8785 section 3.2.2.2 literally.
+    /// Escapes a string one character at a time, following RFC 8785 section 3.2.2.2 literally.
     pub(crate) fn by_the_book(s: &str) -> String {
         let mut out = String::from('"');
         for c in s.chars() {

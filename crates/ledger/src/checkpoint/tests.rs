@@ -1,7 +1,7 @@
 use super::*;
 use crate::cosignature::CosigningKey;
 
-/// The text of the example in C2SP tlog-checkpoint.
+/// The text of the checkpoint that C2SP tlog-checkpoint has as an example.
 const EXAMPLE: &str =
     "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 const ROOT: &str = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=";
@@ -80,7 +80,7 @@ fn who_has_signed_for_what() {
         Ok((checkpoint.clone(), vec![]))
     );
 
-    // The log must have signed the note itself. Neither a witness's signature nor the signature of
+    // The log itself must have signed the note. Neither a witness's signature nor the signature of
     // another key with the log's name replaces the log's signature.
     let mut by_witness = Note::new(checkpoint.to_string()).unwrap();
     assert_eq!(
@@ -96,7 +96,8 @@ fn who_has_signed_for_what() {
         Err(CheckpointError::NotSignedBy("example.com/log".into()))
     );
 
-    // A bad signature of a known witness rejects the note, although the log's signature is good.
+    // A note with an invalid signature of a known witness is refused, although the log's signature
+    // is valid.
     let mut forged = note.clone();
     forged
         .add(witness.cosign(&Checkpoint::new("example.com/log", 4, [9; 32]).unwrap(), 1).unwrap())
@@ -107,7 +108,8 @@ fn who_has_signed_for_what() {
     );
     assert!(Checkpoint::open(&forged, log.verifier(), &[]).is_ok());
 
-    // The log's key has signed the checkpoint of another log, and a text that is no checkpoint.
+    // The key of the log has signed two wrong texts: the checkpoint of another log, and a text that
+    // is no checkpoint.
     let elsewhere = Checkpoint::new("example.com/other", 3, [9; 32]).unwrap();
     let other = CheckpointError::OtherOrigin {
         expected: "example.com/log".into(),
@@ -123,8 +125,8 @@ fn who_has_signed_for_what() {
     }
 }
 
-/// The two kinds of signature cover different bytes: neither verifies as the other kind, even with
-/// the same key.
+/// A log's signature and a witness's cosignature cover different bytes. Even with the same key, a
+/// signature does not verify as a cosignature, and a cosignature does not verify as a signature.
 #[test]
 fn a_cosignature_is_not_a_signature() {
     let log = SigningKey::from_seed("example.com/log", &[1; 32]).unwrap();

@@ -2,8 +2,8 @@ use super::*;
 use crate::hash::sha256;
 use proptest::prelude::*;
 
-/// Returns an entry in which every column is set. A careless writer would change the order of the
-/// members or the spelling of the numbers in `row_values`.
+/// Returns an entry in which every column is set. A JSON library that parses and writes
+/// `row_values` again can change the number `1.10`.
 fn full() -> Entry<'static> {
     Entry {
         id: 7,
@@ -99,7 +99,8 @@ fn any_change_of_any_field_changes_the_checksum() {
     macro_rules! changes {
         ($($field:ident: $other:expr),* $(,)?) => {
             {
-                // A pattern without `..` must name every field, so the list above omits none.
+                // A pattern without `..` must name every field of `Entry`, so the list of changes
+                // above is complete.
                 let Entry { $($field: _),* } = full();
                 vec![$((stringify!($field), (|entry| entry.$field = $other) as Change)),*]
             }
@@ -158,7 +159,7 @@ fn any_change_of_any_field_changes_the_checksum() {
     }
 }
 
-/// The text columns, in the order in which the oracle below takes their values.
+/// The text columns, in the order in which the test below takes their values from `texts`.
 const TEXTS: [&str; 15] = [
     "table_schema",
     "table_name",
@@ -178,8 +179,8 @@ const TEXTS: [&str; 15] = [
 ];
 
 proptest! {
-    /// The oracle is serde_json. It sorts the keys of an object (here all keys are ASCII), and
-    /// escapes as RFC 8785 does.
+    /// Compares the preimage with the output of serde_json, which sorts ASCII keys and escapes
+    /// strings as RFC 8785 does.
     #[test]
     fn as_serde_json_would_write_it(
         id in any::<i64>(), txid in any::<u64>(),

@@ -1,18 +1,19 @@
-//! The right edge of a tree.
+//! Defines [`Frontier`], the right edge of a Merkle tree, which suffices to append leaves.
 
 use super::{Hash, empty_root, node_hash};
 use thiserror::Error;
 
-/// The right edge of a tree: the roots of its maximal perfect subtrees, ordered from the largest
-/// (leftmost) to the smallest. The tree has one such subtree for each set bit of its size. These
-/// roots suffice to append leaves and to compute the root of the tree.
+/// The right edge of a Merkle tree: the roots of the maximal perfect subtrees, from the largest
+/// (leftmost) to the smallest. A tree has one maximal perfect subtree for each set bit of its size.
+/// The roots of the maximal perfect subtrees suffice to append leaves and to compute the root of
+/// the tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     pub(super) size: u64,
     pub(super) hashes: Vec<Hash>,
 }
 
-/// The error of a number of hashes that does not fit the size of the tree.
+/// The error for a right edge whose number of hashes does not fit the size of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the right edge of a tree of {size} leaves has {expected} hashes, not {found}")]
 pub struct FrontierError {
@@ -20,7 +21,7 @@ pub struct FrontierError {
     pub size: u64,
     /// Number of hashes in the right edge of a tree of this size.
     pub expected: usize,
-    /// Number of hashes that the caller passed.
+    /// Number of hashes that the caller of [`Frontier::from_parts`] passed.
     pub found: usize,
 }
 
@@ -30,9 +31,9 @@ impl Frontier {
         Self::default()
     }
 
-    /// Builds the right edge of a tree of `size` leaves. `hashes` are those that
-    /// [`hashes`](Self::hashes) returned earlier. This function cannot check the hashes: the caller
-    /// compares the [`root`](Self::root) with the expected one.
+    /// Builds the right edge of a tree of `size` leaves. `hashes` must be the hashes that
+    /// [`hashes`](Self::hashes) returned for this tree. This function cannot check the hashes, so
+    /// the caller must compare the [`root`](Self::root) with the expected root.
     pub fn from_parts(size: u64, hashes: Vec<Hash>) -> Result<Self, FrontierError> {
         let expected = size.count_ones() as usize;
         if hashes.len() == expected {
@@ -47,7 +48,7 @@ impl Frontier {
         self.size
     }
 
-    /// Returns the roots of the perfect subtrees, from the largest to the smallest.
+    /// Returns the roots of the maximal perfect subtrees, from the largest to the smallest.
     pub fn hashes(&self) -> &[Hash] {
         &self.hashes
     }
@@ -69,8 +70,8 @@ impl Frontier {
         completed(0, &leaf_hash);
         let mut hash = leaf_hash;
         for height in 1..=self.size.trailing_ones() {
-            // The size has as many set bits as there are hashes. So for each of the trailing one
-            // bits that the loop counts, a hash can be popped.
+            // `hashes` has one hash for each set bit of `size`. The loop runs once for each
+            // trailing one bit of `size`, so `pop` always returns a hash.
             let Some(left) = self.hashes.pop() else { break };
             hash = node_hash(&left, &hash);
             completed(height, &hash);

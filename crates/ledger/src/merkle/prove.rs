@@ -1,6 +1,6 @@
 //! Computes roots and proofs from tiles. Each computation reads at most two tiles of each level, so
-//! its time grows with the logarithm of the tree's size. The tiles are not checked here: a proof
-//! that was computed from damaged tiles fails when it is verified.
+//! the time grows with the logarithm of the tree's size. This module does not check the tiles: a
+//! proof that was computed from damaged tiles fails when a verifier checks the proof.
 
 use super::tiles::{TILE_HEIGHT, TILE_WIDTH, TileId, Tiles, TreeError};
 use super::{Hash, empty_root, node_hash, perfect_root};
@@ -11,8 +11,9 @@ pub fn root_at<T: Tiles>(tiles: T, size: u64) -> Result<Hash, TreeError<T::Error
     Nodes::new(tiles).root(0, size)
 }
 
-/// Returns the proof that leaf `index` is in the tree of the first `size` leaves. The hashes are in
-/// the order from the leaf's sibling up: PATH(index, D\[size\]) of RFC 6962, section 2.1.1.
+/// Returns the proof that leaf `index` is in the tree of the first `size` leaves: PATH(index,
+/// D\[size\]) of RFC 6962, section 2.1.1. The proof begins with the hash of the leaf's sibling, and
+/// ends with the hash of a child of the root.
 pub fn inclusion_proof<T: Tiles>(
     tiles: T,
     index: u64,
@@ -23,7 +24,7 @@ pub fn inclusion_proof<T: Tiles>(
     }
     let mut nodes = Nodes::new(tiles);
     let mut proof = Vec::new();
-    // The loop goes down from the root, so it builds the proof from its last hash to its first.
+    // The loop descends from the root to the leaf, so it finds the last hash of the proof first.
     let (mut start, mut end) = (0, size);
     while end - start > 1 {
         let middle = start + split(end - start);
@@ -39,9 +40,9 @@ pub fn inclusion_proof<T: Tiles>(
     Ok(proof)
 }
 
-/// Returns the proof that the tree of the first `to` leaves extends the tree of the first `from`
-/// leaves: PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. The proof is empty if the sizes are
-/// equal or `from` is 0, because then there is nothing to prove.
+/// Returns the consistency proof PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. The proof shows
+/// that the tree of the first `to` leaves extends the tree of the first `from` leaves. The proof is
+/// empty if `from` is 0 or equal to `to`, because every tree extends the empty tree and itself.
 pub fn consistency_proof<T: Tiles>(
     tiles: T,
     from: u64,
@@ -56,8 +57,8 @@ pub fn consistency_proof<T: Tiles>(
     let mut nodes = Nodes::new(tiles);
     let mut proof = Vec::new();
     let (mut start, mut end) = (0, to);
-    // This loop is SUBPROOF of the RFC. It ends at the subtree whose last leaf is the last leaf of
-    // the older tree.
+    // This loop is SUBPROOF of RFC 6962. The loop ends at the subtree whose last leaf is the last
+    // leaf of the older tree.
     while end != from {
         let middle = start + split(end - start);
         if from <= middle {
@@ -68,7 +69,8 @@ pub fn consistency_proof<T: Tiles>(
             start = middle;
         }
     }
-    // If that subtree is the whole older tree, the verifier already has its root.
+    // If `start` is 0, the subtree at which the loop ended is the whole older tree. The proof omits
+    // the root of the older tree, because the verifier already has this root.
     if start > 0 {
         proof.push(nodes.root(start, end)?);
     }
@@ -77,7 +79,7 @@ pub fn consistency_proof<T: Tiles>(
 }
 
 /// Returns the number of leaves in the left subtree of a tree of `len` leaves: the largest power of
-/// two below `len`. `len` is at least 2.
+/// two below `len`. `len` must be at least 2.
 fn split(len: u64) -> u64 {
     1 << (len - 1).ilog2()
 }
@@ -93,8 +95,9 @@ impl<T: Tiles> Nodes<T> {
         Nodes { tiles, read: HashMap::new() }
     }
 
-    /// Returns MTH(D\[start:end\]). The range must be one of the ranges into which RFC 6962 splits
-    /// a tree: it begins at a multiple of the largest power of two that is not above its length.
+    /// Returns MTH(D\[start:end\]) of RFC 6962, section 2.1. The range must be one of the ranges
+    /// into which RFC 6962 splits a tree. `start` must be a multiple of the largest power of two
+    /// that is at most `end - start`.
     pub(super) fn root(&mut self, mut start: u64, end: u64) -> Result<Hash, TreeError<T::Error>> {
         let mut subtrees = Vec::new();
         while start < end {
@@ -109,17 +112,18 @@ impl<T: Tiles> Nodes<T> {
     /// Returns the root of the perfect subtree of 2^`height` leaves that begins at leaf `start`.
     pub(super) fn perfect(&mut self, height: u32, start: u64) -> Result<Hash, TreeError<T::Error>> {
         let level = height / TILE_HEIGHT;
-        // The nodes below the root of the subtree, at the level of the tile's hashes.
+        // The tile stores `count` nodes of the subtree, and `first` is the index of the leftmost of
+        // the `count` nodes within the tile's level.
         let first = start >> (TILE_HEIGHT * level);
         let count = 1 << (height % TILE_HEIGHT);
         let id = TileId { level: level as u8, index: first / TILE_WIDTH as u64 };
         let offset = (first % TILE_WIDTH as u64) as usize;
         let hashes = self.hashes(id, offset + count)?[offset..offset + count].to_vec();
-        // The number of hashes is a power of two, so it is never zero.
+        // `count` is a power of two and never zero, so `perfect_root` always returns a root.
         Ok(perfect_root(hashes).unwrap_or_else(empty_root))
     }
 
-    /// Returns a tile with at least `needed` hashes.
+    /// Returns the hashes of a tile. Fails if the tile has fewer than `needed` hashes.
     pub(super) fn hashes(
         &mut self,
         id: TileId,

@@ -1,8 +1,8 @@
-//! The tiles that store a tree: C2SP tlog-tiles, "Merkle Tree".
+//! Defines the tiles in which a Merkle tree is stored (C2SP tlog-tiles, "Merkle Tree").
 //!
-//! A tile at level L holds up to 256 consecutive nodes of height 8·L. Level 0 holds leaf hashes.
-//! Each higher level holds the roots of the full tiles of the level below. Only the last tile of a
-//! level can be partial. A hash in a tile never changes.
+//! A tile at level L holds up to 256 consecutive nodes of height 8·L. The tiles of level 0 hold
+//! leaf hashes. The tiles of each higher level hold the roots of the full tiles of the level below.
+//! Only the last tile of a level can be partial. A hash in a tile never changes.
 
 use super::{Hash, hash_text};
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use thiserror::Error;
 
-/// Number of tree levels in one tile.
+/// Number of levels of the tree that one tile covers.
 pub const TILE_HEIGHT: u32 = 8;
 
 /// Number of hashes in a full tile.
@@ -19,15 +19,16 @@ pub const TILE_WIDTH: usize = 1 << TILE_HEIGHT;
 /// The position of a tile: its level and its index in the level, both counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TileId {
-    /// The level. Level 0 holds leaf hashes, and a tree of 2⁶³ leaves has levels 0 to 7.
+    /// The level of the tile. The tiles of level 0 hold leaf hashes. A tree of 2⁶³ leaves has tiles
+    /// of levels 0 to 7.
     pub level: u8,
     /// The index of the tile in its level.
     pub index: u64,
 }
 
 impl TileId {
-    /// Returns how many hashes, 0 to 256, the tree of `size` leaves has in this tile: C2SP
-    /// tlog-tiles, "Partial Tiles".
+    /// Returns the number of hashes, 0 to 256, that this tile has in the tree of `size` leaves
+    /// (C2SP tlog-tiles, "Partial Tiles").
     pub fn width_at(self, size: u64) -> usize {
         let nodes = size.checked_shr(TILE_HEIGHT * u32::from(self.level)).unwrap_or(0);
         let before = self.index.saturating_mul(TILE_WIDTH as u64);
@@ -37,11 +38,12 @@ impl TileId {
 
 /// A store of tiles, such as a table, a file or memory.
 pub trait Tiles {
-    /// The error of a failed read.
+    /// The error of a failed attempt to read a tile.
     type Error;
 
-    /// Returns all stored hashes of a tile, even if the tree that the caller looks at has fewer.
-    /// Returns no hash if the tile is missing.
+    /// Returns all stored hashes of a tile. If the stored tree is larger than the tree of the
+    /// caller, the tile can have more hashes than the caller needs. Returns an empty slice if the
+    /// tile is missing.
     fn tile(&self, id: TileId) -> Result<Cow<'_, [Hash]>, Self::Error>;
 }
 
@@ -62,23 +64,23 @@ impl<T: Tiles> Tiles for &T {
     }
 }
 
-/// The reasons why a tree cannot be read.
+/// The reasons why a root or a proof cannot be computed from the tiles of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TreeError<E> {
     /// The tiles could not be read.
     #[error(transparent)]
     Source(#[from] E),
-    /// A tile has fewer hashes than the tree requires.
+    /// A tile has fewer hashes than the size of the tree requires.
     #[error("tile {} of level {} has {found} hashes instead of {needed}", .id.index, .id.level)]
     Missing {
         /// The position of the tile.
         id: TileId,
-        /// Number of hashes that the tree requires.
+        /// Number of hashes that the size of the tree requires.
         needed: usize,
         /// Number of hashes that the tile has.
         found: usize,
     },
-    /// The index exceeds the tree: a tree of this size has no such leaf.
+    /// The index of the leaf is not below the size of the tree.
     #[error("a tree of {size} leaves has no leaf {index}")]
     NoSuchLeaf {
         /// Index of the leaf, counted from 0.
@@ -86,7 +88,7 @@ pub enum TreeError<E> {
         /// Number of leaves in the tree.
         size: u64,
     },
-    /// The sizes are in the wrong order: a tree only grows.
+    /// The older tree of a consistency proof has more leaves than the newer tree.
     #[error("a tree of {from} leaves does not grow to one of {to}")]
     SizesReversed {
         /// Number of leaves in the supposedly older tree.

@@ -1,13 +1,13 @@
 //! Verifies proofs without access to the tree. The algorithms are those of RFC 9162, sections
-//! 2.1.3.2 and 2.1.4.2, which hold for RFC 6962's trees too.
+//! 2.1.3.2 and 2.1.4.2, and also verify proofs of RFC 6962.
 
 use super::{Hash, empty_root, hash_text, node_hash};
 use thiserror::Error;
 
-/// The reasons why a proof fails.
+/// The reasons why a proof is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProofError {
-    /// The index exceeds the tree: a tree of this size has no such leaf.
+    /// The index of the leaf is not below the size of the tree.
     #[error("a tree of {size} leaves has no leaf {index}")]
     NoSuchLeaf {
         /// Index of the leaf, counted from 0.
@@ -15,7 +15,7 @@ pub enum ProofError {
         /// Number of leaves in the tree.
         size: u64,
     },
-    /// The newer tree is smaller than the older one.
+    /// The newer tree has fewer leaves than the older tree.
     #[error("the tree went back from {from} leaves to {to}")]
     WentBack {
         /// Number of leaves in the older tree.
@@ -23,16 +23,16 @@ pub enum ProofError {
         /// Number of leaves in the newer tree.
         to: u64,
     },
-    /// The number of hashes does not fit the index and the sizes.
+    /// The number of hashes in the proof does not fit the index and the sizes of the trees.
     #[error("the proof has {found} hashes instead of {expected}")]
     Length {
-        /// Number of hashes that a proof for these sizes has.
+        /// Number of hashes that a proof for the index and the tree sizes must have.
         expected: usize,
         /// Number of hashes that the proof has.
         found: usize,
     },
-    /// The root computed from the proof is not the root of the tree. For a consistency proof, the
-    /// tree is the newer one.
+    /// The root computed from the proof differs from the root of the tree. In a consistency proof,
+    /// this error concerns the root of the newer tree.
     #[error("the proof leads to the root {}, not {}", hash_text(.computed), hash_text(.expected))]
     Root {
         /// The root of the tree.
@@ -40,8 +40,8 @@ pub enum ProofError {
         /// The root computed from the proof.
         computed: Hash,
     },
-    /// The older root computed from a consistency proof is not the root of the older tree: either
-    /// the history was forked, or the proof is wrong.
+    /// The older root computed from a consistency proof differs from the root of the older tree.
+    /// Either the log was forked, or the consistency proof is wrong.
     #[error(
         "the proof leads to the older root {}, not {}",
         hash_text(.computed), hash_text(.expected)
@@ -66,9 +66,9 @@ pub fn verify_inclusion(
     if index >= size {
         return Err(ProofError::NoSuchLeaf { index, size });
     }
-    // On each level, the node on the leaf's path has a sibling, up to the node where the paths of
-    // this leaf and of the last leaf meet. Above that node, the proof has one hash for each subtree
-    // to the left.
+    // The paths from the leaf and from the last leaf up to the root meet at a node. Below the node
+    // where the paths meet, the proof has one hash for each level. Above the node where the paths
+    // meet, the proof has one hash for each subtree to the left of the path.
     let last = size - 1;
     let below = u64::BITS - (index ^ last).leading_zeros();
     let expected = (below + index.checked_shr(below).unwrap_or(0).count_ones()) as usize;
@@ -94,8 +94,8 @@ pub fn verify_inclusion(
     if hash == *root { Ok(()) } else { Err(ProofError::Root { expected: *root, computed: hash }) }
 }
 
-/// Checks a consistency proof: that the tree of `to` leaves with the root `to_root` extends the
-/// tree of `from` leaves with the root `from_root` (RFC 9162, section 2.1.4.2). Trees of the same
+/// Checks a consistency proof (RFC 9162, section 2.1.4.2). The tree of `to` leaves with the root
+/// `to_root` must extend the tree of `from` leaves with the root `from_root`. Trees of the same
 /// size must have the same root. Any tree extends the empty tree.
 pub fn verify_consistency(
     from: u64,
@@ -128,14 +128,16 @@ pub fn verify_consistency(
             (false, _) => Ok(()),
         };
     }
-    // `node` and `last` follow the paths of the older tree's last leaf and of the newer tree's last
-    // leaf. Both paths start at the root of the largest perfect subtree at the end of the older
-    // tree, which both trees share.
+    // `node` follows the path from the last leaf of the older tree to the root. `last` follows the
+    // path from the last leaf of the newer tree to the root. `node` starts at the root of the
+    // largest perfect subtree at the end of the older tree, because the newer tree also contains
+    // this subtree.
     let shared = from.trailing_zeros();
     let (mut node, mut last) = ((from - 1) >> shared, (to - 1) >> shared);
     let below = u64::BITS - (node ^ last).leading_zeros();
     let above = node.checked_shr(below).unwrap_or(0).count_ones();
-    // If the older tree is perfect, this subtree is the older tree, and the proof omits its root.
+    // If the older tree is perfect, the proof omits the root of the older tree, which the verifier
+    // already has.
     let start_is_older_root = from.is_power_of_two();
     let expected = (below + above) as usize + usize::from(!start_is_older_root);
     if proof.len() != expected {

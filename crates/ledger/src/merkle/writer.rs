@@ -1,4 +1,4 @@
-//! Appends to a tree that is stored in tiles.
+//! Appends leaves to a Merkle tree that is stored in tiles.
 
 use super::prove::Nodes;
 use super::tiles::{TILE_HEIGHT, TILE_WIDTH, TileId, Tiles, TreeError};
@@ -6,15 +6,16 @@ use super::{Frontier, Hash};
 
 /// Appends leaves to a tree, and returns the tiles that changed.
 ///
-/// Appending a leaf computes two hashes on average, independent of the size of the tree. Memory
-/// grows by about 32 bytes for each leaf that was appended since the last call of
-/// [`take_changed`](Self::take_changed), so call that function from time to time.
+/// Appending a leaf computes one inner node on average, independent of the size of the tree. Each
+/// appended leaf takes about 32 bytes of memory until the next call of
+/// [`take_changed`](Self::take_changed). The caller must therefore call
+/// [`take_changed`](Self::take_changed) from time to time.
 #[derive(Debug, Clone, Default)]
 pub struct TileWriter {
     frontier: Frontier,
     /// The last tile of each level, which is partial or empty.
     edge: Vec<Edge>,
-    /// Tiles filled since the last call of `take_changed`.
+    /// The tiles that became full since the last call of `take_changed`.
     filled: Vec<(TileId, Vec<Hash>)>,
 }
 
@@ -32,7 +33,8 @@ impl TileWriter {
     }
 
     /// Returns a writer for the tree of `size` leaves in `tiles`. Reads the last tile of each
-    /// level. The tiles must yield `root`, which the caller takes from the checkpoint of that size.
+    /// level. Fails if the tiles do not yield `root`, which the caller takes from the checkpoint of
+    /// tree size `size`.
     pub fn resume<T: Tiles>(size: u64, root: &Hash, tiles: T) -> Result<Self, TreeError<T::Error>> {
         let mut nodes = Nodes::new(tiles);
         let mut edge = Vec::new();
@@ -49,8 +51,9 @@ impl TileWriter {
                 if width == 0 { Vec::new() } else { nodes.hashes(id, width)?[..width].to_vec() };
             edge.push(Edge { index, hashes, changed: false });
         }
-        // The loop goes from the leftmost perfect subtree to the rightmost. The root of each
-        // subtree can be computed from one of the tiles that were just read.
+        // The loop visits the maximal perfect subtrees of the tree from left to right. The root of
+        // each maximal perfect subtree is computed from one of the tiles that the first loop has
+        // read.
         let mut hashes = Vec::with_capacity(size.count_ones() as usize);
         let mut start = 0;
         for height in (0..u64::BITS).rev().filter(|height| size >> height & 1 == 1) {
@@ -95,7 +98,8 @@ impl TileWriter {
             tile.hashes.push(*hash);
             tile.changed = true;
             if tile.hashes.len() == TILE_WIDTH {
-                // The root of the full tile becomes a node of the level above.
+                // When the tile is full, a later call of this closure adds the root of the tile to
+                // the level above.
                 let id = TileId { level: level as u8, index: tile.index };
                 filled.push((id, std::mem::take(&mut tile.hashes)));
                 *tile = Edge {
@@ -107,9 +111,9 @@ impl TileWriter {
         });
     }
 
-    /// Returns the tiles that changed since the last call, each with all of its hashes: first the
-    /// filled tiles, then the last tile of each level. Each returned tile must replace the stored
-    /// tile with the same id.
+    /// Returns the tiles that changed since the last call of this function, each with all of its
+    /// hashes. The full tiles come before the last tile of each level. The caller must store each
+    /// returned tile in place of the stored tile with the same id.
     pub fn take_changed(&mut self) -> Vec<(TileId, Vec<Hash>)> {
         let mut changed = std::mem::take(&mut self.filled);
         for (level, tile) in self.edge.iter_mut().enumerate() {

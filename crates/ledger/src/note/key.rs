@@ -1,9 +1,11 @@
-//! The keys of signed notes, in the text forms of Go's `golang.org/x/mod/sumdb/note`:
+//! Implements the keys of signed notes. Keys have the text forms of Go's
+//! `golang.org/x/mod/sumdb/note`:
 //!
 //! * `<name>+<key id>+<base64(algorithm ‖ public key)>`: a public key, which C2SP calls vkey
 //! * `PRIVATE+KEY+<name>+<key id>+<base64(algorithm ‖ seed)>`: a private key
 //!
-//! Both texts contain the id of the public key, as eight lowercase hexadecimal digits.
+//! The text of a private key contains the id of its public key. A key id is written as eight
+//! lowercase hexadecimal digits.
 
 use super::Signature;
 use crate::cosignature;
@@ -20,10 +22,11 @@ pub(crate) const SIGNATURE_BYTES: usize = 64;
 /// The algorithm and purpose of a key: C2SP signed-note, "Signature types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// 0x01: Ed25519 over the text of the note. Logs sign their checkpoints with this algorithm.
+    /// 0x01: Ed25519 over the text of the note. Logs sign their checkpoints with this signature
+    /// type.
     Ed25519,
-    /// 0x04: Ed25519 over the text and a time (C2SP tlog-cosignature). Witnesses cosign with this
-    /// algorithm.
+    /// 0x04: Ed25519 over the text of the note and a time (C2SP tlog-cosignature). Witnesses cosign
+    /// with this signature type.
     CosignatureV1,
 }
 
@@ -57,7 +60,7 @@ pub enum KeyError {
     /// The name of a log or a witness is too long.
     #[error("the name of the key is longer than {MAX_NAME_BYTES} bytes")]
     NameTooLong,
-    /// The id does not match the name and the key.
+    /// The key id in the text does not match the name and the key.
     #[error("the key has the id {expected:08x}, not {found:08x}: its text is damaged")]
     Id {
         /// The id computed from the name and the key.
@@ -65,10 +68,10 @@ pub enum KeyError {
         /// The id in the text.
         found: u32,
     },
-    /// This crate does not support the algorithm.
+    /// This crate does not support the algorithm of the key.
     #[error("the key is of the unknown signature type 0x{0:02x}")]
     Algorithm(u8),
-    /// The key has an algorithm other than the required one.
+    /// The algorithm of the key is not the required algorithm.
     #[error(
         "the key is of signature type 0x{:02x}; one of type 0x{:02x} is wanted",
         .found.byte(), .wanted.byte()
@@ -82,7 +85,7 @@ pub enum KeyError {
     /// The key is not 32 bytes long.
     #[error("the key is {0} bytes long instead of 32")]
     Length(usize),
-    /// The public key is not a point of the curve, or the key is weak: anyone can make signatures
+    /// The public key is not a point of the curve, or is a weak key. Anyone can make signatures
     /// that a weak key accepts.
     #[error("the key is not a point of Ed25519 that can be trusted")]
     Point,
@@ -91,15 +94,15 @@ pub enum KeyError {
     Random(getrandom::Error),
 }
 
-/// Maximum size of a key's name in bytes. The key formats set no limit, but tlog-cosignature limits
-/// the names of logs and witnesses to this size.
+/// Maximum size of a key's name in bytes. The formats of keys set no limit, but C2SP
+/// tlog-cosignature limits the names of logs and witnesses to 255 bytes.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Maximum size of a key's text in bytes. Every valid text is shorter.
+/// Maximum size of a key's text in bytes. The text of every valid key is shorter.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// Returns whether `name` is allowed as the name of a key (C2SP signed-note, "Format"): it is not
-/// empty and has no Unicode space, no plus sign and no control character.
+/// Returns whether `name` is allowed as the name of a key (C2SP signed-note, "Format"). The name
+/// must not be empty, and must not contain a Unicode space, a plus sign or a control character.
 pub fn is_key_name(name: &str) -> bool {
     !name.is_empty()
         && !name
@@ -114,8 +117,8 @@ fn check_name(name: &str) -> Result<(), KeyError> {
     if name.len() > MAX_NAME_BYTES { Err(KeyError::NameTooLong) } else { Ok(()) }
 }
 
-/// Returns the id of a key, SHA-256(name ‖ 0x0A ‖ algorithm ‖ public key)\[:4\]: C2SP signed-note,
-/// "Signatures".
+/// Returns the id of a key: the first four bytes of SHA-256(name ‖ 0x0A ‖ algorithm ‖ public key)
+/// (C2SP signed-note, "Signatures").
 fn key_id(name: &str, algorithm: Algorithm, public: &[u8; 32]) -> u32 {
     let digest = sha256(&[name.as_bytes(), b"\n", &[algorithm.byte()], public].concat());
     digest[..4].iter().fold(0, |id, &byte| id << 8 | u32::from(byte))
@@ -164,8 +167,8 @@ pub struct VerifierKey {
 }
 
 impl VerifierKey {
-    /// Parses `<name>+<key id>+<base64(algorithm ‖ public key)>`. Allows a newline at the end of
-    /// the text, as in a file.
+    /// Parses `<name>+<key id>+<base64(algorithm ‖ public key)>`. A newline at the end of the text
+    /// is optional.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         if text.starts_with("PRIVATE+KEY+") {
             return Err(KeyError::Private);
@@ -183,7 +186,7 @@ impl VerifierKey {
         Ok(VerifierKey { name: name.to_owned(), id, algorithm, key })
     }
 
-    /// Returns the name. The name of a log's key is the log's origin.
+    /// Returns the name of the key. The name of a log's key is the log's origin.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -193,7 +196,8 @@ impl VerifierKey {
         self.id
     }
 
-    /// Returns the algorithm, which also fixes the purpose of the key.
+    /// Returns the algorithm of the key. The algorithm shows whether the key belongs to a log or to
+    /// a witness.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -203,7 +207,7 @@ impl VerifierKey {
         self.key.as_bytes()
     }
 
-    /// Returns whether a signature carries this key's name and id.
+    /// Returns whether a signature has the name and the id of this key.
     pub fn made(&self, signature: &Signature) -> bool {
         self.name == signature.name() && self.id == signature.key_id()
     }
@@ -235,7 +239,8 @@ impl fmt::Display for VerifierKey {
     }
 }
 
-/// A private key of a log or of a witness, with its name. Its bytes are overwritten on drop.
+/// A private key of a log or of a witness, with its name. The bytes of the private key are
+/// overwritten on drop.
 #[derive(Clone)]
 pub(crate) struct KeyPair {
     verifier: VerifierKey,
@@ -301,7 +306,7 @@ fn without_newline(text: &str) -> &str {
 pub struct SigningKey(KeyPair);
 
 impl SigningKey {
-    /// Generates a key from the system's randomness. `name` is the origin of the log.
+    /// Generates a key from random bytes of the operating system. `name` is the origin of the log.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
         KeyPair::generate(name, Algorithm::Ed25519).map(SigningKey)
     }
@@ -311,14 +316,14 @@ impl SigningKey {
         KeyPair::from_seed(name, Algorithm::Ed25519, seed).map(SigningKey)
     }
 
-    /// Reads a key file: `PRIVATE+KEY+<name>+<key id>+<base64(0x01 ‖ seed)>`, with or without a
-    /// newline.
+    /// Parses the text of a key file, `PRIVATE+KEY+<name>+<key id>+<base64(0x01 ‖ seed)>`. A
+    /// newline at the end of the text is optional.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         KeyPair::from_text(text, Algorithm::Ed25519).map(SigningKey)
     }
 
-    /// Returns the text of the key file, with its newline. The text is secret, and is overwritten
-    /// when it is dropped.
+    /// Returns the text of the key file, which ends in a newline. The returned text is secret, so
+    /// its bytes are overwritten on drop.
     pub fn to_text(&self) -> Zeroizing<String> {
         self.0.to_text()
     }
@@ -328,15 +333,15 @@ impl SigningKey {
         self.0.verifier()
     }
 
-    /// Signs the text of a note: C2SP signed-note, "Ed25519 signatures". Signing the same text
-    /// again yields the same signature.
+    /// Signs the text of a note (C2SP signed-note, "Ed25519 signatures"). The same key and the same
+    /// text always yield the same signature.
     pub fn sign(&self, text: &str) -> Signature {
         let verifier = self.verifier();
         Signature::new(verifier.name(), verifier.id(), self.0.sign(text.as_bytes()).to_vec())
     }
 }
 
-/// Shows the name of the key, and hides the secret.
+/// Shows the text of the public key, and hides the private key.
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SigningKey").field(&self.verifier().to_string()).finish()

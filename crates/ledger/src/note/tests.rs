@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The examples in Go's `golang.org/x/mod/sumdb/note`.
+/// The keys of the examples in Go's `golang.org/x/mod/sumdb/note`.
 const SIGNING_KEY: &str =
     "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
 const PETER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
@@ -10,13 +10,14 @@ const TEXT: &str = "If you think cryptography is the answer to your problem,\nth
 const BY_PETER: &str = "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
 const BY_ENOCH: &str = "— EnochRoot rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ=\n";
 
-/// The example in C2SP signed-note.
+/// The key of the example in C2SP signed-note.
 const EXAMPLE_KEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
 const EXAMPLE: &str = "This is an example message.\n\n\
     — example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
 
-/// A real checkpoint of a Certificate Transparency log. Four independent implementations made its
-/// signatures, which have the types 0x05 (which this crate does not support), 0x01 and 0x04.
+/// A real checkpoint of a Certificate Transparency log. Four independent implementations made the
+/// signatures of this checkpoint. The signatures have the types 0x01, 0x04 and 0x05, and this crate
+/// does not support type 0x05.
 const IN_THE_WILD: &str = "arche2025h1.staging.ct.transparency.dev\n1432088532\nU7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=\n\n\
     — arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6hoGREPMHbdQ3urbllzalApkptQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=\n\
     — arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=\n\
@@ -93,7 +94,8 @@ fn keys_that_are_known_and_keys_that_are_not() {
     );
     assert_eq!(both.verify(&[]), Err(NoteError::NoKnownSignature));
     assert_eq!(both.verify(&[key(EXAMPLE_KEY)]), Err(NoteError::NoKnownSignature));
-    // Enoch's signature is good. The signature with Peter's name and id is bad.
+    // The note has a valid signature by Enoch's key, and an invalid signature with the name and id
+    // of Peter's key.
     let forged = format!("{TEXT}\n{}{BY_ENOCH}", BY_PETER.replace("x08go/ZJ", "x08go/ZK"));
     let forged = Note::parse(forged.as_bytes()).unwrap();
     assert_eq!(
@@ -105,8 +107,7 @@ fn keys_that_are_known_and_keys_that_are_not() {
         1,
         "of a key that is not known nothing is"
     );
-    // Signatures with Peter's name and another id, or with Peter's id and another name, are by
-    // unknown keys.
+    // A signature is by an unknown key if only its name or only its id is that of Peter's key.
     for stranger in
         [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")]
     {
@@ -115,11 +116,11 @@ fn keys_that_are_known_and_keys_that_are_not() {
         let note = Note::parse(format!("{TEXT}\n{stranger}").as_bytes()).unwrap();
         assert_eq!(note.verify(std::slice::from_ref(&peter)), Err(NoteError::NoKnownSignature));
     }
-    // Two signatures by the same key count as one, and both must be good.
+    // Two signatures by the same key count as one signature, and both signatures must be valid.
     let note = Note::parse(format!("{TEXT}\n{BY_PETER}{BY_PETER}").as_bytes()).unwrap();
     assert_eq!(note.verify(std::slice::from_ref(&peter)).unwrap().len(), 1);
-    // Impossible signatures: one is too short, one is too long, and one has a scalar that is not
-    // reduced (RFC 8032, section 5.1.7).
+    // Three signatures are impossible: one is too short, one is too long, and one has a scalar that
+    // is not reduced (RFC 8032, section 5.1.7).
     let good = both.signatures()[0].bytes();
     let mut unreduced = good.to_vec();
     unreduced[63] |= 0xf0;
@@ -238,8 +239,8 @@ fn unsigned_texts() {
     }
 }
 
-/// Checks, as the tests of Go's library do, that neither a part of a key nor a key with one changed
-/// byte is a key.
+/// Checks that a part of a key's text and a text with one changed byte are refused, as the tests of
+/// Go's library do.
 #[test]
 fn damaged_keys() {
     let damaged = |text: &str, accepts: &dyn Fn(&str) -> bool| {
@@ -280,8 +281,8 @@ fn damaged_keys() {
 
 #[test]
 fn keys_and_why_they_are_refused() {
-    // Keys of the wrong length and of an unknown type, each with a matching id: from the tests of
-    // Go's library.
+    // The tests of Go's library have keys of the wrong length and of an unknown type, each with a
+    // matching id.
     let long = "PeterNeumann+cc469956+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TWBADKEY==";
     assert_eq!(
         VerifierKey::from_text(long),
@@ -305,7 +306,8 @@ fn keys_and_why_they_are_refused() {
         KeyError::NameTooLong
     );
     assert!(SigningKey::from_seed(&"n".repeat(255), &[0; 32]).is_ok());
-    // The point of order one is a weak key: anyone can make a signature over any text for this key.
+    // The point of order one is a weak key: anyone can make a signature over any text that this key
+    // accepts.
     let mut weak = [0; 33];
     (weak[0], weak[1]) = (1, 1);
     let id = u32::from_be_bytes(

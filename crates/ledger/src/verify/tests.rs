@@ -19,8 +19,8 @@ fn entry() -> Entry<'static> {
     }
 }
 
-/// Returns the verdict on an entry whose checksum matches. A forger who knows the format can
-/// compute such a checksum.
+/// Verifies an entry against a checksum that matches its columns. A forger who knows the format can
+/// compute a matching checksum.
 fn forged(entry: &Entry) -> Result<(), Fault> {
     let checksum = entry.checksum(&mut Vec::new());
     entry.verify(&checksum, &mut Vec::new())
@@ -83,8 +83,8 @@ fn a_format_that_is_not_known() {
     );
 }
 
-/// The attack because of which verification must check for canonical JSON: two entries with
-/// different columns have the same preimage.
+/// Verification checks for canonical JSON because of this attack: two entries with different
+/// columns have the same preimage.
 #[test]
 fn text_moved_between_columns_keeps_the_checksum_and_is_found() {
     let honest = Entry { details: Some("{}"), error_code: Some("23505"), ..entry() };
@@ -135,8 +135,8 @@ fn a_key_hash_that_hides_the_entry_from_its_history() {
     assert_eq!(fault.to_string(), "the key hash is -3, but watch_id and row_key give NULL");
 }
 
-/// Returns an UPDATE that changed a key of two columns. The names of the key columns also occur in
-/// nested objects of the row.
+/// Returns the entry of an UPDATE that changed a primary key of two columns. The names of the key
+/// columns also occur in nested objects of the row.
 fn rekeyed() -> Entry<'static> {
     Entry {
         operation: "UPDATE",
@@ -153,7 +153,7 @@ fn rekeyed() -> Entry<'static> {
 #[test]
 fn a_previous_key_hash_of_the_key_in_the_old_row() {
     assert_eq!(forged(&rekeyed()), Ok(()));
-    // The previous key hash may be NULL, although the key changed.
+    // A previous key hash of NULL is not a fault, although the UPDATE changed the key.
     assert_eq!(forged(&Entry { previous_key_hash: None, ..rekeyed() }), Ok(()));
 }
 
@@ -167,12 +167,12 @@ fn a_previous_key_hash_that_is_not_what_the_columns_give() {
         // The operation is not UPDATE.
         Entry { operation: "INSERT", ..rekeyed() },
         Entry { operation: "UPDATE ", ..rekeyed() },
-        // There is no old row, or the old row lacks the first, the last or every column of the key.
+        // `row_values` is NULL, or lacks the first, the last or every column of the key.
         Entry { row_values: None, ..rekeyed() },
         Entry { row_values: Some(r#"{"a":{"no":1.10},"t\"":"}"}"#), ..rekeyed() },
         Entry { row_values: Some(r#"{"no":1.10,"p":{"t\"":"}"}}"#), ..rekeyed() },
         Entry { row_values: Some("{}"), ..rekeyed() },
-        // There is no row key to hash.
+        // `row_key` or `watch_id` is NULL, so no key hash can be computed.
         Entry { row_key: None, key_hash: None, ..rekeyed() },
         Entry { watch_id: None, key_hash: None, ..rekeyed() },
     ] {
@@ -196,8 +196,8 @@ fn a_wrong_key_hash_is_reported_before_a_wrong_previous_one() {
 }
 
 proptest! {
-    /// Compares with serde_json. Its maps have the order of canonical JSON, because all names here
-    /// are ASCII.
+    /// Compares the previous key with the output of serde_json. The maps of serde_json have the
+    /// order of canonical JSON, because all names in this test are ASCII.
     #[test]
     fn the_previous_key_is_what_a_json_library_makes_of_it(
         row in prop::collection::btree_map(

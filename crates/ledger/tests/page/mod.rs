@@ -1,4 +1,5 @@
-//! Reads `docs/FORMAT.md` for the tests: its fenced blocks, selected by their info strings.
+//! Reads the fenced blocks of `docs/FORMAT.md` for the tests, and selects blocks by their info
+//! strings.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,8 +12,8 @@ pub fn page() -> String {
     std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md")
 }
 
-/// Returns the contents of all fenced blocks of the page with this info string. The newline at the
-/// end of each content is removed.
+/// Returns the contents of all fenced blocks of docs/FORMAT.md that have the info string `info`.
+/// The newline at the end of each block's content is removed.
 pub fn blocks(info: &str) -> Vec<String> {
     let page = page();
     let blocks: Vec<_> = page
@@ -27,12 +28,13 @@ pub fn blocks(info: &str) -> Vec<String> {
     blocks
 }
 
-/// Returns the folder of the independent implementation in Python.
+/// Returns the folder of the verifier in Python.
 pub fn verifier() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python")
 }
 
-/// Returns the output of a script that generates examples of the page. None if there is no python3.
+/// Runs a script that generates examples of docs/FORMAT.md, and returns the script's output.
+/// Returns None if python3 is not installed.
 pub fn printed_by(script: &str) -> Option<String> {
     let printed = match Command::new("python3").arg(verifier().join("tests").join(script)).output()
     {

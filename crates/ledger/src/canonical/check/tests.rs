@@ -114,8 +114,8 @@ fn a_million_levels_deep() {
     }
 }
 
-/// A JSON value from the test's generator. The generator has its own writer of canonical text,
-/// which shares no code with the checker.
+/// A JSON value that this test generates. The test writes canonical JSON with its own code, which
+/// shares nothing with the checker.
 #[derive(Debug, Clone)]
 enum Json {
     Plain(&'static str),
@@ -181,8 +181,8 @@ fn json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// Returns the canonical text of a mutated text, computed with serde_json, as a second opinion on
-/// the checker. None if the mutated text is not JSON or has a number that cannot be canonical.
+/// Converts a mutated text to canonical JSON with serde_json, independently of the checker. Returns
+/// None if the mutated text is not JSON or has a number that cannot be canonical.
 fn rewritten(text: &str) -> Option<String> {
     fn convert(raw: &RawValue) -> Option<Json> {
         let text = raw.get();
@@ -260,7 +260,7 @@ proptest! {
         prop_assert_eq!(found, Err(expected));
     }
 
-    /// A mutated text is accepted only if it is JSON and rewriting it changes nothing.
+    /// Checks that a mutated text is accepted if and only if `rewritten` returns the same text.
     #[test]
     fn accepts_a_mutation_only_if_it_is_canonical(
         json in json(),
