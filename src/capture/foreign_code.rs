@@ -196,7 +196,9 @@ impl ForeignCasts {
                 code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 message: "casts to json of several owners in one value are not executed".to_owned(),
                 detail: Some(
-                    "Each is executed as its owner, and one value with one role.".to_owned(),
+                    "Each cast runs with the rights of its owner, but one value is converted with \
+                     the rights of one role."
+                        .to_owned(),
                 ),
             }
             .raise(None),

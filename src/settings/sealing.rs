@@ -58,15 +58,15 @@ pub fn define() {
     define_text(
         c"lead_audit.origin",
         c"Name of this database's audit log in its checkpoints.",
-        c"With a signing key it is the key's name. Empty: that name or, without a key, \
-          lead_audit/ and the log's id.",
+        c"With a signing key, the origin is the name of the key. Without a signing key, an empty \
+          value means lead_audit/ followed by the log's id.",
         &ORIGIN,
         check_origin,
     );
     GucRegistry::define_int_guc(
         c"lead_audit.seal_interval",
         c"Time from one sealing by the background worker to the next.",
-        c"0: it does not seal.",
+        c"With 0, the background worker does not seal.",
         &SEAL_INTERVAL,
         0,
         24 * 60 * 60 * 1000,
@@ -123,7 +123,7 @@ pub fn reload_for_database() -> Result<(), ServerError> {
                 return Err(ServerError {
                     code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                     message: format!("{text} was reset for this database"),
-                    detail: Some("What it is now, a new session learns.".to_owned()),
+                    detail: Some("A new session can read the current value.".to_owned()),
                 });
             }
             _ => {}

@@ -107,7 +107,7 @@ fn worker() -> Part {
     if in_recovery() {
         return Part::off(
             NAME,
-            "the server is a standby; it starts when the server is promoted",
+            "the server is a standby, and the worker starts when the standby is promoted",
             None,
         );
     }

@@ -59,7 +59,8 @@ fn entries(c: &mut Criterion) {
         let entry = entry(&row);
         let mut scratch = Vec::new();
         let checksum = entry.checksum(&mut scratch);
-        let preimage = scratch.clone();
+        let mut preimage = Vec::new();
+        entry.write_preimage(&mut preimage);
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Bytes(preimage.len() as u64));
         group.bench_function("SHA-256 of the preimage", |b| {
