@@ -1,4 +1,4 @@
-"""A private PostgreSQL cluster with the extension, on a Unix socket."""
+"""Starts a private PostgreSQL cluster with the extension, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPLATE = "leads_template"
 
 
 def _server_user() -> Optional[str]:
-    """Returns the user that runs the server if the tests run as root, as scripts/lib.sh does."""
+    """Returns the user that scripts/lib.sh runs the server as if the tests run as root, or None."""
     if os.geteuid() != 0:
         return None
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
@@ -48,7 +48,7 @@ def script(name: str, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Database:
-    """A database of the cluster. Its socket is that of the server or of a pooler."""
+    """A database of the cluster, reached through the socket of the server or of a pooler."""
 
     socket: str
     name: str
@@ -68,7 +68,7 @@ class Database:
         )
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Runs a statement as the superuser, and returns its rows."""
+        """Runs a statement as the superuser, and returns the rows of its result."""
         with self.connect("postgres") as connection:
             cursor = connection.execute(statement.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
@@ -81,22 +81,22 @@ class Database:
         )
 
     def users(self) -> list[Optional[str]]:
-        """Returns the user_id of each entry, in order."""
+        """Returns the user_id of each entry, ordered by id."""
         return [entry[1] for entry in self.trail()]
 
 
 class StatementLog:
-    """The statements in the server's log from the creation of this object on."""
+    """The statements that the server has logged since the creation of this object."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._start = log.stat().st_size
 
     def statements(self) -> list[str]:
-        """Returns the first word of each statement so far.
+        """Returns the first word of each logged statement.
 
-        The word is "set_config" for a string that sets the context, even if the string contains
-        other statements. It is "catalog" for the query of the functions and relations.
+        For a statement that sets the context, the result contains "set_config" instead of the first
+        word. For `catalog.QUERY`, the result contains "catalog".
         """
         with self._log.open("rb") as file:
             file.seek(self._start)
@@ -117,7 +117,7 @@ class StatementLog:
 
 
 class Cluster:
-    """A cluster. The constructor starts it, and remove() stops and deletes it."""
+    """A cluster that the constructor starts. remove() stops and deletes the cluster."""
 
     SETTINGS = (
         "fsync = off",
@@ -140,7 +140,7 @@ class Cluster:
         template.query("CREATE EXTENSION lead_audit")
 
     def database(self) -> Database:
-        """Creates a database with the watched table leads, which belongs to the role app."""
+        """Creates a database with the watched table leads, which the role app owns."""
         database = Database(self.socket, f"leads_{next(_numbers)}")
         Database(self.socket, "postgres").query(
             f"CREATE DATABASE {database.name} TEMPLATE {TEMPLATE} OWNER app"

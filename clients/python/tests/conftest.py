@@ -29,5 +29,5 @@ def statement_log(cluster: Cluster) -> StatementLog:
 
 @pytest.fixture(autouse=True)
 def no_context() -> None:
-    """Each test begins with an empty context."""
+    """Empties the context before each test."""
     AuditContext.clear()

@@ -1,4 +1,4 @@
-"""A small Django project on the table leads, with a model, views and urls."""
+"""A small Django project with a model of the table leads, views and urls."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def log_out(request: HttpRequest, id: str) -> HttpResponse:
 
 
 def rest(request: HttpRequest, id: str) -> HttpResponse:
-    """Behaves like a view of Django REST framework, which authenticates the user in the view."""
+    """A view of Django REST framework, which authenticates the user within the view."""
     from django.contrib.auth.models import User
     from rest_framework.authentication import BaseAuthentication
     from rest_framework.renderers import JSONRenderer

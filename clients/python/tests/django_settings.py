@@ -1,4 +1,4 @@
-"""The settings of the Django project in test_django.py. The test sets the database."""
+"""The settings of the Django project in django_project.py. test_django.py sets the database."""
 
 import os
 
@@ -25,6 +25,6 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "tests.django_project"
 ALLOWED_HOSTS = ["*"]
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast, not secure
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast, but not secure
 LEAD_AUDIT = {"TRUSTED_PROXIES": ["10.0.0.0/8"]}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

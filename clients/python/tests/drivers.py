@@ -1,4 +1,4 @@
-"""The drivers for which the installed SQLAlchemy has a dialect."""
+"""Lists the drivers for which the installed SQLAlchemy has a dialect."""
 
 import sqlalchemy
 

@@ -1,11 +1,11 @@
-"""Measures the cost of the client: compares an engine with it and one without, on a Unix socket.
+"""Measures the cost of the client: compares an engine with attach() and an engine without.
 
     python -m tests.overhead [ROUNDS]
 
-The two engines take turns in many short rounds. Each figure is the difference in microseconds
-between the best rounds of the two, which excludes the effect of other processes. CPU is the CPU
-time of this process, without that of the server. The exit status is 1 if a CPU time exceeds its
-limit.
+The two engines connect to the server on a Unix socket, and run in turns in many short rounds. Each
+figure is the difference in microseconds between the best round of each engine, which excludes the
+effect of other processes. CPU is the CPU time of this process, without the CPU time of the server.
+The exit code is 1 if a CPU time exceeds its limit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LIMITS = {TRANSACTION: 100, STATEMENT: 20, AUTOCOMMIT_READ: 20}
 
 
 def measured(engine: Any) -> dict[str, tuple[float, float]]:
-    """Returns the elapsed seconds and the CPU seconds of one run of each operation."""
+    """Returns the elapsed seconds and the CPU seconds that each operation takes."""
     found: dict[str, tuple[float, float]] = {}
 
     def measure(name: str, work: Callable[[int], None]) -> None:
@@ -81,8 +81,8 @@ def main(rounds: int) -> int:
     cluster = Cluster(f"cluster-{os.getpid()}")
     try:
         database = cluster.database()
-        # The table is not watched, because only the client is measured. The cost of the triggers
-        # would depend on the context.
+        # Ends the watching of the table, because the script measures only the client. The cost of
+        # the audit triggers would depend on the context.
         database.query("SELECT lead_audit.disable('leads')")
         database.query(f"ALTER DATABASE {database.name} SET log_statement = 'none'")
         print("| microseconds | " + " | ".join(f"{driver}: clock | CPU" for driver in SYNC) + " |")
@@ -105,7 +105,7 @@ def main(rounds: int) -> int:
                         if number % 2
                         else (measured(attached), measured(plain))[::-1]
                     )
-                    if number >= 3:  # the first rounds only warm up
+                    if number >= 3:  # the first three rounds only warm up
                         without.append(pair[0])
                         with_it.append(pair[1])
             for name in without[0]:

@@ -1,4 +1,4 @@
-"""PgBouncer in front of the cluster, on a separate Unix socket."""
+"""Starts PgBouncer in front of the cluster, on a separate Unix socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 
 from .cluster import SERVER_USER, Database
 
-# These are the settings of PgBouncer that docs/clients.md describes.
+# The configuration of PgBouncer that docs/clients.md describes.
 CONFIGURATION = """
 [databases]
 * = host={server} port=5432
@@ -34,15 +34,16 @@ logfile = {directory}/log
 
 
 # PgBouncer 1.18 of Debian 12 ends with this message if a query is cancelled while its client
-# disconnects. The test starts PgBouncer again then, as systemd would.
+# disconnects. The class PgBouncer then starts PgBouncer again, as systemd would.
 KNOWN_END = "in function disconnect_client(): bad client state"
 
 
 class PgBouncer:
-    """A running PgBouncer. If it ends with the message of KNOWN_END, it is started again."""
+    """A running PgBouncer, which is started again if it ends with the message of KNOWN_END."""
 
     def __init__(self, server: str, mode: str, pool_size: int, *settings: str) -> None:
-        # The path of a directory under target/ may be too long for a socket.
+        # The directory is in /tmp, because the path of a directory under target/ can be too long
+        # for a socket.
         self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
         (self.directory / "users.txt").write_text('"app" ""\n"postgres" ""\n')
         configuration = CONFIGURATION.format(
@@ -85,7 +86,7 @@ class PgBouncer:
             self._process = self._start()
 
     def ends(self) -> int:
-        """Returns how often PgBouncer ended with the message of KNOWN_END."""
+        """Returns how often PgBouncer has ended with the message of KNOWN_END."""
         return self._log().count(KNOWN_END)
 
     def _log(self) -> str:
@@ -93,7 +94,7 @@ class PgBouncer:
         return log.read_text() if log.exists() else ""
 
     def database(self, database: Database) -> Database:
-        """Returns the same database, reached through the pooler."""
+        """Returns the database `database`, reached through PgBouncer."""
         return Database(str(self.directory), database.name, database.user)
 
     def wait(self) -> None:
@@ -110,7 +111,7 @@ class PgBouncer:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stops PgBouncer. Fails if PgBouncer has already ended with another message."""
+        """Stops PgBouncer. Fails if PgBouncer has ended with a message that is not KNOWN_END."""
         ended, said = self._process.poll(), self._log()
         self._stopping = True
         self._process.terminate()

@@ -1,8 +1,8 @@
-"""Relays between a client and the server, and counts the client's round trips.
+"""Relays messages between a client and the server, and counts the client's round trips.
 
-Each Query and each Sync is a round trip, and each Flush that does not follow a Sync. (psycopg sends
-a Flush right after a Sync, which requests nothing more.) Until one of these messages, the server
-keeps its answers, so no client can wait for an answer earlier.
+Each Query, each Sync, and each Flush that does not follow a Sync counts as a round trip. (psycopg
+sends a Flush right after a Sync, which requests nothing more.) The server sends its answers only
+after one of these messages, so a client never waits for an answer before it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUERY, SYNC, FLUSH = b"Q", b"S", b"H"
 
 
 class Counter:
-    """A socket directory whose connections are relayed to the server. close() ends the relay."""
+    """A directory with a socket whose connections are relayed to the server until close()."""
 
     def __init__(self, server: str) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
@@ -33,12 +33,12 @@ class Counter:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def database(self, database: Database) -> Database:
-        """Returns the same database, reached through the counter."""
+        """Returns the database `database`, reached through the counter."""
         return Database(str(self.directory), database.name, database.user)
 
     @contextmanager
     def expect(self, round_trips: int) -> Iterator[None]:
-        """Asserts that the statements in the block take this number of round trips."""
+        """Asserts that the statements in the block take `round_trips` round trips."""
         before = self.round_trips
         yield
         taken = self.round_trips - before
@@ -52,7 +52,7 @@ class Counter:
         while True:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # the counter was closed
+            except OSError:  # close() has closed the socket
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._server)
@@ -62,7 +62,8 @@ class Counter:
             threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
 
     def _pass_on_counting(self, client: socket.socket, server: socket.socket) -> None:
-        """Counts messages before relaying them, so the count is complete when an answer arrives."""
+        """Counts messages before it relays them, so the count is complete when an answer arrives.
+        """
         unread, started, asked = b"", False, True
         while data := _receive(client):
             unread += data

@@ -1,8 +1,9 @@
-"""Runs all drivers, FastAPI and Django at once for a minute, through PgBouncer (transaction mode).
+"""Runs all drivers, FastAPI and Django at once for a minute, through PgBouncer.
 
-The test includes savepoints, cancellations, background tasks, streaming responses and a restart of
-the server. At the end, no entry may have a wrong user. The id of each lead begins with the name of
-its user, and the request id contains this name, so the test can compare them.
+PgBouncer runs in transaction mode. The test includes savepoints, cancellations, background tasks,
+streaming responses and a restart of the server. At the end, no entry may have a wrong user. The id
+of each lead begins with the name of the user who wrote it, and the request id contains this name.
+So the test can compare the lead's id with the entry's user.
 
     python -m tests.stress [SECONDS]
 """
@@ -38,7 +39,7 @@ from .test_pgbouncer import CONNECT_ARGS
 
 INSERT = text("INSERT INTO leads (id) VALUES (:id)")
 UPDATE = text("UPDATE leads SET source = 'x' WHERE id = :id")
-CONNECTIONS = 6  # number of connections from PgBouncer to the server
+CONNECTIONS = 6  # the number of connections from PgBouncer to the server
 NOBODY = "nobody"
 
 _numbers = itertools.count(1)
@@ -49,7 +50,7 @@ until = 0.0
 
 
 def new_user() -> str:
-    """Returns a new user name. The ids of the leads that this user writes begin with the name."""
+    """Returns a new user name. Ids of the leads that this user writes begin with the name."""
     return f"u{next(_numbers)}"
 
 
@@ -62,14 +63,14 @@ def context(user: str) -> AuditContext:
 
 
 class Lost(Exception):
-    """Raised in order to roll back a transaction or a savepoint."""
+    """Raised to roll back a transaction or a savepoint."""
 
 
 def attempts(kind: str, work: Callable[[], None]) -> None:
-    """Repeats `work` until the time is over.
+    """Repeats `work` until the time of the test is over.
 
     Errors of the database do not make the test fail, because the server restarts and connections
-    are lost.
+    are lost during the test.
     """
     while time.monotonic() < until:
         try:
@@ -184,7 +185,7 @@ def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> F
 
     @app.post("/shared/{user}")
     async def shared(user: str) -> dict[str, str]:
-        """Several tasks, each with its own context, share one connection."""
+        """Runs several tasks, each with its own context, which share one connection."""
 
         async def work(connection: Any, user: str) -> None:
             with context(user):
@@ -206,7 +207,7 @@ def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> F
 
     @app.post("/worker/{user}")
     async def worker(user: str) -> dict[str, str]:
-        """This task has no user and outlives the request."""
+        """A task that has no user and outlives the request."""
         with detached():
             task = asyncio.ensure_future(later(NOBODY))
         background.add(task)
@@ -267,7 +268,7 @@ async def all_requests(pooled: Database) -> None:
 
 
 def user_of(request: Any) -> Any:
-    """Is LEAD_AUDIT["USER"]: returns the user that the view has authenticated."""
+    """The function in LEAD_AUDIT["USER"]: returns the user whom the view has authenticated."""
     return getattr(request, "stress_user", None)
 
 
@@ -353,7 +354,7 @@ def restart(cluster: Cluster) -> None:
     script("cluster.sh", "start", cluster.directory, *Cluster.SETTINGS)
     now = script("cluster.sh", "socket", cluster.directory)
     if now != socket:
-        os.symlink(now, socket)  # the path to which PgBouncer connects
+        os.symlink(now, socket)  # PgBouncer connects to this path
 
 
 FOREIGN = """

@@ -1,4 +1,4 @@
-"""Tests of the operations in Alembic migrations: executed, reversed, rendered, and as SQL text."""
+"""Tests of op.enable_audit() and op.disable_audit(): executed, reversed, rendered, and as SQL."""
 
 from __future__ import annotations
 

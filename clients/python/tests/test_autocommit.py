@@ -1,4 +1,5 @@
-"""Tests in AUTOCOMMIT: the context is sent together with each statement that can write."""
+"""Tests of connections in AUTOCOMMIT: the client sends the context with each statement that writes.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def test_autocommit(engine: Engine, database: Database) -> None:
             ).all() == [("1",)]
         with BOB:
             insert(connection, "2")
-            connection.execute(text("VACUUM leads"))  # fails in a transaction
+            connection.execute(text("VACUUM leads"))  # VACUUM fails in a transaction
         insert(connection, "3")
         assert connection.execute(
             text("SELECT current_setting('lead_audit.user_id', true)")
@@ -57,7 +58,7 @@ def test_each_statement_that_can_write_has_its_context_with_it(
         else (["BEGIN"], ["COMMIT"], ["ROLLBACK"])
     )
     with auto.connect() as connection, ALICE:
-        connection.execute(text("SELECT 1"))  # lets the dialect execute its own first queries
+        connection.execute(text("SELECT 1"))  # the dialect executes its own queries first
         before = len(statement_log.statements())
         assert connection.execute(select(Lead.id).where(Lead.email.in_(["a"]))).all() == []
         connection.execute(text("SELECT count(*), max(lower(id)) FROM leads"))
@@ -86,9 +87,10 @@ def test_each_statement_that_can_write_has_its_context_with_it(
 def test_what_may_commit_by_itself(
     engine: Engine, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """CALL and DO have the context in a transaction. In AUTOCOMMIT they have none, and are logged.
+    """In a transaction, CALL and DO have the context. In AUTOCOMMIT, the client logs them.
 
-    A procedure can set the context itself.
+    In AUTOCOMMIT, CALL and DO have no context, because they can commit. But a procedure can set the
+    context itself.
     """
     database.query(
         """CREATE PROCEDURE plain(id text) LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)';
@@ -216,7 +218,7 @@ def test_parameters_are_what_the_driver_makes_of_them(
 
 
 def test_nothing_is_run_twice_because_of_who_looks_on(database: Database) -> None:
-    """A cursor of the application may raise an error after the statement was executed."""
+    """A statement runs only once, even if the application's cursor raises an error after it."""
     import psycopg2.extensions
 
     class Printing(psycopg2.extensions.cursor):
@@ -290,7 +292,7 @@ def test_errors(
             connection.execute(text("UPDATE leads SET email = 'x' WHERE id = '0'"))
             with pytest.raises(
                 exc.IntegrityError, match="one_email"
-            ):  # the error occurs at the end of the transaction
+            ):  # the error of the deferred constraint occurs at the end of the transaction
                 connection.execute(
                     text("INSERT INTO leads (id, email) VALUES ('late', 'x') RETURNING id")
                 )
@@ -309,7 +311,7 @@ def test_errors(
 def test_a_statement_that_could_not_be_prepared_can_be_later(
     connection: Connection, database: Database
 ) -> None:
-    """psycopg considers a statement in a pipeline prepared, even if the statement has failed."""
+    """psycopg believes that a statement in a pipeline is prepared, even if the statement failed."""
     database.query("CREATE TABLE others (a integer); ALTER TABLE others OWNER TO app")
     with ALICE:
         for _ in range(5):
@@ -357,7 +359,7 @@ def test_nothing_is_sent_for_nobody(
 
 @pytest.mark.parametrize("driver", SYNC)
 def test_interrupted(driver: str, database: Database) -> None:
-    """Ctrl-C during the statement raises KeyboardInterrupt, and the pool can still be used."""
+    """Ctrl-C during a statement raises KeyboardInterrupt, and the pool can still be used."""
     engine = create_engine(database.url(driver), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     auto = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -429,7 +431,7 @@ async def test_async_results_and_errors(driver: str, database: Database) -> None
                 assert result.all() == [(f"{round}", 5)]
                 with pytest.raises(exc.IntegrityError, match="duplicate key"):
                     await connection.execute(INSERT, {"id": f"{round}"})
-                with pytest.raises(exc.DBAPIError, match="one_email"):  # the error occurs at COMMIT
+                with pytest.raises(exc.DBAPIError, match="one_email"):  # the COMMIT fails
                     await connection.execute(
                         text(
                             "INSERT INTO leads (id, email) VALUES ('a', 'x'), ('b', 'x')"
@@ -454,7 +456,7 @@ async def test_async_results_and_errors(driver: str, database: Database) -> None
 def test_without_pipelines(
     database: Database, statement_log: StatementLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Simulates a psycopg with a libpq before 14, which has no pipelines."""
+    """Simulates psycopg with a libpq before version 14, which has no pipelines."""
     import psycopg
 
     monkeypatch.setattr(psycopg.Pipeline, "is_supported", lambda: False)
@@ -482,7 +484,7 @@ def test_without_pipelines(
 
 @pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 has no psycopg")
 def test_in_a_pipeline_of_the_application(database: Database) -> None:
-    """Each statement has the context of its own execution. The application ends the pipeline."""
+    """Each statement has the context of its own time. The application ends the pipeline."""
     engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -624,7 +626,7 @@ def test_what_only_reads_is_sent_as_it_is(
 
 
 def test_the_catalogue_is_asked_again(database: Database) -> None:
-    """The client reads the catalog for connections opened before attach(), and again after DDL."""
+    """The client reads the catalog for a connection from before attach(), and again after DDL."""
     engine = create_engine(database.url(SYNC[-1]), pool_size=1, max_overflow=0, future=True)
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))

@@ -1,4 +1,4 @@
-"""Tests of the client address, with and without proxies."""
+"""Tests of client_address.py: the address of the web client, with and without proxies."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ PROXIES = ["10.0.0.0/8", "2001:db8:1::/48"]
     ("peer", "header", "found"),
     [
         ("203.0.113.7", [], "203.0.113.7"),
-        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),  # the header is forged
+        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),  # the client has forged the header
         ("203.0.113.7", ["10.0.0.1"], "203.0.113.7"),
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
-        ("10.0.0.1", ["192.0.2.66, 198.51.100.1"], "198.51.100.1"),  # 192.0.2.66 is forged
-        ("10.0.0.1", ["192.0.2.66", "198.51.100.1"], "198.51.100.1"),  # the header occurs twice
+        ("10.0.0.1", ["192.0.2.66, 198.51.100.1"], "198.51.100.1"),  # 192.0.2.66 is a forged address
+        ("10.0.0.1", ["192.0.2.66", "198.51.100.1"], "198.51.100.1"),  # the request has the header twice
         ("10.0.0.1", ["198.51.100.1, 10.0.0.3 , 10.0.0.2"], "198.51.100.1"),
         ("10.0.0.1", ["198.51.100.1", "10.0.0.3", "10.0.0.2"], "198.51.100.1"),
-        ("10.0.0.1", ["10.0.0.4, 10.0.0.3"], "10.0.0.4"),  # there are only proxies
+        ("10.0.0.1", ["10.0.0.4, 10.0.0.3"], "10.0.0.4"),  # all addresses are proxies
         (
             "10.0.0.1",
             ["198.51.100.1, nonsense, 10.0.0.2"],
             "10.0.0.2",
-        ),  # the part before an invalid address is ignored
+        ),  # the addresses before an invalid address do not count
         ("10.0.0.1", ["198.51.100.1,"], "10.0.0.1"),
         ("10.0.0.1", ["'; DROP TABLE leads; --"], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1:4711"], "198.51.100.1"),
@@ -60,17 +60,17 @@ def test_x_forwarded_for(peer: Optional[str], header: list[str], found: Optional
         ("for=198.51.100.1, for=_hidden", "10.0.0.1"),
         ("198.51.100.1", "10.0.0.1"),
         ("xfor=198.51.100.1", "10.0.0.1"),
-        # The client chose a Host that looks like another pair, and the proxy copied it.
+        # The web client sent a Host that looks like a further pair, and the proxy copied the Host.
         ('for=198.51.100.1;host="x,for=6.6.6.6;y"', "198.51.100.1"),
         ('for=198.51.100.1;host="x\\",for=6.6.6.6;y=\\""', "198.51.100.1"),
         ('host="x;for=6.6.6.6;y";for=198.51.100.1', "198.51.100.1"),
         ('host="x\\\\";for=198.51.100.1', "198.51.100.1"),
         ('host="x,for=6.6.6.6"', "10.0.0.1"),
-        # A quote that the client opens must not extend into the part of the proxy.
+        # A quote that the web client opens must not extend into the proxy's part of the header.
         ('for=6.6.6.6;host="unclosed, for=198.51.100.1', "198.51.100.1"),
         ('for=192.0.2.66, for="198.51.100.1:4711"', "198.51.100.1"),
         ('for="198.51.100.1" ; proto=http , for="10.0.0.3"', "198.51.100.1"),
-        # Headers with bad syntax.
+        # These headers have bad syntax.
         ("for=198.51.100.1;for=6.6.6.6", "10.0.0.1"),
         ('for="[2001:db8::7]x"', "10.0.0.1"),
         ('for="198.51.100.1:"', "10.0.0.1"),

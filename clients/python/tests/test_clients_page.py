@@ -1,4 +1,4 @@
-"""Runs the programs on docs/clients.md. Each runs only if its language is installed."""
+"""Runs the programs on docs/clients.md whose languages are installed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ JAVA = PACKAGES / "usr/share/java", Path("/usr/share/java")
 
 
 def program(name: str) -> str:
-    """Returns the program with this file name from the page."""
+    """Returns the program with the file name `name` from the page."""
     found = re.search(
         rf"^```\w+ file={re.escape(name)}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
     )
@@ -79,7 +79,7 @@ EXPECTED = [
 def execute(
     database: Database, command: Sequence[object], environment: Mapping[str, str] = {}
 ) -> None:
-    """Runs a command with the environment for the database."""
+    """Runs a command with the environment variables with which it finds the database."""
     where = {"PGHOST": database.socket, "PGDATABASE": database.name, "PGUSER": "app"}
     done = subprocess.run(
         [str(part) for part in command],
@@ -133,7 +133,7 @@ def test_node_postgres(folder: Path, database: Database) -> None:
 
 
 def ruby() -> dict[str, str]:
-    """Returns the environment for Ruby: the packages of Debian, installed or only unpacked."""
+    """Returns the environment for Ruby, whose Debian packages are installed or only unpacked."""
     need("ruby")
     private = PACKAGES / "usr"
     if not (private / "bin/ruby").exists():
@@ -162,7 +162,7 @@ def test_ruby(name: str, folder: Path, database: Database) -> None:
 
 
 def java(folder: Path, jars: Sequence[str], *names: str) -> list[object]:
-    """Compiles these programs of the page. Returns the command that runs the last of them."""
+    """Compiles the programs `names` of the page. Returns the command that runs the last of them."""
     need("java", "javac")
     path = need_jars("postgresql.jar", "junixsocket-common.jar", *jars)
     for name in names:
@@ -211,7 +211,7 @@ def test_spring(folder: Path, database: Database) -> None:
 
 
 def go() -> dict[str, str]:
-    """Returns the environment for Go: the packages of Debian, installed or only unpacked."""
+    """Returns the environment for Go, whose Debian packages are installed or only unpacked."""
     need("go")
     private = PACKAGES / "usr"
     unpacked = Path(shutil.which("go") or "").is_relative_to(private)
@@ -266,7 +266,7 @@ def run_pooled(
     command: Sequence[object],
     environment: Mapping[str, str] = {},
 ) -> None:
-    """Runs a program twice on the same server connection, which may keep state of the first run."""
+    """Runs a program twice. The two runs share a server connection, which can keep state."""
     for _ in range(2):
         execute(pooler.database(database), command, environment)
         database.query("DELETE FROM leads")
@@ -309,7 +309,7 @@ def test_go_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Databas
 
 
 def test_jdbc_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
-    """Two clients take turns and execute a statement until JDBC prepares the statement."""
+    """Two clients execute a statement in turns until JDBC prepares the statement."""
     (folder / "Pooled.java").write_text(POOLED)
     command = java(folder, [], "Leads.java", "Pooled.java")
     execute(

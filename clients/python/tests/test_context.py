@@ -1,4 +1,4 @@
-"""Tests of the context, without a database."""
+"""Tests of AuditContext and its functions, without a database."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_identify_reaches_the_whole_request_and_no_other() -> None:
             assert AuditContext.current() == AuditContext(name, request_id=name)
             with audit_context(user_id="system"):
                 identify(user_agent="Firefox")
-                # A block overrides only the fields that were passed to it.
+                # The block overrides only the field user_id, which it got as an argument.
                 assert AuditContext.current() == AuditContext(
                     "system", user_agent="Firefox", request_id=name
                 )

@@ -1,4 +1,4 @@
-"""Tests of the Django middleware and the database hook.
+"""Tests of the client for Django: the middleware for requests and the hook for statements.
 
 The tests use psycopg 3, or psycopg2 if LEAD_AUDIT_DJANGO_PSYCOPG2 is set.
 """
@@ -23,7 +23,7 @@ FORGED = {"HTTP_X_FORWARDED_FOR": "198.51.100.1"}
 
 @pytest.fixture(scope="module")
 def project(cluster: Cluster) -> Iterator[Database]:
-    """The project on its own database, with a user alice."""
+    """Sets up the Django project on its own database, with a user alice."""
     database = cluster.database()
     os.environ.update(
         DJANGO_SETTINGS_MODULE="tests.django_settings",
@@ -35,7 +35,7 @@ def project(cluster: Cluster) -> Iterator[Database]:
 
     psycopg = sys.modules["psycopg"]
     if os.environ.get("LEAD_AUDIT_DJANGO_PSYCOPG2"):
-        sys.modules["psycopg"] = None  # type: ignore[assignment] # without it, Django uses psycopg2
+        sys.modules["psycopg"] = None  # type: ignore[assignment] # then Django uses psycopg2
     try:
         django.setup()
         from django.db import connection
@@ -169,7 +169,7 @@ def test_transactions_end_and_nothing_stays(leads: Database) -> None:
 
 @pytest.fixture
 def counter(leads: Database, cluster: Cluster) -> Iterator[Counter]:
-    """A counter of round trips between Django and the server."""
+    """Makes a counter of the round trips between Django and the server."""
     from django.db import connection
 
     made = Counter(cluster.socket)
@@ -254,7 +254,7 @@ def test_cursors_in_autocommit(leads: Database, caplog: pytest.LogCaptureFixture
 
 
 def test_through_pgbouncer_in_transaction_mode(leads: Database, cluster: Cluster) -> None:
-    """Each thread connects to the pooler. All threads share two server connections."""
+    """Each thread has its own connection to PgBouncer. All threads share two server connections."""
     from concurrent.futures import ThreadPoolExecutor
 
     from django.db import connection, connections, transaction
@@ -320,7 +320,7 @@ def test_other_wrappers_see_what_they_saw(leads: Database) -> None:
             context["cursor"].execute("SELECT count(*) FROM leads")
             assert context["cursor"].fetchone() == (1,)
         result = execute(sql, params, many, context)
-        assert context["cursor"].rowcount == 1  # the result is already available
+        assert context["cursor"].rowcount == 1  # other wrappers see the result of the statement
         return result
 
     with audit_context(user_id="bob"), connection.execute_wrapper(wrapper):
@@ -385,7 +385,7 @@ def test_unknown_options_are_refused(project: Database) -> None:
 
 
 def in_a_thread(work: Any) -> None:
-    """Runs `work` in a new thread, which has its own connections."""
+    """Runs `work` in a new thread, which has its own database connections."""
     from concurrent.futures import ThreadPoolExecutor
 
     from django.db import connections
@@ -401,7 +401,7 @@ def in_a_thread(work: Any) -> None:
 
 
 def test_a_connection_that_opens_inside_of_a_wrapper(leads: Database) -> None:
-    """Uses the query log of Django's manual. Its block ends by removing the last wrapper."""
+    """Uses the query log of Django's manual, whose block removes the last wrapper at its end."""
     from django.db import connection
 
     from .django_project import Lead
@@ -463,7 +463,10 @@ def test_a_login_has_the_user_of_the_setting(watched_users: Database, user: Any)
 
 
 def test_a_login_outside_of_a_request_is_nobodys(leads: Database) -> None:
-    """If the login were recorded for its user, the rest of the thread would have this user."""
+    """Outside of a request, a login sets no user.
+
+    Otherwise the rest of the thread would have the user.
+    """
     client().force_login(alice())
     assert AuditContext.current() == AuditContext()
 
@@ -486,14 +489,17 @@ def test_django_rest_framework(leads: Database, user: Any) -> None:
 
 
 def test_who_counts_more(leads: Database) -> None:
-    """In a view, identify() overrides the default. The setting USER overrides identify()."""
+    """identify() in a view overrides the default of USER.
+
+    A function in the setting USER overrides identify().
+    """
     from django.test import override_settings
 
     http = client()
     http.force_login(alice())
     http.get("/identified/1")
     with override_settings(LEAD_AUDIT={"USER": username}):
-        http = client()  # reads the setting when it is created
+        http = client()  # the middleware reads the setting when it is created
         http.force_login(alice())
         http.get("/identified/2")
         client().get("/identified/3")
@@ -511,7 +517,7 @@ def test_an_error_in_the_user_callable_does_not_fail_the_request(
 
 
 def test_atomic_requests(leads: Database, cluster: Cluster) -> None:
-    """One set_config is sent, although the same transaction has queries that find the user."""
+    """A transaction has only one set_config, although it includes queries that find the user."""
     from django.db import connection
 
     http = client()
@@ -574,7 +580,7 @@ async def test_identify_in_an_async_streaming_response(leads: Database) -> None:
 
 
 def test_a_file_is_left_to_the_server(project: Database) -> None:
-    """The server sends the file with wsgi.file_wrapper."""
+    """The web server sends the file with wsgi.file_wrapper."""
     from django.http import FileResponse
     from django.test import RequestFactory
 
@@ -587,7 +593,7 @@ def test_a_file_is_left_to_the_server(project: Database) -> None:
 
 
 def test_a_pool(leads: Database, cluster: Cluster) -> None:
-    """With the connection pool of Django 5.1 and psycopg, threads share connections."""
+    """With the connection pool of Django 5.1 and psycopg, threads share database connections."""
     import django
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
 

@@ -24,7 +24,7 @@ from .leads import Lead
 
 
 def client(app: Any, address: str = "203.0.113.7") -> httpx.AsyncClient:
-    """Returns an HTTP client whose connections come from this address."""
+    """Returns an HTTP client whose connections come from `address`."""
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app, client=(address, 4711)), base_url="http://leads"
     )
@@ -79,7 +79,7 @@ async def test_each_request_has_its_context(async_app: FastAPI, database: Databa
     seen = database.trail()
     assert (
         seen[0:2] == [("INSERT", "alice", "203.0.113.7", "Firefox", "r-1")] * 2
-    )  # the forged header is ignored
+    )  # the middleware ignores the forged header
     assert seen[2:4] == [("INSERT", "bob", "198.51.100.1", "Firefox", "r-1")] * 2
     assert [entry[1:4] for entry in seen[4:]] == [(None, "10.0.0.1", None)] * 2
     assert len(seen[4][4]) == 32 and seen[4][4] == seen[5][4]  # a generated request id
@@ -88,7 +88,7 @@ async def test_each_request_has_its_context(async_app: FastAPI, database: Databa
 
 @pytest.fixture(params=SYNC)
 def sync_app(request: Any, database: Database) -> Iterator[FastAPI]:
-    """Sync endpoints and dependencies run in threads. One finds the user within a transaction."""
+    """An application with sync endpoints and dependencies, which run in threads."""
     engine = create_engine(database.url(request.param), pool_size=2, future=True)
     factory = sessionmaker(engine, future=True)
     attach(factory)
@@ -143,7 +143,7 @@ async def test_an_error_in_the_user_callable_does_not_fail_the_request(database:
 
 @pytest.fixture
 def committing_app(database: Database) -> Iterator[FastAPI]:
-    """An application with a dependency that commits, a login in a middleware, and a websocket."""
+    """An application with a dependency that commits, a middleware with a login, and a websocket."""
     engine = create_engine(database.url(SYNC[-1]), pool_size=2, future=True)
     attach(engine)
     app = FastAPI()
@@ -154,7 +154,7 @@ def committing_app(database: Database) -> Iterator[FastAPI]:
         return await call_next(request)
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=log_in)
-    app.add_middleware(AuditMiddleware)  # added last, so that it runs first
+    app.add_middleware(AuditMiddleware)  # Starlette runs the middleware first that was added last
 
     def get_session() -> Iterator[Session]:
         with Session(engine, future=True) as session:

@@ -1,4 +1,4 @@
-"""A hostile header may change only its own field, and must not make the request fail."""
+"""Tests that a hostile header changes only its own field, and never makes the request fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = ["user-agent", "x-request-id", "x-forwarded-for", "x-user", "forwarded"]
 
 
 async def context_of(headers: list[tuple[bytes, bytes]]) -> AuditContext:
-    """Returns the context of a request with these headers that comes from a trusted proxy."""
+    """Returns the context of a request with `headers` that comes from a trusted proxy."""
     seen: list[AuditContext] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -82,7 +82,7 @@ async def test_a_hostile_header_changes_its_own_field_only(driver: str, database
                 ("INSERT", context.user_id, context.user_ip, context.user_agent, context.request_id)
             )
     engine.dispose()
-    assert database.trail() == expected  # the database accepted each value as the client sent it
+    assert database.trail() == expected  # the database took each value as it was sent
     assert (
         max(len(entry[3] or "") for entry in expected) == 500
         and max(len(entry[4] or "") for entry in expected) == 255

@@ -1,4 +1,4 @@
-"""A lead manager must behave the same with its own audit code and with lead_audit."""
+"""Tests that a lead manager behaves the same with its own audit code and with lead_audit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .lead_manager.models import Base
 
 ADDRESS = "203.0.113.9"
 
-# A trigger that records all writes in order. It depends on neither of the two kinds of audit.
+# A trigger that records all writes in order, without lead_audit and without the audit code.
 WITNESS = """
     CREATE TABLE mutations (n serial, operation text, lead_id text);
     CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
@@ -41,13 +41,13 @@ RIGHTS = """
     GRANT SELECT ON lead_audit.log TO app;
 """
 
-# Each request is (user, method, path, body). The user agent contains the name of the user.
+# Each request is a tuple (user, method, path, body). Its user agent contains the user's name.
 REQUESTS: list[tuple[str, str, str, Any]] = [
     ("alice", "POST", "/leads", {"id": "a", "email": "a@example.com", "company": "A"}),
-    ("bob", "POST", "/leads", {"id": "b", "email": "a@example.com"}),  # 409: the address is taken
+    ("bob", "POST", "/leads", {"id": "b", "email": "a@example.com"}),  # 409: the email exists
     ("nobody", "POST", "/leads", {"id": "n", "email": "n@example.com"}),  # 401: no such user
     ("bob", "PUT", "/leads/a", {"company": "Ä'; --"}),
-    ("bob", "PUT", "/leads/a", {"company": "Ä'; --"}),  # changes nothing
+    ("bob", "PUT", "/leads/a", {"company": "Ä'; --"}),  # the PUT changes nothing
     ("bob", "PUT", "/leads/none", {"company": "x"}),
     (
         "carol",
@@ -63,7 +63,7 @@ REQUESTS: list[tuple[str, str, str, Any]] = [
     ),
     ("alice", "POST", "/leads/i0/enrich", None),
     ("alice", "DELETE", "/leads/a", None),
-    ("alice", "DELETE", "/leads/a", None),  # the lead is deleted already: 404
+    ("alice", "DELETE", "/leads/a", None),  # 404, because the lead is already deleted
     ("bob", "POST", "/leads/a/restore", None),
     ("carol", "DELETE", "/leads/i1", None),
     ("carol", "DELETE", "/leads/i2", None),
@@ -88,7 +88,7 @@ def people(engine: Engine) -> Iterator[None]:
 
 
 class Visit:
-    """The responses of one application, and the user of each change that the trigger recorded."""
+    """The responses of one version, and the user of each change that the trigger recorded."""
 
     def __init__(
         self, app: Any, database: Optional[Database], requests: list[tuple[str, str, str, Any]]
@@ -129,7 +129,7 @@ def driver(request: Any) -> str:
 
 @pytest.fixture
 def own(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
-    """The application with its own audit code. Its database has the extension, too."""
+    """Makes the version with its own audit code. Its database also has the extension."""
     database = cluster.database()
     database.query("DROP EXTENSION lead_audit CASCADE; DROP TABLE leads")
     engine = create_engine(database.url(driver), future=True)
@@ -141,7 +141,7 @@ def own(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
 
 @pytest.fixture
 def new(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
-    """The application with lead_audit. It creates its tables in a database with the extension."""
+    """Makes the version with lead_audit. It creates its tables in a database with the extension."""
     database = cluster.database()
     database.query("DROP TABLE leads;" + RIGHTS)
     engine = create_engine(database.url(driver), future=True)
@@ -151,7 +151,7 @@ def new(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
             table.to_metadata(metadata)
     watch(metadata.tables["leads"])
     metadata.create_all(engine)
-    metadata.create_all(engine)  # the tables exist, so they are not watched again
+    metadata.create_all(engine)  # the tables exist, so watch() does nothing
     metadata.drop_all(engine)
     metadata.create_all(engine)
     database.query(WITNESS)
@@ -178,8 +178,8 @@ def test_its_behaviour_is_unchanged_and_each_write_has_its_entry(
     assert len(after.mutations) == 20 and entries(new[1]) == after.mutations
     assert (
         own[1].query("SELECT count(*) FROM audit_log")[0][0] < 20
-    )  # its own audit code missed bulk statements and COPY
-    # The entries of a request have the same request id, and no other entries have it.
+    )  # the own audit code has missed bulk statements and COPY
+    # All entries of one request have the same request id, and no other entry has this id.
     requests = new[1].query(
         "SELECT count(DISTINCT request_id), count(DISTINCT (request_id, user_id))"
         " FROM lead_audit.log WHERE user_id IS NOT NULL"
@@ -190,13 +190,13 @@ def test_its_behaviour_is_unchanged_and_each_write_has_its_entry(
 
 
 def test_in_a_transaction_that_is_rolled_back_after_each_test(new: tuple[Engine, Database]) -> None:
-    """Tests often run in an outer transaction, in which the application uses savepoints."""
+    """Runs the application in an outer transaction with savepoints, as many test suites do."""
     engine, database = new
     with people(engine), engine.connect() as connection:
         outer = connection.begin()
         factory, stop = _joined(connection)
-        # The requests with a background task are left out. The session of the task overlaps with
-        # that of its request, which SQLAlchemy's recipe does not support.
+        # Leaves out the requests with a background task. The session of the task overlaps with the
+        # session of its request, and SQLAlchemy's recipe does not support overlapping sessions.
         requests = [request for request in REQUESTS if not request[2].endswith("/enrich")]
         visit = Visit(create_application(engine, with_lead_audit, factory), None, [*requests, COPY])
         seen = connection.execute(text("SELECT operation, lead_id FROM mutations ORDER BY n")).all()
@@ -225,7 +225,7 @@ def test_in_a_transaction_that_is_rolled_back_after_each_test(new: tuple[Engine,
 def _joined(connection: Any) -> tuple[Any, Any]:
     """Returns a session factory whose sessions join the transaction of the connection.
 
-    Follows SQLAlchemy's recipe for the installed version.
+    The function follows SQLAlchemy's recipe for the installed version of SQLAlchemy.
     """
     if not SQLALCHEMY_14:
         return sessionmaker(connection, join_transaction_mode="create_savepoint"), lambda: None
@@ -264,7 +264,8 @@ def test_its_tests_on_sqlite_run_as_before(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_the_address_of_starlettes_test_client_is_none() -> None:
-    """By default the test client passes "testclient", which is not an address."""
+    """By default, Starlette's test client passes "testclient" as the address, which is no address.
+    """
     from fastapi import FastAPI
 
     from lead_audit.starlette import AuditMiddleware

@@ -1,4 +1,4 @@
-"""Tests of statements that write without a context or without a user."""
+"""Tests of the reports about statements that write without a context or without a user."""
 
 from __future__ import annotations
 

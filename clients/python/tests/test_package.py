@@ -1,4 +1,4 @@
-"""Tests of the built package and of the examples in its README."""
+"""Tests of the built Python package and of the examples in its README."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tests with PgBouncer in both modes: many requests share few connections to the server.
+"""Tests with PgBouncer in session and transaction mode: many requests share few connections.
 
-No entry may have a wrong user.
+The requests share few connections to the server, but no entry may have a wrong user.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .test_fastapi import client
 
 REQUESTS, USERS, CONNECTIONS = 200, 50, 5
 
-# The arguments with which each driver works behind a pooler in transaction mode that does not
-# support prepared statements (PgBouncer before 1.21).
+# For each driver, the arguments of connect() with which the driver works behind PgBouncer in
+# transaction mode. PgBouncer before 1.21 does not support prepared statements.
 CONNECT_ARGS: dict[str, dict[str, Any]] = {
     "psycopg2": {},
     "psycopg": {"prepare_threshold": None},
@@ -46,7 +46,7 @@ if not SQLALCHEMY_14:
 
 @pytest.fixture(params=["transaction", "session"])
 def pgbouncer(request: Any, cluster: Cluster) -> Iterator[PgBouncer]:
-    """A PgBouncer with a pool of five connections to the server."""
+    """Starts PgBouncer with a pool of five connections to the server."""
     made = PgBouncer(cluster.socket, request.param, CONNECTIONS)
     yield made
     made.stop()
@@ -54,12 +54,12 @@ def pgbouncer(request: Any, cluster: Cluster) -> Iterator[PgBouncer]:
 
 @pytest.fixture
 def pooled(pgbouncer: PgBouncer, database: Database) -> Database:
-    """The database, reached through PgBouncer."""
+    """Returns the test's database, reached through PgBouncer."""
     return pgbouncer.database(database)
 
 
 def application(engine: AsyncEngine) -> FastAPI:
-    """An application that writes the lead of a request in transactions of several kinds."""
+    """Makes an application that writes the lead of a request in transactions of several kinds."""
     factory: Any = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
     attach(factory)
     app = FastAPI()
@@ -89,7 +89,8 @@ def application(engine: AsyncEngine) -> FastAPI:
 
     @app.post("/autocommit/{id}")
     async def work_in_autocommit(id: str) -> dict[str, str]:
-        """Writes as many entries as the other endpoint, each statement in its own transaction."""
+        """Writes as many entries as the endpoint work(), but each statement in its own transaction.
+        """
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             statements = (
                 "INSERT INTO leads (id) VALUES (:id) RETURNING id",
@@ -125,7 +126,7 @@ async def send(app: FastAPI, request: int, path: str) -> httpx.Response:
 
 
 def foreign_entries(database: Database) -> list[Any]:
-    """Returns the entries whose context is not that of the request that wrote their lead."""
+    """Returns the entries whose context is not the context of the request that wrote their lead."""
     return database.query(
         """SELECT row_key, operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log,
              LATERAL (SELECT split_part(row_key ->> 'id', '-', 2)::int % %s) AS u (user_number)
@@ -167,7 +168,7 @@ async def test_200_requests_of_50_users_over_5_connections(
 async def test_requests_cancelled_half_way(
     driver: str, path: str, pgbouncer: PgBouncer, pooled: Database, database: Database
 ) -> None:
-    """Half of the requests are cancelled. The others must have their own context."""
+    """Half of the requests are cancelled. The entries of the others must have the right context."""
     engine = create_async_engine(
         pooled.url(driver),
         pool_size=CONNECTIONS,
@@ -187,13 +188,13 @@ async def test_requests_cancelled_half_way(
     assert any(isinstance(end, asyncio.CancelledError) for end in ended)
     if pgbouncer.ends():
         warnings.warn(f"PgBouncer came to its known end {pgbouncer.ends()} times", stacklevel=1)
-        # If PgBouncer has ended, other requests have lost their connections. The test then only
-        # checks that no entry is wrong.
+        # If PgBouncer has ended, requests that were not cancelled have lost their connections, too.
+        # In this case the test only checks that no entry has a wrong context.
         pgbouncer.wait()
         await engine.dispose()
     else:
-        # PgBouncer before 1.19 may send a cancel request when another client already uses the
-        # connection, or may report the cancel to another client.
+        # PgBouncer before 1.19 can send a cancel request when another client already uses the
+        # server connection, or can report the cancel to another client.
         meant_for_others = ("QueryCanceled", "successfully sent cancel request")
         failed = [repr(end) for end in ended[::2] if isinstance(end, BaseException)]
         assert [
@@ -205,7 +206,8 @@ async def test_requests_cancelled_half_way(
         )
     assert AuditContext.current() == AuditContext()
     assert foreign_entries(database) == []
-    # The transactions that use the connections next have no context.
+    # The next transactions on the server connections have no context, so their entries must have
+    # none.
     factory: Any = sessionmaker(engine, class_=AsyncSession)
     for number in range(2 * CONNECTIONS):
         async with factory() as session:
@@ -221,7 +223,7 @@ async def test_requests_cancelled_half_way(
 
 @pytest.mark.parametrize("driver", SYNC)
 def test_sync_drivers(driver: str, pooled: Database, database: Database) -> None:
-    """Each transaction has its own connection. AUTOCOMMIT leaves no settings on the server."""
+    """Each transaction gets its own connection. AUTOCOMMIT leaves no settings on the server."""
     engine = create_engine(
         pooled.url(driver), poolclass=NullPool, connect_args=CONNECT_ARGS[driver], future=True
     )

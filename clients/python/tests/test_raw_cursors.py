@@ -1,6 +1,6 @@
 """Tests of statements that are executed with a driver's cursor, without SQLAlchemy.
 
-A ROLLBACK TO by such a cursor also rolls back the context.
+If a driver's cursor executes ROLLBACK TO, PostgreSQL also rolls back the settings of the context.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def run_raw(connection: Connection, statement: str) -> None:
 
 
 def test_a_savepoint_that_a_raw_cursor_rolls_back(engine: Engine, database: Database) -> None:  # noqa: F811
-    for number in range(2):  # the second round uses a connection from the pool
+    for number in range(2):  # the second round gets its connection from the pool
         with engine.begin() as connection:
             run_raw(connection, "SAVEPOINT a")
             with ALICE:
@@ -77,7 +77,7 @@ def test_a_transaction_that_a_raw_cursor_ends(engine: Engine, database: Database
 
 
 def test_cursors_from_elsewhere(engine: Engine, database: Database) -> None:  # noqa: F811
-    """Uses a cursor of the driver's connection, one of a result, and one that was made earlier."""
+    """Tests a cursor from before the first statement, and a cursor of a result's connection."""
     with engine.begin() as connection:
         driver: Any = connection.connection.dbapi_connection
         early = driver.cursor()
@@ -175,7 +175,7 @@ def psycopg2_engine(database: Database, **arguments: Any) -> Engine:
 
 
 def test_cursor_factories_of_psycopg2s(database: Database) -> None:
-    """The factory of the application stays in use, and cursors are instances of its class."""
+    """Cursors are still instances of the class that the application's cursor factory makes."""
     import psycopg2.extensions
     from psycopg2.extras import DictCursor
 
@@ -183,7 +183,7 @@ def test_cursor_factories_of_psycopg2s(database: Database) -> None:
         pass
 
     class OwnConnection(psycopg2.extensions.connection):
-        """A class that sets its factory in cursor(), as the classes of psycopg2.extras do."""
+        """Sets its cursor factory in cursor(), like the connection classes of psycopg2.extras."""
 
         def cursor(self, *arguments: Any, **named: Any) -> Any:
             named.setdefault("cursor_factory", self.cursor_factory or OwnCursor)
@@ -234,9 +234,10 @@ def test_cursor_factories_of_psycopg2s(database: Database) -> None:
 
 
 def test_a_cursor_of_psycopg2s_that_is_not_followed(database: Database) -> None:
-    """Uses a cursor from `cursor(cursor_factory=…)` or from its class, which the client cannot see.
+    """The client cannot see the statements of a cursor from `cursor(cursor_factory=…)`.
 
-    Calling apply_context() sets the context again (see README.md).
+    The client cannot see those of a cursor that its class makes either. A call of apply_context()
+    sets the context again (see README.md).
     """
     import psycopg2.extensions
     from psycopg2.extras import RealDictCursor

@@ -1,4 +1,4 @@
-"""Counts how many round trips the context takes, with each driver and a real server."""
+"""Tests how many round trips the context takes, with each driver and a real server."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ INSERT = text("INSERT INTO leads (id) VALUES (:id) RETURNING id")
 READ = text("SELECT count(*) FROM leads")
 ALICE = AuditContext("alice", "203.0.113.7", "Firefox", "r-1")
 
-# The number of additional round trips of a writing statement with a context in AUTOCOMMIT. asyncpg
-# has no pipelines.
+# For each driver, the number of additional round trips that the context takes for a writing
+# statement in AUTOCOMMIT. asyncpg has no pipelines, so it takes two.
 EXTRA_IN_AUTOCOMMIT = {"psycopg2": 0, "psycopg": 0, "psycopg_async": 0, "asyncpg": 2}
 
 
@@ -46,7 +46,7 @@ def test_sync_drivers(driver: str, prepares: bool, counter: Counter, database: D
     attach(engine)
     for number in range(
         10 if prepares else 1
-    ):  # afterwards psycopg has prepared its statements and the dialect has run its own queries
+    ):  # psycopg prepares its statements, and the dialect runs its own queries
         with ALICE, engine.begin() as connection:
             connection.execute(INSERT, {"id": f"w{number}"})
             connection.execute(READ)

@@ -1,4 +1,4 @@
-"""Tests of strings with several statements. Each writing statement must have its context."""
+"""Tests of query strings with several statements: each writing statement must have its context."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_context_of_before_is_not_used(engine: Engine, database: Database) -> 
             connection.execute(text("SAVEPOINT b"))
         with ALICE:
             insert(connection, "alice 2")
-            connection.execute(text("SELECT 1; ROLLBACK TO b"))  # restores bob's context
+            connection.execute(text("SELECT 1; ROLLBACK TO b"))  # this restores bob's context
             insert(connection, "alice 3")
         with BOB:
             connection.execute(text(f"ROLLBACK TO b; {ROW}"))
@@ -83,7 +83,7 @@ def test_a_context_of_before_is_not_used(engine: Engine, database: Database) -> 
             insert(connection, "lost")
             connection.execute(text("ROLLBACK TO b"))
             insert(connection, "bob")
-    # The trail does not contain entries that were rolled back.
+    # The audit trail does not contain the entries that were rolled back.
     assert database.users() == ["alice", "bob", "bob", None, "bob"]
 
 
@@ -137,7 +137,7 @@ def test_a_transaction_that_is_left_open(connection: Connection, database: Datab
 
 
 def test_results_are_those_of_the_application(connection: Connection) -> None:
-    """psycopg 3 shows the result of the first statement of a string, psycopg2 that of the last."""
+    """psycopg 3 shows the result of a string's first statement, psycopg2 of its last."""
     is_last = connection.dialect.driver == "psycopg2"
     with ALICE:
         first = connection.execute(text(f"{ROW} RETURNING 'one'; COMMIT; {ROW} RETURNING 'two'"))

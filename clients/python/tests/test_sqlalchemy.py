@@ -81,7 +81,7 @@ def test_savepoints(engine: Engine, database: Database) -> None:
             with BOB:
                 insert(connection, "lost")
                 savepoint.rollback()
-            insert(connection, "2")  # the rollback has also restored the context
+            insert(connection, "2")  # the rollback has also restored the earlier context
             with connection.begin_nested(), BOB:
                 insert(connection, "3")
             insert(connection, "4")
@@ -100,7 +100,7 @@ def test_one_round_trip_and_none_where_nothing_changes(
 ) -> None:
     with engine.begin():
         pass
-    before = len(statement_log.statements())  # by now the dialect has run its own first queries
+    before = len(statement_log.statements())  # the dialect has already run its own queries
     with engine.begin() as connection:
         insert(connection, "1")
     with ALICE, engine.begin() as connection:
@@ -136,7 +136,7 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
         with ALICE, engine.execution_options(isolation_level=isolation).connect() as connection:
             backend = connection.execute(text("SELECT pg_backend_pid()")).scalar()
             insert(connection, isolation)
-            # Returns the connection to the pool without a commit.
+            # The block does not commit, so the pool rolls back the transaction.
         with engine.connect() as connection:
             assert connection.execute(text("SELECT pg_backend_pid()")).scalar() == backend
             for name in ("user_id", "user_ip", "user_agent", "request_id"):
@@ -151,7 +151,7 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
 
 
 def test_a_pool_that_does_not_roll_back(database: Database) -> None:
-    """The next user of the connection is in the same transaction, but has another context."""
+    """The pool's next user is in the transaction of the previous user, but has its own context."""
     engine = create_engine(
         database.url(SYNC[-1]), pool_size=1, max_overflow=0, pool_reset_on_return=None, future=True
     )
@@ -159,7 +159,7 @@ def test_a_pool_that_does_not_roll_back(database: Database) -> None:
     with ALICE:
         raw = Connection(engine)
         insert(raw, "1")
-        raw.connection.close()  # closing returns the connection to the pool within the transaction
+        raw.connection.close()  # close() returns the connection to the pool within its transaction
     with engine.connect() as connection:
         insert(connection, "2")
         connection.commit()
@@ -179,7 +179,7 @@ def test_reconnect(engine: Engine, database: Database) -> None:
             connection.rollback()
             insert(connection, "1")
             connection.commit()
-        with engine.connect() as connection:  # this connection is lost while it is in the pool
+        with engine.connect() as connection:  # the server ends this connection below
             pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
         database.query("SELECT pg_terminate_backend(%s)", [pid])
         with engine.connect() as connection:
@@ -218,7 +218,8 @@ def test_statements_that_must_come_first(engine: Engine, database: Database) -> 
     with ALICE, engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
         connection.execute(text("LOCK TABLE leads"))
         database.query("INSERT INTO counters VALUES (1)")
-        # If the context were set before LOCK, the snapshot would be older than that row.
+        # If the client set the context before LOCK, the transaction's snapshot would be older than
+        # the row of counters.
         assert connection.execute(text("SELECT a FROM counters")).scalar() == 1
         insert(connection, "2")
     assert database.users() == ["alice", "alice"]
@@ -405,7 +406,8 @@ def test_threads(database: Database) -> None:
     not SQLALCHEMY_14, reason="an Engine of SQLAlchemy 1.4 that is not of the future"
 )
 def test_engine_that_commits_by_itself(database: Database) -> None:
-    """The engine itself begins a transaction, and commits it after a statement that may write."""
+    """The engine begins a transaction by itself, and commits it after a statement that can write.
+    """
     engine: Any = create_engine(database.url("psycopg2"), pool_size=1, max_overflow=0)
     attach(engine)
     with ALICE:
@@ -426,12 +428,12 @@ def test_engine_that_commits_by_itself(database: Database) -> None:
 
 @pytest.mark.skipif(SQLALCHEMY_14, reason="SQLAlchemy 1.4 has no psycopg")
 def test_a_savepoint_of_the_drivers_own(database: Database) -> None:
-    """Uses `transaction()` of psycopg 3 within a transaction, which makes a savepoint."""
+    """psycopg 3 makes a savepoint for its own `transaction()` within a transaction."""
     import psycopg
 
     engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
     attach(engine)
-    for _ in range(2):  # the second round uses a connection from the pool
+    for _ in range(2):  # the second round gets its connection from the pool
         with engine.begin() as connection:
             driver: Any = connection.connection.driver_connection
             with ALICE:
@@ -455,7 +457,7 @@ def test_a_savepoint_of_the_drivers_own(database: Database) -> None:
 
 
 def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> None:
-    """After a rollback by the driver itself, the connection continues in another transaction."""
+    """After the driver's own rollback(), the connection continues in a new transaction."""
     with ALICE, engine.connect() as connection:
         insert(connection, "lost")
         driver: Any = connection.connection.dbapi_connection
@@ -469,7 +471,7 @@ def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> No
 def test_listeners_that_are_added_later_see_the_statement(
     engine: Engine, database: Database
 ) -> None:
-    """Includes a listener that runs the statement itself, and one that existed before attach()."""
+    """The listeners include one that runs the statement itself, and one from before attach()."""
     seen: list[str] = []
 
     def looks_on(cursor: Any, statement: str, parameters: Any, context: Any) -> None:

@@ -76,7 +76,7 @@ async def test_one_statement_and_none_where_nothing_changes(
     async with engine.connect() as connection:
         await insert(connection, "0")
         await connection.commit()
-    before = len(statement_log.statements())  # by now the dialect has run its own first queries
+    before = len(statement_log.statements())  # the dialect has already run its own queries
     with ALICE:
         async with engine.begin() as connection:
             await insert(connection, "1")
@@ -174,7 +174,7 @@ async def test_cancelled_in_mid_transaction(engine: AsyncEngine, database: Datab
 async def test_tasks_that_share_a_connection(
     isolation: str, engine: AsyncEngine, database: Database
 ) -> None:
-    """Each statement must have the context of the task that executes it."""
+    """Tests that each statement has the context of the task that executes the statement."""
 
     async def work(connection: Any, user: str) -> None:
         with audit_context(user_id=user):
@@ -202,7 +202,7 @@ async def test_tasks_that_share_a_connection(
 async def test_a_task_that_is_cancelled_while_it_waits_for_the_connection(
     engine: AsyncEngine, database: Database
 ) -> None:
-    """SQLAlchemy drops the connection, so the other tasks lose it. None may wait forever."""
+    """SQLAlchemy closes a cancelled task's connection. No task that shares it may wait forever."""
 
     async def work(connection: Any, user: str, seconds: float = 0) -> None:
         with audit_context(user_id=user):
@@ -229,7 +229,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_the_connection(
 
 
 def test_task_lock() -> None:
-    """If a waiting task is cancelled, even right after waking, the next task gets the lock."""
+    """If a waiting task is cancelled, even right after it woke, the next task gets the lock."""
     from lead_audit.task_lock import TaskLock
 
     async def run() -> list[str]:
@@ -238,7 +238,7 @@ def test_task_lock() -> None:
 
         await_only: Any = (
             getattr(util, "await_only", None) or util.await_
-        )  # the first before SQLAlchemy 2.1, the second from 2.1 on
+        )  # the first value is for SQLAlchemy before 2.1, the second for 2.1
 
         assert greenlet
         lock, order, is_inside = TaskLock(), [], False
@@ -270,7 +270,8 @@ def test_task_lock() -> None:
 async def test_a_statement_inside_of_another_does_not_wait_for_it(
     engine: AsyncEngine, database: Database
 ) -> None:
-    """A listener that writes on the same connection already has the turn."""
+    """A listener that writes on the same connection runs in the task that already holds the lock.
+    """
     from sqlalchemy import event
 
     seen: list[str] = []

@@ -148,7 +148,7 @@ def test_what_may_commit(statement: str) -> None:
         ("BEGIN", Kind.APART, None),
         ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", Kind.APART, None),
         ("LOCK leads", Kind.APART, None),
-        ("SET CONSTRAINTS ALL IMMEDIATE", Kind.ORDINARY, None),  # can run triggers
+        ("SET CONSTRAINTS ALL IMMEDIATE", Kind.ORDINARY, None),  # SET CONSTRAINTS can run triggers
         ("INSERT INTO leads (id) VALUES ('1')", Kind.ORDINARY, None),
     ],
 )
@@ -184,7 +184,7 @@ def test_transactions(statement: str, kind: Kind, savepoint: Optional[str]) -> N
     ],
 )
 def test_several(statement: str, parts: int) -> None:
-    """The character ^ marks the positions at which the context must be set."""
+    """The character ^ marks the positions at which the client must set the context."""
     text = statement.replace("^", "")
     found = analyze(text)
     assert found.several and len(found.statements) == parts
@@ -198,7 +198,7 @@ def test_several(statement: str, parts: int) -> None:
 
 
 def test_what_a_setting_of_the_server_decides_is_taken_for_several() -> None:
-    """If standard_conforming_strings is off, the first quote does not end the string."""
+    """If standard_conforming_strings is off, a quote after a backslash does not end the literal."""
     found = analyze("SELECT 'a\\'; DELETE FROM leads; --'")
     assert found.several and found.may_write and found.changes_schema
 
@@ -229,7 +229,7 @@ ADVERSARIAL = {
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_the_time_is_linear(name: str) -> None:
-    """Each text has about 400 kB. A scanner that is not linear would take minutes."""
+    """Each text has about 400 kB. A scanner whose time is not linear would take minutes."""
     text = ADVERSARIAL[name]
     start = time.process_time()
     analyze(text)
@@ -241,7 +241,7 @@ def test_the_time_is_linear(name: str) -> None:
 
 
 def test_the_time_to_insert_the_context_is_linear() -> None:
-    """An algorithm with quadratic time would take minutes."""
+    """With an algorithm of quadratic time, this test would take minutes."""
     from lead_audit.autocommit import _Inserted
     from lead_audit.context import AuditContext
 

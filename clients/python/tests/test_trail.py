@@ -1,4 +1,4 @@
-"""Tests of reading the trail, both as dataclasses and as selectables."""
+"""Tests of functions that read the audit trail as dataclasses and as selectables."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .leads import Lead
 
 @pytest.fixture
 def edited(database: Database) -> Database:
-    """A database in which alice created lead 1, and bob changed and soft-deleted it.
+    """Returns a database in which alice created lead 1, and bob changed and soft-deleted it.
 
-    The user that reads the trail is the superuser.
+    The role that reads the audit trail is the superuser.
     """
     engine = create_engine(database.url("psycopg2"), future=True)
     attach(engine)
@@ -49,7 +49,7 @@ def engine(request: Any, edited: Database) -> Iterator[Engine]:
 
 
 def tamper(database: Database) -> int:
-    """Changes the newest entry, which only a superuser can do. Returns the id of the entry."""
+    """Changes the newest entry as the superuser. Returns the id of the entry."""
     with database.connect("postgres") as connection:
         connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER USER")
         row = connection.execute(

@@ -18,7 +18,7 @@ def shown(lead: Lead) -> dict[str, Any]:
 
 
 def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastAPI:
-    """Makes the application.
+    """Makes the FastAPI application.
 
     audit: the module own_audit or the module with_lead_audit. factory: the session factory.
     """
@@ -26,7 +26,7 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with make_session() as session:  # this session has no user
+        with make_session() as session:  # this session writes without a user
             session.merge(Lead(id="welcome", email="welcome@example.com"))
             session.commit()
         yield
@@ -39,7 +39,7 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
             yield session
 
     def current_user(x_user: str = Header(), session: Session = Depends(get_session)) -> str:
-        """Reads the user from the database, so a transaction begins before the user is known."""
+        """Reads the user from the database. So a transaction begins before the user is known."""
         if session.get(User, x_user) is None:
             raise HTTPException(401)
         audit.identify(x_user)
@@ -72,7 +72,7 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
     async def update(
         id: str, leads: LeadRepository = Depends(repository), values: dict[str, Any] = Body()
     ) -> Any:
-        """Uses a sync session in an async endpoint."""
+        """Updates a lead: an async endpoint that uses a sync session."""
         lead = leads.update(id, **values)
         if lead is None:
             raise HTTPException(404)

@@ -1,7 +1,7 @@
-"""Audit code as many applications have it: listeners on mapper events, and an audit table.
+"""Audit code that is typical of applications: listeners on mapper events, and an audit table.
 
-Here each request has its own context, so that the comparison is fair. Many applications have one
-context for the whole process.
+In this code, each request has its own context, so that the comparison with lead_audit is fair. Many
+applications have only one context for the whole process.
 """
 
 from __future__ import annotations

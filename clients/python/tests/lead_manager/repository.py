@@ -54,7 +54,7 @@ class LeadRepository:
         return True
 
     def purge(self) -> int:
-        """Runs a bulk statement. SQLAlchemy calls no listener of objects for such a statement."""
+        """Runs a bulk DELETE, for which SQLAlchemy calls no listener of mapper events."""
         count = (
             self.session.query(Lead)
             .filter(Lead.is_deleted.is_(True))
@@ -69,7 +69,7 @@ class LeadRepository:
         self._commit()
 
     def import_each(self, rows: Iterable[dict[str, Any]]) -> list[str]:
-        """Inserts each row in its own savepoint. Returns the addresses that already exist."""
+        """Inserts each row in its own savepoint. Returns the email addresses that already exist."""
         taken = []
         for row in rows:
             try:
@@ -82,14 +82,14 @@ class LeadRepository:
         return taken
 
     def copy(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Copies rows with the driver's COPY, which bypasses SQLAlchemy."""
+        """Inserts rows with the driver's COPY, which bypasses SQLAlchemy."""
         text = io.StringIO()
         csv.writer(text).writerows([row["id"], row["email"]] for row in rows)
         raw: Any = self.session.connection().connection.dbapi_connection
         command = "COPY leads (id, email, status, is_deleted) FROM STDIN (FORMAT csv)"
         lines = "".join(f"{line},NEW,false\n" for line in text.getvalue().splitlines())
         with raw.cursor() as cursor:
-            if hasattr(cursor, "copy_expert"):  # psycopg2
+            if hasattr(cursor, "copy_expert"):  # the driver is psycopg2
                 cursor.copy_expert(command, io.StringIO(lines))
             else:
                 with cursor.copy(command) as copy:

@@ -1,4 +1,4 @@
-"""Replaces own_audit.py: has the same interface and uses lead_audit."""
+"""Replaces own_audit.py: it has the same interface, but uses lead_audit."""
 
 from __future__ import annotations
 
