@@ -67,7 +67,7 @@ CREATE FUNCTION kit.leaves() RETURNS TABLE (leaf bigint, id bigint, hash bytea) 
   JOIN lead_audit.entry e USING (id)
 $$;
 
--- Returns the root of the tree that has these hashes as its leaves (docs/FORMAT.md, section 11).
+-- Returns the root of a tree with the leaves `hashes` (docs/FORMAT.md, section 11).
 CREATE FUNCTION kit.root(hashes bytea[]) RETURNS bytea LANGUAGE plpgsql AS $$
 DECLARE above bytea[];
 BEGIN

@@ -22,7 +22,7 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Reads these parts from a database.
+    /// Reads the parts of a `Trail` from a database.
     #[must_use]
     pub fn of(admin: &mut Session) -> Self {
         Trail {

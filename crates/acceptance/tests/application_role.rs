@@ -241,7 +241,7 @@ fn no_ordinary_path_changes_an_entry() {
             for session in [&mut admin, &mut keeper] {
                 let state = sqlstate(session, sql);
                 // For an UPDATE of the view lead_audit.log, PostgreSQL itself raises 55000,
-                // because the column is an expression.
+                // because the updated column of the view is an expression.
                 assert!(
                     state == REFUSED || (sql.contains("lead_audit.log") && state == "55000"),
                     "{state}: {sql} ({round})"
@@ -270,7 +270,8 @@ fn no_ordinary_path_changes_an_entry() {
 }
 
 /// Under REPEATABLE READ, a transaction does not see that another session has renamed a table or
-/// begun to watch a table. The DDL guard must see these changes.
+/// begun to watch a table. The DDL guard must see the new table name and the watching
+/// nevertheless.
 #[test]
 fn an_old_snapshot_does_not_bypass_the_guard() {
     let cluster = Cluster::start();

@@ -128,8 +128,8 @@ fn ddl_on_two_tables_under_serializable() {
     assert_intact(&mut admin);
 }
 
-/// A transaction runs DDL on partitions, child tables and watched tables. The snapshot of the
-/// transaction is older than the creation or the watching of these tables.
+/// A transaction runs DDL on partitions, child tables and watched tables. The transaction's
+/// snapshot is older than the creation or the watching of these tables.
 #[test]
 fn ddl_under_an_old_snapshot() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {

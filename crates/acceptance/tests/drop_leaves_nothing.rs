@@ -78,8 +78,8 @@ fn bare(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Uses each feature of the extension once: entries, a failure, a rolled-back transaction, DDL, a
-/// checkpoint, rights and settings.
+/// Uses each feature of the extension once: entries, a failed statement, a rolled-back
+/// transaction, DDL, a checkpoint, rights and settings.
 fn use_it(admin: &mut Session, app: &mut Session, preloaded: bool) {
     call(
         admin,

@@ -1,6 +1,6 @@
 //! PostgreSQL's own programs dump and restore databases. The restored database must contain the
-//! same entries, and the restore itself must create no entries. The restored tables must be
-//! watched under their old watch ids.
+//! entries of the dumped database, and the restore itself must create no entries. The restored
+//! tables must be watched under their old watch ids.
 
 use acceptance::populated_database::{self, Trail, assert_restored, assert_watched_as_before};
 use acceptance::{

@@ -424,14 +424,13 @@ fn gaps_have_entries() {
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'poison')"),
         1
     );
-    // A row that was rolled back needs no entry, so `entries_not_written` does not count such a
-    // row.
+    // A row that was rolled back needs no entry, so `entries_not_written` does not count the row.
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 1);
     assert_intact(&mut admin);
 }
 
-/// A role that is not a superuser cannot read the queue. Such a role can fill the queue only by
-/// statements that fail.
+/// A role that is not a superuser cannot read the queue. An ordinary role can write to the queue
+/// only by statements that fail.
 #[test]
 fn roles_cannot_read_the_queue() {
     let cluster = preloaded().start();

@@ -1,5 +1,5 @@
-//! Tests of keys: which users can read a key file, which keys are refused, and what verifiers and
-//! witnesses report after the log has changed its key.
+//! Tests which users can read a key file, and which keys are refused. Also tests the reports of
+//! verifiers and witnesses after a log has changed its key.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
@@ -161,8 +161,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert_eq!(told.status, 0, "{told:?}");
     assert_eq!(log.witness(&state("untold"), &["--key", &old]).status, 0);
     // The witness `unsigned` has followed the log without a signing key. After the log has got a
-    // key, this witness asks for consent. With the options --key and --follow, the witness follows
-    // the log again.
+    // key, this witness asks for the user's consent. With the options --key and --follow, the
+    // witness follows the log again.
     let asked = log.witness(&state("unsigned"), &[]);
     assert_eq!(asked.status, 2, "{asked:?}");
     assert!(asked.errors.contains("--follow example.com/leads"), "{asked:?}");

@@ -146,7 +146,8 @@ fn servers_are_authenticated_as_by_libpq() {
     // Settings in the connection string have precedence over environment variables.
     assert!(connects("sslmode=prefer", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
     assert!(!connects("", &[("PGSSLMODE", "whatever")]));
-    // A connection through a socket does not use TLS, whatever the environment variables are.
+    // A connection through a Unix socket does not use TLS, no matter which environment variables
+    // are set.
     let url = format!(
         "host={} port={port} user=postgres dbname=tls",
         cluster.socket_directory().display()

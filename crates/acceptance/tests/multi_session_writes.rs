@@ -340,8 +340,8 @@ fn partitions_detached_concurrently() {
     assert_intact(&mut admin);
 }
 
-/// A publisher of logical replication records its own writes. A subscriber records the writes that
-/// it applies only if enable() was called there with replica => true.
+/// A publisher of logical replication records its own writes. A subscriber records applied writes
+/// only for a table that it watches with enable(…, replica => true).
 #[test]
 fn logical_replication_into_a_watched_table() {
     for preloaded in [false, true] {

@@ -81,8 +81,8 @@ fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     wait_for_crash(&mut session);
 }
 
-/// Waits until the postmaster has ended all sessions, as it does shortly after the crash of a
-/// process.
+/// Waits until the postmaster has ended all sessions. The postmaster ends all sessions shortly
+/// after the crash of a process.
 fn wait_for_crash(session: &mut Session) {
     let begin = Instant::now();
     while session.batch_execute("SELECT 1").is_ok() {
@@ -150,7 +150,7 @@ fn a_record_that_ended_a_worker_is_not_tried_again() {
 }
 
 /// If a worker dies while it writes several records together, the next worker does not know which
-/// record was the cause. The next worker must write each record in a transaction of its own.
+/// record was the cause. The next worker must write the records one by one.
 #[test]
 fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     let (cluster, admin) = cluster();

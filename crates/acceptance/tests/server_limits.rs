@@ -1,6 +1,6 @@
 //! Tests the extension at limits of the server. At a limit, a statement must fail with an ordinary
-//! error, or it must succeed and each of its missing entries must be counted. No process may
-//! crash.
+//! error, or it must succeed and each of its missing entries must be counted. No process of the
+//! server may crash.
 
 use acceptance::{Cluster, Session, assert_intact, call, faults, try_call, value};
 use std::path::Path;
@@ -46,8 +46,8 @@ fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
 }
 
 /// Each row must have an entry, or its statement must fail, or its entry must be counted as
-/// missing. The test varies the available memory, so that the memory ends at many different places
-/// in the code.
+/// missing. The test varies the available memory, so that an allocation fails at many different
+/// places in the code.
 #[test]
 fn a_process_that_runs_out_of_memory() {
     let cluster = Cluster::builder().preloaded().setting("max_wal_size = 8GB").start();
@@ -257,8 +257,8 @@ fn thousands_of_watched_tables() {
 }
 
 /// The shared memory for locks is almost full. Each round leaves space for a different number of
-/// locks, so the memory becomes full at many places where the library or the statement takes a
-/// lock.
+/// locks. The memory therefore becomes full at many places where the library or the statement
+/// takes a lock.
 #[test]
 fn the_lock_table_is_full() {
     const TABLES: i64 = 30;

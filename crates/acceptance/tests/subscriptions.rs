@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Creates a plain table with a child table, and a partitioned table.
+/// SQL that creates a plain table with a child table, and a partitioned table.
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text);
      CREATE TABLE c (PRIMARY KEY (id)) INHERITS (t);
      CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);

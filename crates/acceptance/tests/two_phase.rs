@@ -1,5 +1,5 @@
-//! With two-phase commit, entries belong to the prepared transaction. It does not matter when and
-//! in which session the transaction ends.
+//! With two-phase commit, entries belong to the prepared transaction, no matter which session ends
+//! the transaction and when.
 
 use acceptance::{
     Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value,

@@ -185,8 +185,8 @@ fn a_constraint_on_the_log() {
         (1_999, 1)
     );
 
-    // A constraint refuses all entries of the user "mallory": in savepoints, in a function with an
-    // exception handler, in batches of COPY, and in a TRUNCATE.
+    // A constraint refuses all entries of the user "mallory". This user writes in savepoints, in a
+    // function with an exception handler, in batches of COPY, and by TRUNCATE.
     call(&mut app, "SET lead_audit.user_id = 'mallory'");
     call(
         &mut app,
@@ -292,7 +292,7 @@ fn the_log_has_been_changed() {
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2);
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
     // In a column that a user has added to lead_audit.entry, new entries contain NULL. The
-    // checksum does not cover such a column.
+    // checksum of an entry does not cover this column.
     call(&mut admin, "ALTER TABLE lead_audit.entry ADD COLUMN extra text");
     call(&mut app, "INSERT INTO leads (id) VALUES ('with a column more')");
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 3);
@@ -350,8 +350,9 @@ fn a_cancel_is_not_an_unwritten_entry() {
     assert!(faults(&mut admin).is_empty());
 }
 
-/// Executes a statement that is stopped after the time `after`. The statement must end with 57014
-/// soon after the stop. If the statement ends before the stop, repeats the attempt with less time.
+/// Executes a statement that is stopped after the time `after`. The statement must end with the
+/// SQLSTATE 57014 soon after the stop. If the statement ends before the stop, repeats the attempt
+/// with less time.
 fn stopped(
     mut after: Duration,
     mut attempt: impl FnMut(Duration) -> (Result<(), postgres::Error>, Duration),

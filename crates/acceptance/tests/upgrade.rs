@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 const THIS: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 const CATALOG: &str = include_str!("../sql/catalog.sql");
 
-/// Returns the number of audit triggers that do not fire for the writes of a subscription.
+/// A query that returns the number of audit triggers that do not fire for the writes of a
+/// subscription.
 const OLD_TRIGGERS: &str =
     "SELECT count(*) FROM lead_audit.audit_trigger WHERE is_on AND NOT is_current";
 
@@ -58,8 +59,8 @@ fn released() -> Vec<String> {
 }
 
 /// Returns the ways to update from a version to the present version. The first way is a single
-/// statement. If the update passes other versions, the second way has one statement for each
-/// version.
+/// statement. If other versions lie between the two versions, the second way has one statement for
+/// each version.
 fn ways(from: &str) -> Vec<Vec<String>> {
     let straight = vec!["ALTER EXTENSION lead_audit UPDATE".to_owned()];
     let later = released()

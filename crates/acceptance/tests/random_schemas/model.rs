@@ -7,9 +7,10 @@ use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Creates the schema of the model. The function `picture` returns a row and its key as JSON,
-/// under the settings that docs/FORMAT.md prescribes. The table `watching` tells which tables are
-/// watched. A transaction that begins or ends the watching of a table also updates `watching`.
+/// SQL that creates the schema of the model. The function `picture` returns a row and its key as
+/// JSON, under the settings that docs/FORMAT.md prescribes. The table `watching` tells which
+/// tables are watched. A transaction that begins or ends the watching of a table also updates
+/// `watching`.
 pub const SCHEMA: &str = "
     CREATE SCHEMA model;
     CREATE FUNCTION model.picture(r anyelement, keys text[], OUT whole text, OUT key text) LANGUAGE plpgsql
