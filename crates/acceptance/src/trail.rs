@@ -1,4 +1,4 @@
-//! Contains checks of an audit trail. Every audit trail must pass these checks.
+//! Contains checks that every audit trail must pass.
 
 use crate::client::Session;
 use crate::value;

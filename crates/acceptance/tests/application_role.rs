@@ -1,6 +1,6 @@
 //! Tests the role of an application, which owns the watched table and has no other rights. The
-//! writes of this role are audited, and the role cannot prevent the auditing. No role can change
-//! an entry while the triggers that protect the log are enabled.
+//! writes of the application's role are audited, and the role cannot prevent the auditing. No role
+//! can change an entry while the triggers that protect the log are enabled.
 
 use acceptance::{
     Cluster, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value,
@@ -106,7 +106,7 @@ fn the_application_cannot_touch_the_trail() {
         );
         assert_eq!(nothing_by_app, 1);
 
-        // The owner of a watched table can run this DDL on the table. The DDL does not end the
+        // The owner of a watched table can run DDL on the table. The owner's DDL does not end the
         // auditing, and has entries.
         for (sql, more) in [
             ("INSERT INTO leads (id) VALUES ('c')", 1),

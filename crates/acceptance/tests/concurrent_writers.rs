@@ -91,9 +91,9 @@ fn each_entry_has_its_own_writers_context() {
 }
 
 /// PostgreSQL reports a serialization failure at the next write of a transaction, which can be the
-/// insertion of entries. If the insertion of entries fails in this way, the statement must fail
-/// with the serialization failure. The extension must not count the statement's entries as
-/// unwritten entries.
+/// insertion of entries. If the insertion of entries fails with a serialization failure, the
+/// statement must fail with the same error. The extension must not count the statement's entries
+/// as unwritten entries.
 #[test]
 fn a_serialization_failure_is_not_an_unwritten_entry() {
     let cluster = Cluster::start();

@@ -1,6 +1,6 @@
 //! Runs CREATE EXTENSION and DROP EXTENSION in many situations. The commands run before and after
-//! the creation of schemas and tables, and again after a drop. They also run in a transaction that
-//! is rolled back, and while other sessions stay open.
+//! the creation of schemas and tables, and again after a drop. The commands also run in a
+//! transaction that is rolled back, and while other sessions stay open.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
@@ -106,7 +106,8 @@ fn schemas_and_tables_in_any_order() {
         call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
         cluster.admin(name)
     };
-    // The schema of the extension is fixed. A user cannot choose or change this schema.
+    // The schema of the extension is fixed. A user cannot choose or change the schema of the
+    // extension.
     let mut admin = database("elsewhere");
     call(&mut admin, "CREATE SCHEMA other");
     for statement in

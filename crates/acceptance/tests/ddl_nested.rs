@@ -37,7 +37,7 @@ fn was_sprung(app: &mut Session) -> bool {
 
 /// When a detached partition is attached again, the DDL guard replaces the partition's audit
 /// triggers. The owner's code can run a command while the old triggers are removed. The DDL guard
-/// must refuse or record this command.
+/// must refuse or record a command that runs at this moment.
 #[test]
 fn commands_while_a_partition_is_attached() {
     let cluster = Cluster::start();
@@ -137,7 +137,8 @@ fn writes_to_a_table_that_is_being_rewritten() {
 }
 
 /// A statement looks up the triggers of its table when the statement starts. The DDL guard
-/// therefore refuses commands that would change these triggers while the statement runs.
+/// therefore refuses commands that would change the triggers of a table while a statement writes
+/// to the table.
 #[test]
 fn statements_around_the_command() {
     let cluster = Cluster::start();
@@ -219,7 +220,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
         );
     }
     // PostgreSQL itself can have called the function as the table's owner, outside of the DDL
-    // guard. The writes of a call by PostgreSQL itself must have entries.
+    // guard. If PostgreSQL itself has called the function, the writes of the function must have
+    // entries.
     let (changed, recorded) = (
         value::<i64>(&mut admin, "SELECT count(*) FROM pl22 WHERE v = 'HACKED'"),
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'"),
@@ -232,7 +234,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
 }
 
 /// The worker runs as a superuser, so the worker must call no function of a partition key. The
-/// worker must report that it has not repaired the table with this partition key.
+/// worker must report a table that it did not repair because of such a function.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();
@@ -294,9 +296,9 @@ fn triggers_disabled_within_a_command() {
 }
 
 /// The DDL guard creates triggers with the rights of the extension's owner, and each CREATE
-/// TRIGGER can fire an event trigger of another role. This event trigger must run with the rights
-/// that it has during the user's own command. The function of the event trigger runs as the user,
-/// or as the function's owner if the function is SECURITY DEFINER.
+/// TRIGGER can fire an event trigger of another role. During a command of the DDL guard, an event
+/// trigger must run with the rights that it has during the user's own command. The function of the
+/// event trigger runs as the user, or as the function's owner if the function is SECURITY DEFINER.
 #[test]
 fn event_triggers_of_others_keep_their_rights() {
     let cluster = Cluster::start();

@@ -79,8 +79,8 @@ fn a_child_table_that_is_created_while_its_parent_leaves() {
     assert_intact(&mut admin);
 }
 
-/// The DDL guard writes rows about the tables of a command to lead_audit.watched_relation. These
-/// rows must not conflict with the reads of another serializable transaction.
+/// The DDL guard writes rows about the tables of a command to lead_audit.watched_relation. The
+/// rows of the DDL guard must not conflict with the reads of another serializable transaction.
 #[test]
 fn ddl_on_two_tables_under_serializable() {
     let cluster = Cluster::start();
@@ -129,7 +129,7 @@ fn ddl_on_two_tables_under_serializable() {
 }
 
 /// A transaction runs DDL on partitions, child tables and watched tables. The transaction's
-/// snapshot is older than the creation or the watching of these tables.
+/// snapshot is older than the creation or the watching of its tables.
 #[test]
 fn ddl_under_an_old_snapshot() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {

@@ -80,8 +80,8 @@ fn each_kind_from_real_clients() {
 
 #[test]
 fn a_full_disk() {
-    // The server can write no file of more than 20 MB. The file of the table reaches this limit,
-    // and the files of the log stay smaller.
+    // The server can write no file of more than 20 MB. The file of the table reaches 20 MB, and
+    // the files of the log stay smaller.
     let cluster = preloaded().file_size_limit(20_000).start();
     let mut admin = app_database(&cluster, "disk");
     call(
@@ -264,7 +264,8 @@ fn databases_are_created_and_dropped() {
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
     call(&mut cluster.admin("two"), "DROP EXTENSION lead_audit CASCADE");
     // Before the worker notices the DROP EXTENSION, the records of failed statements can still
-    // enter the queue. The worker writes these records only to the server's log.
+    // enter the queue. After the DROP EXTENSION, the worker writes records only to the server's
+    // log.
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one'"));
     assert_eq!(
         sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"),

@@ -45,7 +45,7 @@ fn two_hundred_megabytes_are_recorded() {
             &format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"),
         );
         // The UPDATE does not change the large value, so the computation of the diff does not read
-        // this value. The old row in the entry must contain the large value nevertheless.
+        // the large value. The old row in the entry must contain the large value nevertheless.
         call(&mut admin, &format!("UPDATE large SET n = 1 WHERE id = {number}"));
         assert_eq!(admin.warnings(), [""; 0], "{column}");
         assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "{column}");
@@ -144,7 +144,7 @@ fn too_large_values_follow_on_error() {
     assert_intact(&mut admin);
 }
 
-/// If a value is too large for a column of the view lead_audit.log, the view shows NULL in this
+/// If a value is too large for a column of the view lead_audit.log, the view shows NULL in the
 /// column. The view lead_audit.log still shows the other columns of the entry, and all other
 /// entries.
 #[test]

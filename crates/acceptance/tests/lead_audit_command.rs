@@ -231,8 +231,8 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     let table =
         audited.export("table", &["--table", "public.leads", "--from-id", "10", "--to-id", "50"]);
     assert!(audited.assert_intact(&[&table]).contains("41 sealed entries"));
-    // Verifies an export with an older checkpoint. The export contains a consistency proof for
-    // this checkpoint.
+    // Verifies an export with an older checkpoint. The export contains a consistency proof for the
+    // older checkpoint.
     let oldest: i64 = value(&mut audited.admin, "SELECT min(tree_size) FROM lead_audit.checkpoint");
     let note: String = value(
         &mut audited.admin,

@@ -18,8 +18,7 @@ fn openssl(arguments: &[&str]) {
     );
 }
 
-/// Creates a certificate authority. The file `NAME.crt` contains the certificate of this
-/// authority.
+/// Creates a certificate authority. The file `NAME.crt` contains the authority's certificate.
 fn authority(directory: &Path, name: &str) {
     let (key, certificate) =
         (directory.join(format!("{name}.key")), directory.join(format!("{name}.crt")));

@@ -376,7 +376,7 @@ fn a_directory_of_checkpoints_is_followed() {
     witnessed.back_up("backup");
     witnessed.grow("live", 5);
     // Without access to the tree, the witness cannot check that the new checkpoint extends the
-    // kept checkpoint. For this reason, the witness does not cosign the new checkpoint.
+    // kept checkpoint. Without this check, the witness does not cosign the new checkpoint.
     let with_key = [&follow[..], &["--signing-key", text_of(&own)]].concat();
     let said = witnessed.tool.expect(0, &with_key);
     assert!(

@@ -36,8 +36,8 @@ fn is_loaded(session: &mut Session) -> bool {
         == 1
 }
 
-/// The first statement of a session can load the library. The entries of this statement must be
-/// written as one batch, and not each in a subtransaction of its own.
+/// The first statement of a session can load the library. The entries of the first statement must
+/// be written as one batch, and not each in a subtransaction of its own.
 #[test]
 fn the_first_statement_of_a_session_writes_its_entries_together() {
     for (preloaded, cluster) in clusters() {

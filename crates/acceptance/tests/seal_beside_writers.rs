@@ -143,7 +143,7 @@ fn an_open_transaction_delays_its_own_entries_and_costs_nothing() {
     assert_tree_whole(&mut admin);
 
     // The ids of a rolled-back transaction remain without entries for ever. Sealing does not
-    // examine these ids again.
+    // examine the ids of a rolled-back transaction again.
     call(&mut slow, "BEGIN");
     insert(&mut slow, "gone", 30);
     insert(&mut quick, "stays", 1);

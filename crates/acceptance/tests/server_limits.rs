@@ -109,8 +109,8 @@ fn a_process_that_runs_out_of_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
-/// A table's owner has created a cast to json that raises an error. The message of this error is
-/// longer than the available memory.
+/// A table's owner has created a cast to json that raises an error. The message of the cast's
+/// error is longer than the available memory.
 #[test]
 fn an_error_longer_than_the_memory() {
     let cluster = Cluster::builder().preloaded().start();
@@ -143,7 +143,7 @@ fn twenty_thousand_nested_types() {
     let cluster = Cluster::builder().preloaded().setting("fsync = off").start();
     let (mut admin, started) = database(&cluster, "SELECT 1");
     // The test creates the nested types in blocks, and then joins the blocks from the outermost
-    // type to the innermost type. With this order, PostgreSQL's own recursion stays shallow.
+    // type to the innermost type. Because of the blocks, PostgreSQL's own recursion stays shallow.
     for block in 0..BLOCKS {
         let types = (1..BLOCK)
             .map(|one| format!("CREATE TYPE t{block}_{one} AS (a t{block}_{});", one - 1));

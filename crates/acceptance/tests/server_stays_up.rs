@@ -106,8 +106,8 @@ fn a_commit_after_a_gap_with_a_huge_message() {
     assert_intact(&mut admin);
 }
 
-/// SQL that creates functions of a table's owner. These functions must run only in sessions of the
-/// owner, and with the owner's rights.
+/// SQL that creates functions of a table's owner. The functions of a table's owner must run only
+/// in sessions of the owner, and with the owner's rights.
 const FOREIGN_CODE: &str = "
     CREATE TABLE spy (who text);
     CREATE FUNCTION hang(why text) RETURNS void LANGUAGE plpgsql AS $$

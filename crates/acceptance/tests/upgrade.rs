@@ -36,7 +36,7 @@ fn catalog(admin: &mut Session) -> BTreeSet<String> {
 }
 
 /// Returns the released versions before the present version, from the oldest version on. The
-/// directory sql/released contains the install scripts of these versions.
+/// directory sql/released contains the install scripts of the released versions.
 fn released() -> Vec<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/released");
     let files = directory
@@ -293,7 +293,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
 }
 
 /// Before the update from 1.0, the schema lead_audit_internal does not exist. Any role with the
-/// right to create schemas can create a schema of this name.
+/// right to create schemas can create a schema lead_audit_internal.
 #[test]
 fn an_existing_internal_schema_is_refused() {
     let cluster = Cluster::start();

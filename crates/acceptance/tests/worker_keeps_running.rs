@@ -1,6 +1,6 @@
 //! Tests two kinds of roles: roles with the right to create databases, and owners of databases.
-//! These roles cannot keep the worker away from a database. The worker continues to seal and to
-//! write the entries of failed statements.
+//! Roles of both kinds cannot keep the worker away from a database. The worker continues to seal
+//! and to write the entries of failed statements.
 
 use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};

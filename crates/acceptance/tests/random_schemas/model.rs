@@ -145,8 +145,8 @@ impl Display for Book {
     }
 }
 
-/// Compares the audit trail with the book. Every event must have its entry, in the order of the
-/// events, and no other entry may exist.
+/// Compares the audit trail with the expected entries in `book`. Every event must have its entry,
+/// in the order of the events, and no other entry may exist.
 pub fn compare(admin: &mut Session, book: &Book) {
     let mut copy = admin.copy_in("COPY model.expected FROM STDIN").expect("COPY begins");
     let (mut rid, mut n) = (i64::MIN, 0);
@@ -174,8 +174,8 @@ pub fn compare(admin: &mut Session, book: &Book) {
          FROM (SELECT * FROM lead_audit.log WHERE operation NOT IN ('DDL', 'TRUNCATE')
                  AND NOT (operation = 'UPDATE' AND old_values::text = new_values::text) OFFSET 0) l",
     );
-    // The book contains rows as JSON. An UPDATE can change the bytes of a column and leave the
-    // column's JSON as it was.
+    // The expected entries contain rows as JSON. An UPDATE can change the bytes of a column and
+    // leave the column's JSON as it was.
     none(
         admin,
         "entries of an UPDATE that changed nothing",
