@@ -35,9 +35,10 @@ fn dropped_and_created_while_sessions_write() {
 
         for round in 0..2 {
             call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
-            // DROP EXTENSION removes all objects from the schema lead_audit, but keeps this
-            // schema, because the control file names it. DROP EXTENSION drops the schema
-            // lead_audit_internal, which the extension's script has created.
+            // DROP EXTENSION removes the extension's objects from the schema lead_audit.
+            // PostgreSQL keeps the schema itself, because the control file names this schema. DROP
+            // EXTENSION drops the schema lead_audit_internal, which the extension's script has
+            // created.
             assert!(value::<bool>(
                 &mut admin,
                 "SELECT to_regnamespace('lead_audit_internal') IS NULL"

@@ -234,7 +234,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
 }
 
 /// The worker runs as a superuser, so the worker must call no function of a partition key. The
-/// worker must report a table that it did not repair because of such a function.
+/// worker must report a table that it did not repair because of a function in the partition key.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();

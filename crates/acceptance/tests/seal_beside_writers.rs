@@ -64,7 +64,7 @@ fn each_committed_entry_is_one_leaf() {
                     call(&mut admin, &format!("SET default_transaction_isolation = '{isolation}'"));
                     together.wait();
                     let (mut sealings, mut last) = (0, 0);
-                    // Each sealer seals at least 20 times, even after the deadline.
+                    // Each sealing session seals at least 20 times, even after the deadline.
                     while Instant::now() < deadline || sealings < 20 {
                         // Seals in a transaction that has taken its snapshot before it takes the
                         // sealing lock.
