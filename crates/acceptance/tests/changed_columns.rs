@@ -90,8 +90,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     let mut admin = app_database(&cluster, "tamper");
     write_trail(&mut cluster.session("app", "tamper"), &mut admin);
     assert_intact(&mut admin);
-    // A superuser can disable the triggers that protect the log. Without these triggers, any
-    // statement can change the log.
+    // A superuser can disable the triggers that protect the log. Without the triggers that protect
+    // the log, any statement can change the log.
     call(
         &mut admin,
         "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only;

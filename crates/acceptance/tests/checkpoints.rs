@@ -1,4 +1,4 @@
-//! Tests the publishing of checkpoints, also around crashes of the server. Each checkpoint is
+//! Tests the publishing of checkpoints, also during crashes of the server. Each checkpoint is
 //! published once, and only after its transaction has committed. Published checkpoints agree with
 //! the database, in the same cluster and after a move to another cluster.
 

@@ -229,7 +229,8 @@ fn a_grandchild_that_is_created_while_its_parent_joins() {
         );
         assert_eq!(found, "INSERT UPDATE TRUNCATE", "{join}");
         assert_all_on(&mut admin);
-        // In the opposite order, CREATE TABLE waits until the table `mid2` is watched.
+        // If the watching of the table `mid2` begins first, a CREATE TABLE below `mid2` waits
+        // until `mid2` is watched.
         call(
             &mut admin,
             "CREATE TABLE mid2 (id int, note text); CREATE TABLE sub2 () INHERITS (mid2)",

@@ -30,8 +30,8 @@ fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
     app
 }
 
-/// Inserts rows until the log is full. When the log is full, writes with small and with large
-/// statements.
+/// Inserts rows until the log is full. Continues to write with small and large statements after
+/// the log is full.
 fn fill(cluster: &Cluster, database: &str, cause: &str, sqlstate_of_cause: &str) {
     let mut admin = cluster.admin(database);
     let mut app = cluster.session("app", database);
