@@ -524,7 +524,7 @@ class Check:
             )
 
     def first_statement(self):
-        """A first statement of a session that fails in any phase has an entry."""
+        """If a session's first statement fails in any phase, the failed statement has an entry."""
         for sql, code in [
             ("INSERT INTO leads (id, n) VALUES ('c', 'many')", "22P02"),
             ("INSERT INTO leads (id) VALUES ('a')", "23505"),
@@ -581,7 +581,7 @@ class Check:
                 self.ignore(connection, "INSERT INTO leads (id, n) VALUES ('c', 'many')")
 
     def in_the_text(self):
-        """Statements fail before PostgreSQL knows their table. Only their text names the table."""
+        """Fails statements before PostgreSQL knows the table. Only the text names the table."""
         for sql, operation, code in [
             ("EXPLAIN INSERT INTO leads (id, n) VALUES ('c', 'many')", "INSERT", "22P02"),
             ("PREPARE later AS UPDATE leads SET n = 'many'", "UPDATE", "22P02"),

@@ -1,7 +1,7 @@
 -- Creates the tools of a tamperer who has all rights in the database and knows docs/FORMAT.md.
--- After a change of entries, these functions recompute the stored checksums and hashes that depend
--- on the changed entries. The functions were written from docs/FORMAT.md alone, and use no code of
--- the extension.
+-- After a change of entries, the functions of the schema `kit` recompute the stored checksums and
+-- hashes that depend on the changed entries. The functions were written from docs/FORMAT.md alone,
+-- and use no code of the extension.
 CREATE SCHEMA kit;
 
 -- Returns the preimage of an entry's checksum (docs/FORMAT.md, section 5). For a text, the output
@@ -67,7 +67,7 @@ CREATE FUNCTION kit.leaves() RETURNS TABLE (leaf bigint, id bigint, hash bytea) 
   JOIN lead_audit.entry e USING (id)
 $$;
 
--- Returns the root of the tree that has these hashes as its leaves (docs/FORMAT.md, section 11).
+-- Returns the root of a tree with the leaves `hashes` (docs/FORMAT.md, section 11).
 CREATE FUNCTION kit.root(hashes bytea[]) RETURNS bytea LANGUAGE plpgsql AS $$
 DECLARE above bytea[];
 BEGIN

@@ -38,7 +38,7 @@ impl Session {
     }
 
     /// Returns the messages of the warnings that the server has sent since the last call of
-    /// `notices` or `warnings`. Discards the notices of that time.
+    /// `notices` or `warnings`. Discards the received notices.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.notices().into_iter().filter(|notice| notice.severity() == "WARNING");

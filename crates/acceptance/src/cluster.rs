@@ -222,7 +222,7 @@ impl Cluster {
         }
         // A container can lack a process that reaps dead processes, and then the id of the dead
         // postmaster remains in use. With the old lock files, a new postmaster would assume that
-        // the old postmaster still runs, so the lock files are removed.
+        // the old postmaster still runs. This loop therefore removes the lock files.
         for file in
             [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")]
         {
@@ -451,8 +451,8 @@ impl Drop for Cluster {
     }
 }
 
-/// The operating-system user of the server. A cluster has this user only if root runs the tests.
-/// PostgreSQL refuses to run as root.
+/// The operating-system user of the server, if root runs the tests. PostgreSQL refuses to run as
+/// root.
 struct ServerUser {
     name: String,
     uid: u32,

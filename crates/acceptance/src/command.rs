@@ -35,7 +35,7 @@ impl LeadAudit {
         }
     }
 
-    /// Returns a `Command` with these arguments. The caller starts this `Command`.
+    /// Returns a `Command` that runs `lead-audit` with the given arguments.
     #[must_use]
     pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(&self.program);
@@ -64,7 +64,7 @@ impl LeadAudit {
     /// exit status must be `status`.
     ///
     /// # Panics
-    /// Panics if the command ends with another exit status.
+    /// Panics if the command does not end with the exit status `status`.
     #[track_caller]
     pub fn expect(&self, status: i32, arguments: &[impl AsRef<OsStr>]) -> String {
         let answer = self.run(arguments);

@@ -82,8 +82,8 @@ fn read(output: &str, satisfied: bool) -> PythonVerdict {
     verdict
 }
 
-/// Returns the query for exports from docs/FORMAT.md. The page shows this query in the
-/// here-document of section 9.
+/// Returns the query for exports from docs/FORMAT.md. Section 9 of docs/FORMAT.md contains the
+/// query in a here-document.
 fn documented_query() -> String {
     let page = std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md is there");
     let (_, rest) =

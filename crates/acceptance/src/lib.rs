@@ -5,8 +5,8 @@
 //! The acceptance tests read these environment variables:
 //! * `LEAD_AUDIT_PG_CONFIG` (required): pg_config of a PostgreSQL in which the extension is
 //!   installed.
-//! * `LEAD_AUDIT_NEXT_PG_CONFIG`: pg_config of the next major version, for the test of pg_upgrade
-//!   (`make test-upgrade`).
+//! * `LEAD_AUDIT_NEXT_PG_CONFIG`: pg_config of PostgreSQL's next major version, for the test of
+//!   pg_upgrade (`make test-upgrade`).
 //! * `LEAD_AUDIT_COMMAND`: path of the program `lead-audit`, for its tests.
 //! * `LEAD_AUDIT_PYTHON`: a Python that has psycopg; by default python3.
 //! * `LEAD_AUDIT_STATE_DIR`: directory for clusters; by default the system's directory for

@@ -1,4 +1,4 @@
-//! Creates a database with entries of many kinds. Checks this database after a dump and restore,
+//! Creates a database with entries of many kinds. Checks the database after a dump and restore,
 //! after pg_upgrade, and after the promotion of a standby.
 
 use crate::client::{Session, call, value};
@@ -22,7 +22,7 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Reads these parts from a database.
+    /// Reads the parts of a `Trail` from a database.
     #[must_use]
     pub fn of(admin: &mut Session) -> Self {
         Trail {

@@ -1,4 +1,4 @@
-//! Contains checks of an audit trail. Every audit trail must pass these checks.
+//! Contains checks that every audit trail must pass.
 
 use crate::client::Session;
 use crate::value;
@@ -40,8 +40,8 @@ pub fn assert_intact(admin: &mut Session) {
 /// row image of the row's previous entry. The table needs a primary key named id, and must have
 /// been watched since its creation.
 ///
-/// Compares the values as text, because 1.0 and 1.00 are equal as jsonb. Converts times in UTC,
-/// because a writer can have another TimeZone.
+/// Compares the values as text, because 1.0 and 1.00 are equal as jsonb. Converts times to text in
+/// UTC, because a writer can have another TimeZone.
 ///
 /// # Panics
 /// Panics if the entries do not reproduce the table.

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Returns the input of `python/tree.py`. Each line is a JSON array with the kind of a row and the
-/// row's columns.
+/// A query that returns the input of `python/tree.py`. Each line of the input is a JSON array with
+/// the kind of a row and the row's columns.
 const ROWS: &str = "
     SELECT json_build_array('checkpoint', tree_size::text, encode(root, 'hex'), note,
                             entry_ids::text)::text

@@ -1,6 +1,6 @@
 //! Tests the role of an application, which owns the watched table and has no other rights. The
-//! writes of this role are audited, and the role cannot prevent the auditing. No role can change
-//! an entry while the triggers that protect the log are enabled.
+//! writes of the application's role are audited, and the role cannot prevent the auditing. No role
+//! can change an entry while the triggers that protect the log are enabled.
 
 use acceptance::{
     Cluster, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value,
@@ -106,7 +106,7 @@ fn the_application_cannot_touch_the_trail() {
         );
         assert_eq!(nothing_by_app, 1);
 
-        // The owner of a watched table can run this DDL on the table. The DDL does not end the
+        // The owner of a watched table can run DDL on the table. The owner's DDL does not end the
         // auditing, and has entries.
         for (sql, more) in [
             ("INSERT INTO leads (id) VALUES ('c')", 1),
@@ -241,7 +241,7 @@ fn no_ordinary_path_changes_an_entry() {
             for session in [&mut admin, &mut keeper] {
                 let state = sqlstate(session, sql);
                 // For an UPDATE of the view lead_audit.log, PostgreSQL itself raises 55000,
-                // because the column is an expression.
+                // because the updated column of the view is an expression.
                 assert!(
                     state == REFUSED || (sql.contains("lead_audit.log") && state == "55000"),
                     "{state}: {sql} ({round})"
@@ -270,7 +270,8 @@ fn no_ordinary_path_changes_an_entry() {
 }
 
 /// Under REPEATABLE READ, a transaction does not see that another session has renamed a table or
-/// begun to watch a table. The DDL guard must see these changes.
+/// begun to watch a table. The DDL guard must see the new table name and the watching
+/// nevertheless.
 #[test]
 fn an_old_snapshot_does_not_bypass_the_guard() {
     let cluster = Cluster::start();

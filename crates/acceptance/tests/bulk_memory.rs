@@ -56,7 +56,7 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
 }
 
 /// A trigger of the application writes row by row, each row in a block with an exception handler.
-/// When the inner statement of such a block ends, the statement's entries are written. The entries
+/// At the end of each inner statement, the entries of the inner statement are written. The entries
 /// of the inner statements do not stay in memory until the outer statement ends.
 #[test]
 fn entries_of_inner_statements_leave_memory() {

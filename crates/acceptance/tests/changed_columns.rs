@@ -1,6 +1,6 @@
 //! A superuser changes one column in each of two hundred entries, with UPDATE statements on
-//! lead_audit.entry. The changed columns take turns. Verification must report each changed entry,
-//! and no other entry.
+//! lead_audit.entry. The test changes each column of lead_audit.entry in turn. Verification must
+//! report each changed entry, and no other entry.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, call, faults, value,
@@ -90,8 +90,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     let mut admin = app_database(&cluster, "tamper");
     write_trail(&mut cluster.session("app", "tamper"), &mut admin);
     assert_intact(&mut admin);
-    // A superuser can disable the triggers that protect the log. After that, any statement can
-    // change the log.
+    // A superuser can disable the triggers that protect the log. Without the triggers that protect
+    // the log, any statement can change the log.
     call(
         &mut admin,
         "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only;
@@ -221,8 +221,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
             .map(|row| row.get(0))
             .collect();
         let mut done = None;
-        // A change can leave a value as it was, for example lower('ok'). In this case, the loops
-        // try the next entry or the next change.
+        // If a change leaves the value as it was, for example lower('ok'), the loops try the next
+        // entry or the next change.
         'search: for _ in 0..all.len() {
             let turn = next_change.entry(type_name).or_insert_with(|| random.below(50) as usize);
             let change = all[*turn % all.len()];

@@ -1,4 +1,4 @@
-//! Tests the publishing of checkpoints, also around crashes of the server. Each checkpoint is
+//! Tests the publishing of checkpoints, also during crashes of the server. Each checkpoint is
 //! published once, and only after its transaction has committed. Published checkpoints agree with
 //! the database, in the same cluster and after a move to another cluster.
 
@@ -243,7 +243,7 @@ fn unpublished_checkpoints_are_published_later() {
     assert_eq!(seal(&mut admin), 30);
     let files: Vec<u64> = published(&missing).into_keys().map(|(_, size)| size).collect();
     assert_eq!(files, [10, 20, 30]);
-    // A new session does not know which checkpoints other sessions have published. The session
+    // A new session does not know which checkpoints other sessions have published. A new session
     // publishes each checkpoint that has no file.
     for file in fs::read_dir(
         fs::read_dir(&missing).expect("readable").next().expect("one").expect("folder").path(),
@@ -439,9 +439,9 @@ fn the_tree_continues_after_dump_and_restore() {
     let (mut app, mut open) = (cluster.session("app", "source"), cluster.session("app", "source"));
     add_leads(&mut app, 1, 400);
     seal(&mut admin);
-    // The state of the log at the time of the dump is difficult. The transaction of `open` has not
-    // ended. The transaction of `ending` has ended after the last sealing. Five later entries are
-    // not sealed.
+    // The test makes the dump in a difficult state of the log. The transaction of the session
+    // `open` has not ended. The transaction of the session `ending` has ended after the last
+    // sealing. Five later entries are not sealed.
     call(&mut open, "BEGIN; INSERT INTO leads (id) VALUES ('open')");
     let mut ending = cluster.session("app", "source");
     call(&mut ending, "BEGIN; INSERT INTO leads (id) VALUES ('ending')");

@@ -91,8 +91,9 @@ fn each_entry_has_its_own_writers_context() {
 }
 
 /// PostgreSQL reports a serialization failure at the next write of a transaction, which can be the
-/// insertion of entries. The statement must then fail with the serialization failure. The
-/// extension must not count the statement's entries as unwritten entries.
+/// insertion of entries. If the insertion of entries fails with a serialization failure, the
+/// statement must fail with the same error. The extension must not count the statement's entries
+/// as unwritten entries.
 #[test]
 fn a_serialization_failure_is_not_an_unwritten_entry() {
     let cluster = Cluster::start();
@@ -171,7 +172,7 @@ impl Writer {
     }
 
     fn write_until(mut self, deadline: Instant) -> Vec<Change> {
-        // On a busy machine, the minimum number of changes takes longer than the deadline.
+        // Each writer makes a minimum number of changes, even after the deadline.
         while Instant::now() < deadline || self.committed.len() <= 1000 / WRITERS as usize {
             self.transactions += 1;
             if self.random.one_in(4) { self.single_statement() } else { self.transaction() }

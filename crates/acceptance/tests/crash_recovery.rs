@@ -30,8 +30,8 @@ fn after_a_crash_each_change_has_its_entry() {
     call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
     drop(admin);
     let mut random = Random::new(700);
-    // The transactions of all writers, by request id. The number in a value is the number of
-    // entries that a committed transaction must have.
+    // The transactions of all writers, by request id. The number of a transaction is the number of
+    // entries that the transaction must have if it was committed.
     let mut transactions: BTreeMap<String, (i64, End)> = BTreeMap::new();
     for round in 0..crashes {
         let pause = Duration::from_millis(100 + random.below(500));
@@ -115,7 +115,7 @@ fn after_a_crash_each_change_has_its_entry() {
     assert!(ends(End::RolledBack) > 0);
 }
 
-/// Runs transactions until the server does not answer.
+/// Runs transactions until the server stops answering.
 fn write_until_the_end(
     cluster: &Cluster,
     stopped: &AtomicBool,
@@ -169,8 +169,8 @@ fn write_until_the_end(
     done
 }
 
-/// Sends SIGKILL to the server process of a writer. After such a kill, the postmaster restarts all
-/// other processes.
+/// Kills the server process of a writer with SIGKILL. When a server process is killed, the
+/// postmaster restarts all other processes.
 fn kill_a_writer(cluster: &Cluster) {
     let pid: i32 = value(
         &mut cluster.admin("crash"),

@@ -1,6 +1,6 @@
 //! Runs CREATE EXTENSION and DROP EXTENSION in many situations. The commands run before and after
-//! the creation of schemas and tables, again after a drop, in a transaction that is rolled back,
-//! and while other sessions stay open.
+//! the creation of schemas and tables, and again after a drop. The commands also run in a
+//! transaction that is rolled back, and while other sessions stay open.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
@@ -35,9 +35,10 @@ fn dropped_and_created_while_sessions_write() {
 
         for round in 0..2 {
             call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
-            // DROP EXTENSION keeps the schema lead_audit, which the control file names, and
-            // empties it. DROP EXTENSION drops the schema lead_audit_internal, which the
-            // extension's script has created.
+            // DROP EXTENSION removes the extension's objects from the schema lead_audit.
+            // PostgreSQL keeps the schema itself, because the control file names this schema. DROP
+            // EXTENSION drops the schema lead_audit_internal, which the extension's script has
+            // created.
             assert!(value::<bool>(
                 &mut admin,
                 "SELECT to_regnamespace('lead_audit_internal') IS NULL"
@@ -106,7 +107,8 @@ fn schemas_and_tables_in_any_order() {
         call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
         cluster.admin(name)
     };
-    // The schema of the extension is fixed. A user cannot choose or change this schema.
+    // The schema of the extension is fixed. A user cannot choose or change the schema of the
+    // extension.
     let mut admin = database("elsewhere");
     call(&mut admin, "CREATE SCHEMA other");
     for statement in

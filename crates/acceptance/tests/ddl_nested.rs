@@ -8,8 +8,8 @@ use acceptance::{
     try_call, value,
 };
 
-/// Creates `trap(int)` and `trap(text)`, which return their argument. The first call of `trap`
-/// after a call of `arm` also executes the command that was passed to `arm`.
+/// SQL that creates the functions `trap(int)` and `trap(text)`, which return their argument. The
+/// first call of `trap` after a call of `arm` also executes the command that was passed to `arm`.
 const TRAP: &str = "
     GRANT CREATE ON SCHEMA public TO app;
     SET ROLE app;
@@ -36,8 +36,8 @@ fn was_sprung(app: &mut Session) -> bool {
 }
 
 /// When a detached partition is attached again, the DDL guard replaces the partition's audit
-/// triggers. The owner's code can run a command while the old triggers are removed. The command
-/// must be refused or recorded.
+/// triggers. The owner's code can run a command while the old triggers are removed. The DDL guard
+/// must refuse or record a command that runs at this moment.
 #[test]
 fn commands_while_a_partition_is_attached() {
     let cluster = Cluster::start();
@@ -95,7 +95,7 @@ fn commands_while_a_partition_is_attached() {
 }
 
 /// While ALTER TABLE rewrites a table, PostgreSQL loses writes to the old file of the table. The
-/// entry of such a write would describe a change that does not exist, so the extension refuses the
+/// entry of a lost write would describe a change that does not exist, so the extension refuses the
 /// write.
 #[test]
 fn writes_to_a_table_that_is_being_rewritten() {
@@ -137,7 +137,8 @@ fn writes_to_a_table_that_is_being_rewritten() {
 }
 
 /// A statement looks up the triggers of its table when the statement starts. The DDL guard
-/// therefore refuses commands that would change these triggers while the statement runs.
+/// therefore refuses commands that would change the triggers of a table while a statement writes
+/// to the table.
 #[test]
 fn statements_around_the_command() {
     let cluster = Cluster::start();
@@ -173,8 +174,8 @@ fn statements_around_the_command() {
 }
 
 /// When the DDL guard or enable() changes triggers of a partitioned table, PostgreSQL reads the
-/// partition key. PostgreSQL then calls each function in the partition key whose arguments are
-/// constants.
+/// partition key. While PostgreSQL reads a partition key, it calls each function of the key whose
+/// arguments are constants.
 #[test]
 fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     let cluster = Cluster::start();
@@ -219,7 +220,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
         );
     }
     // PostgreSQL itself can have called the function as the table's owner, outside of the DDL
-    // guard. The writes of such a call must have entries.
+    // guard. If PostgreSQL itself has called the function, the writes of the function must have
+    // entries.
     let (changed, recorded) = (
         value::<i64>(&mut admin, "SELECT count(*) FROM pl22 WHERE v = 'HACKED'"),
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'"),
@@ -231,8 +233,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     assert_intact(&mut admin);
 }
 
-/// The worker runs as a superuser, so it must call no function of a partition key. The worker must
-/// report that it has not repaired the table with this partition key.
+/// The worker runs as a superuser, so the worker must call no function of a partition key. The
+/// worker must report a table that it did not repair because of a function in the partition key.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();
@@ -284,7 +286,7 @@ fn triggers_disabled_within_a_command() {
         let command = format!("ALTER TABLE w {off}, REPLICA IDENTITY USING INDEX i, {on}");
         arm(&mut app, "UPDATE w SET v = 'HACKED'");
         assert_eq!(sqlstate(&mut cluster.session("app", "within"), &command), "42501", "{command}");
-        // A superuser can disable the audit triggers. An entry then records the ALTER TABLE.
+        // If a superuser disables the audit triggers, an entry records the ALTER TABLE.
         let before = operations(&mut admin, "w");
         call(&mut cluster.admin("within"), &command);
         assert_eq!(operations(&mut admin, "w"), format!("{before} DDL").trim(), "{command}");
@@ -294,9 +296,9 @@ fn triggers_disabled_within_a_command() {
 }
 
 /// The DDL guard creates triggers with the rights of the extension's owner, and each CREATE
-/// TRIGGER can fire an event trigger of another role. This event trigger must run with the rights
-/// that it has during the user's own command. Its function runs as the user, or as the function's
-/// owner if the function is SECURITY DEFINER.
+/// TRIGGER can fire an event trigger of another role. During a command of the DDL guard, an event
+/// trigger must run with the rights that it has during the user's own command. The function of the
+/// event trigger runs as the user, or as the function's owner if the function is SECURITY DEFINER.
 #[test]
 fn event_triggers_of_others_keep_their_rights() {
     let cluster = Cluster::start();

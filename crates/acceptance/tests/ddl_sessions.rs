@@ -79,8 +79,8 @@ fn a_child_table_that_is_created_while_its_parent_leaves() {
     assert_intact(&mut admin);
 }
 
-/// The DDL guard writes rows about the tables of a command to lead_audit.watched_relation. These
-/// rows must not conflict with the reads of another serializable transaction.
+/// The DDL guard writes rows about the tables of a command to lead_audit.watched_relation. The
+/// rows of the DDL guard must not conflict with the reads of another serializable transaction.
 #[test]
 fn ddl_on_two_tables_under_serializable() {
     let cluster = Cluster::start();
@@ -128,8 +128,8 @@ fn ddl_on_two_tables_under_serializable() {
     assert_intact(&mut admin);
 }
 
-/// A transaction runs DDL on partitions, child tables and watched tables. The snapshot of the
-/// transaction is older than the creation or the watching of these tables.
+/// A transaction runs DDL on partitions, child tables and watched tables. The transaction's
+/// snapshot is older than the creation or the watching of its tables.
 #[test]
 fn ddl_under_an_old_snapshot() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
@@ -229,7 +229,8 @@ fn a_grandchild_that_is_created_while_its_parent_joins() {
         );
         assert_eq!(found, "INSERT UPDATE TRUNCATE", "{join}");
         assert_all_on(&mut admin);
-        // In the opposite order, CREATE TABLE waits until the table `mid2` is watched.
+        // If the watching of the table `mid2` begins first, a CREATE TABLE below `mid2` waits
+        // until `mid2` is watched.
         call(
             &mut admin,
             "CREATE TABLE mid2 (id int, note text); CREATE TABLE sub2 () INHERITS (mid2)",

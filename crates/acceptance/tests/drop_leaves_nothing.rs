@@ -78,8 +78,8 @@ fn bare(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Uses each feature of the extension once: entries, a failure, a rolled-back transaction, DDL, a
-/// checkpoint, rights and settings.
+/// Uses each feature of the extension once: entries, a failed statement, a rolled-back
+/// transaction, DDL, a checkpoint, rights and settings.
 fn use_it(admin: &mut Session, app: &mut Session, preloaded: bool) {
     call(
         admin,
@@ -124,7 +124,7 @@ fn nothing_is_left_in_the_database() {
             }
             if round == 0 {
                 // The first round ends the watching of all tables, as the documentation
-                // recommends. After that, DROP EXTENSION works without CASCADE.
+                // recommends. If no table is watched, DROP EXTENSION works without CASCADE.
                 for table in ["leads", "crm.accounts", "crm.parted"] {
                     assert!(
                         value::<bool>(&mut admin, &format!("SELECT lead_audit.disable('{table}')")),
@@ -138,7 +138,7 @@ fn nothing_is_left_in_the_database() {
             call(&mut admin, "DROP SCHEMA lead_audit");
 
             // A session that was opened before the DROP EXTENSION can continue, even if it has set
-            // a context. The writes of this session create no entries.
+            // a context. After the DROP EXTENSION, the writes of an old session create no entries.
             call(
                 &mut app,
                 "INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true",

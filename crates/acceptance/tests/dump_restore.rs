@@ -1,6 +1,6 @@
 //! PostgreSQL's own programs dump and restore databases. The restored database must contain the
-//! same entries, and the restore itself must create no entries. The restored tables must be
-//! watched under their old watch ids.
+//! entries of the dumped database, and the restore itself must create no entries. The restored
+//! tables must be watched under their old watch ids.
 
 use acceptance::populated_database::{self, Trail, assert_restored, assert_watched_as_before};
 use acceptance::{
@@ -82,9 +82,9 @@ fn schema_and_data_are_restored_separately() {
     let cluster = Cluster::start();
     drop(populated_database::make(&cluster, "source"));
     let mut admin = cluster.admin("source");
-    // A schema dump does not contain the state of the disabled trigger of this table, so the
-    // restored trigger would be enabled. The test drops the table, because the extension cannot
-    // change pg_dump.
+    // A schema dump does not contain the disabled state of this table's trigger, so the restored
+    // trigger would be enabled. The test drops the table, because the extension cannot change
+    // pg_dump.
     call(&mut admin, "DROP TABLE \"switched off\"");
     let before = Trail::of(&mut admin);
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();

@@ -80,8 +80,8 @@ fn each_kind_from_real_clients() {
 
 #[test]
 fn a_full_disk() {
-    // The server can write no file of more than 20 MB. The file of the table reaches this limit,
-    // and the files of the log stay smaller.
+    // The server can write no file of more than 20 MB. The file of the table reaches 20 MB, and
+    // the files of the log stay smaller.
     let cluster = preloaded().file_size_limit(20_000).start();
     let mut admin = app_database(&cluster, "disk");
     call(
@@ -264,7 +264,8 @@ fn databases_are_created_and_dropped() {
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
     call(&mut cluster.admin("two"), "DROP EXTENSION lead_audit CASCADE");
     // Before the worker notices the DROP EXTENSION, the records of failed statements can still
-    // enter the queue. The worker writes these records only to the server's log.
+    // enter the queue. After the DROP EXTENSION, the worker writes records only to the server's
+    // log.
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one'"));
     assert_eq!(
         sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"),
@@ -424,14 +425,13 @@ fn gaps_have_entries() {
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'poison')"),
         1
     );
-    // A row that was rolled back needs no entry, so `entries_not_written` does not count such a
-    // row.
+    // A row that was rolled back needs no entry, so `entries_not_written` does not count the row.
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 1);
     assert_intact(&mut admin);
 }
 
-/// A role that is not a superuser cannot read the queue. Such a role can fill the queue only by
-/// statements that fail.
+/// A role that is not a superuser cannot read the queue. An ordinary role can write to the queue
+/// only by statements that fail.
 #[test]
 fn roles_cannot_read_the_queue() {
     let cluster = preloaded().start();

@@ -45,7 +45,7 @@ fn two_hundred_megabytes_are_recorded() {
             &format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"),
         );
         // The UPDATE does not change the large value, so the computation of the diff does not read
-        // this value. The old row in the entry must contain the large value nevertheless.
+        // the large value. The old row in the entry must contain the large value nevertheless.
         call(&mut admin, &format!("UPDATE large SET n = 1 WHERE id = {number}"));
         assert_eq!(admin.warnings(), [""; 0], "{column}");
         assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "{column}");
@@ -60,7 +60,7 @@ fn two_hundred_megabytes_are_recorded() {
         );
         assert_intact(&mut admin);
         // Removes the row and the entries of this round, so that the checks of the next round do
-        // not read them.
+        // not read old entries.
         call(&mut admin, "SET lead_audit.enabled = off; TRUNCATE large; RESET lead_audit.enabled");
         call(
             &mut admin,
@@ -74,8 +74,9 @@ fn too_large_values_follow_on_error() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
     // The JSON of each of these rows exceeds 256 MB. The first value is large as plain text. Other
-    // values are large because of escapes or in hexadecimal. One row is too large only as a whole.
-    // The JSON of some rows even exceeds 1 GB, PostgreSQL's limit for a single allocation.
+    // values exceed 256 MB because of escapes or hexadecimal digits. One row exceeds 256 MB only
+    // as a whole. The JSON of some rows even exceeds 1 GB, PostgreSQL's limit for a single
+    // allocation.
     let rows = [
         "INSERT INTO large (id, plain) VALUES (1, repeat('x', 270000000))",
         "INSERT INTO large (id, compressed) VALUES (1, repeat(E'\\x01', 50000000))",
@@ -143,8 +144,9 @@ fn too_large_values_follow_on_error() {
     assert_intact(&mut admin);
 }
 
-/// If a value is too large for a column of the view lead_audit.log, the view shows NULL in this
-/// column. The view still shows the other columns of the entry, and all other entries.
+/// If a value is too large for a column of the view lead_audit.log, the view shows NULL in the
+/// column. The view lead_audit.log still shows the other columns of the entry, and all other
+/// entries.
 #[test]
 fn an_entry_that_is_too_large_to_show_hides_no_other() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();

@@ -114,7 +114,7 @@ fn honest_exports_are_intact_to_both_verifiers() {
     let compressed = audited.export("trail.ndjson.zst", &[]);
     audited.assert_intact(&[&compressed]);
     assert!(fs::metadata(&compressed).unwrap().len() * 3 < fs::metadata(&plain).unwrap().len());
-    // Verifies the database through a connection. Then verifies the export with a kept checkpoint
+    // Verifies the database through a connection. Also verifies the export with a kept checkpoint
     // instead of the key.
     let kept = audited.kept("kept");
     let live =
@@ -138,8 +138,8 @@ fn honest_exports_are_intact_to_both_verifiers() {
     assert!(again.errors.contains("--resume"), "{}", again.errors);
 }
 
-/// A JSON number with a large exponent is short in the table and long in its entry, because
-/// canonical JSON contains all digits of the number. Such numbers make the longest entries.
+/// A JSON number with a large exponent is short in the table and long in its entry. Canonical JSON
+/// contains all digits of the number. Numbers with a large exponent make the longest entries.
 #[test]
 fn verify_and_the_command_agree_on_the_largest_entries() {
     let mut audited = Audited::new();
@@ -179,7 +179,8 @@ fn an_export_resumes_where_it_stopped() {
             audited.assert_intact(&[&broken]);
         }
     }
-    // `lead-audit export` appends new entries to an existing export, or writes them to a new file.
+    // `lead-audit export` appends new entries to an existing export, or writes the new entries to
+    // a new file.
     let first = audited.export("first.ndjson", &[]);
     seal(&mut audited.admin);
     let mut app = audited.cluster.session("app", "audited");
@@ -193,7 +194,7 @@ fn an_export_resumes_where_it_stopped() {
     audited.export("first.ndjson", &["--resume"]);
     let said = audited.assert_intact(&[&first]);
     assert!(said.contains(&format!("tree size 0 to {size}")), "{said}");
-    // An export can be a range from one checkpoint to another.
+    // `lead-audit export` can export only the entries between two checkpoints.
     let range = audited.export(
         "range.ndjson",
         &["--from-size", &before.to_string(), "--to-size", &size.to_string()],
@@ -230,8 +231,8 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     let table =
         audited.export("table", &["--table", "public.leads", "--from-id", "10", "--to-id", "50"]);
     assert!(audited.assert_intact(&[&table]).contains("41 sealed entries"));
-    // Verifies an export with an older checkpoint. The export contains a consistency proof for
-    // this checkpoint.
+    // Verifies an export with an older checkpoint. The export contains a consistency proof for the
+    // older checkpoint.
     let oldest: i64 = value(&mut audited.admin, "SELECT min(tree_size) FROM lead_audit.checkpoint");
     let note: String = value(
         &mut audited.admin,

@@ -1,5 +1,5 @@
-//! Tests of keys: which users can read a key file, which keys are refused, and what verifiers and
-//! witnesses report after the log has changed its key.
+//! Tests which users can read a key file, and which keys are refused. Also tests the reports of
+//! verifiers and witnesses after a log has changed its key.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
@@ -114,7 +114,7 @@ impl Log {
     }
 
     /// Verifies the database and the export with the command, and the export with Python. Each of
-    /// these three verifications must end with the exit status `status`.
+    /// the three verifications must end with the exit status `status`.
     #[track_caller]
     fn verify(&self, export: &Path, arguments: &[&str], status: i32) -> String {
         let url = self.cluster.connection_string("postgres", "keys");
@@ -161,8 +161,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert_eq!(told.status, 0, "{told:?}");
     assert_eq!(log.witness(&state("untold"), &["--key", &old]).status, 0);
     // The witness `unsigned` has followed the log without a signing key. After the log has got a
-    // key, this witness asks for consent. With the options --key and --follow, the witness follows
-    // the log again.
+    // key, the witness `unsigned` asks for the user's consent. With the options --key and
+    // --follow, the witness follows the log again.
     let asked = log.witness(&state("unsigned"), &[]);
     assert_eq!(asked.status, 2, "{asked:?}");
     assert!(asked.errors.contains("--follow example.com/leads"), "{asked:?}");
@@ -262,8 +262,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert!(last.output.contains("checkpoint 83: extends"), "{last:?}");
 }
 
-/// The signing key can be changed without the file of the old key. Without this file, the old key
-/// does not sign the checkpoint of the change.
+/// The signing key can be changed without the file of the old key. Without the file of the old
+/// key, the old key does not sign the checkpoint of the change.
 #[test]
 fn a_lost_key_can_be_changed() {
     let cluster = Cluster::start();

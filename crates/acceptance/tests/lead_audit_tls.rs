@@ -18,8 +18,7 @@ fn openssl(arguments: &[&str]) {
     );
 }
 
-/// Creates a certificate authority. The file `NAME.crt` contains the certificate of this
-/// authority.
+/// Creates a certificate authority. The file `NAME.crt` contains the authority's certificate.
 fn authority(directory: &Path, name: &str) {
     let (key, certificate) =
         (directory.join(format!("{name}.key")), directory.join(format!("{name}.crt")));
@@ -146,7 +145,8 @@ fn servers_are_authenticated_as_by_libpq() {
     // Settings in the connection string have precedence over environment variables.
     assert!(connects("sslmode=prefer", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
     assert!(!connects("", &[("PGSSLMODE", "whatever")]));
-    // A connection through a socket does not use TLS, whatever the environment variables are.
+    // A connection through a Unix socket does not use TLS, no matter which environment variables
+    // are set.
     let url = format!(
         "host={} port={port} user=postgres dbname=tls",
         cluster.socket_directory().display()

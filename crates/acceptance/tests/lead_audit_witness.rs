@@ -47,8 +47,8 @@ impl Witnessed {
         witnessed
     }
 
-    /// Sets the signing key for a database. A restored or copied database needs a call of its own,
-    /// because neither a dump nor a template contains the settings of a database.
+    /// Sets the signing key for a database. A restored or copied database needs its own call of
+    /// `sign`, because neither a dump nor a template contains the settings of a database.
     fn sign(&self, database: &str) {
         let setting = format!(
             "ALTER DATABASE {database} SET lead_audit.signing_key_file = '{}'",
@@ -284,7 +284,7 @@ fn a_rewritten_history_and_removed_signatures_are_alarms() {
         said.contains("ALARM: history forked") && said.contains("agrees with nothing"),
         "{said}"
     );
-    // This witness has the key of another log than the log in the database.
+    // The witness of the next command has the verifier key of another log.
     let other = witnessed.path("other-key");
     let other_key = witnessed.tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&other)]);
     let url = witnessed.cluster.connection_string("postgres", "live");
@@ -376,7 +376,7 @@ fn a_directory_of_checkpoints_is_followed() {
     witnessed.back_up("backup");
     witnessed.grow("live", 5);
     // Without access to the tree, the witness cannot check that the new checkpoint extends the
-    // kept checkpoint. For this reason, the witness does not cosign the new checkpoint.
+    // kept checkpoint. Without this check, the witness does not cosign the new checkpoint.
     let with_key = [&follow[..], &["--signing-key", text_of(&own)]].concat();
     let said = witnessed.tool.expect(0, &with_key);
     assert!(

@@ -1,6 +1,6 @@
 //! The library is loaded either at the start of the server, or in a session at the session's first
-//! write to a watched table. If a session has made a setting before it loads the library, the
-//! setting takes effect, provided that the session may change it.
+//! write to a watched table. A setting that a session makes before it loads the library takes
+//! effect if the session has the right to change the setting.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value,
@@ -8,8 +8,7 @@ use acceptance::{
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Returns a cluster that does not preload the library and a cluster that preloads it, each with a
-/// flag that tells which.
+/// Returns two clusters, each with a flag. The flag is true if the cluster preloads the library.
 fn clusters() -> [(bool, Cluster); 2] {
     [(false, Cluster::start()), (true, Cluster::builder().preloaded().start())]
 }
@@ -37,8 +36,8 @@ fn is_loaded(session: &mut Session) -> bool {
         == 1
 }
 
-/// The first statement of a session can load the library. The entries of this statement must be
-/// written as one batch, and not each in a subtransaction of its own.
+/// The first statement of a session can load the library. The entries of the first statement must
+/// be written as one batch, and not each in a subtransaction of its own.
 #[test]
 fn the_first_statement_of_a_session_writes_its_entries_together() {
     for (preloaded, cluster) in clusters() {
@@ -242,8 +241,8 @@ fn an_application_cannot_switch_auditing_off_in_advance() {
             );
             assert_eq!(sqlstate(&mut app, &set), "42501");
         }
-        // A role without the right to disable auditing must not be able to disable it for later
-        // sessions.
+        // A role without the right to disable auditing must not be able to disable auditing for
+        // later sessions.
         for sql in [
             "ALTER ROLE app SET lead_audit.enabled = off",
             "ALTER DATABASE off SET lead_audit.enabled = off",
@@ -430,7 +429,7 @@ fn a_new_database_with_the_extension_gets_its_worker() {
         call(&mut postgres, &format!("CREATE DATABASE {name}"));
         let mut admin = cluster.admin(&name);
         // The test varies the delay between CREATE DATABASE and CREATE EXTENSION. In some rounds,
-        // CREATE EXTENSION then runs during the launcher's inspection.
+        // CREATE EXTENSION runs during the launcher's inspection of the database.
         std::thread::sleep(Duration::from_millis(number * 3 % 61));
         call(&mut admin, "CREATE EXTENSION lead_audit");
         let begin = Instant::now();

@@ -61,7 +61,7 @@ fn a_locked_table_keeps_the_others_waiting_once() {
 }
 
 /// The owner of a table can lock an index with REINDEX, while the table itself can still be read.
-/// The worker must not wait for this lock until its end.
+/// The worker must not wait until the owner releases this lock.
 #[test]
 fn a_locked_index_keeps_sealing_waiting_once() {
     let (cluster, mut admin) = cluster("1h");
@@ -137,7 +137,7 @@ fn records_written_before_a_crash_are_not_written_again() {
     );
 }
 
-/// While sealing waits for a lock, the worker does not notice that a session sets its latch. The
+/// While sealing waits for a lock, the worker does not notice that a session wakes the worker. The
 /// worker must therefore read the queue after the wait.
 #[test]
 fn a_wake_up_while_sealing_waits_is_not_lost() {
@@ -154,8 +154,8 @@ fn a_wake_up_while_sealing_waits_is_not_lost() {
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }
 
-/// A record in the queue contains the compressed values of its rejected row, as the table does.
-/// The uncompressed row can be a hundred times larger.
+/// A record in the queue contains the values of its rejected row in compressed form, as the table
+/// does. The uncompressed row can be a hundred times larger.
 #[test]
 fn many_large_rows_do_not_need_much_memory() {
     let (cluster, mut admin) = cluster("1h");

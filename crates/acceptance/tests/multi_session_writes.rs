@@ -270,8 +270,8 @@ fn ddl_of_another_session() {
     }
     let history: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.history('t', '1')");
     assert_eq!(history, 3 + 2 * 10, "under every key that the row has had");
-    // While the plan is cached, the watching of the table ends and begins again. After that, a new
-    // table gets the table's name.
+    // While the plan is cached, the watching of the table `t` ends and begins again. Later, a new
+    // table gets the name `t`.
     let above = last_entry(&mut admin);
     call(&mut admin, "SELECT lead_audit.disable('t')");
     call(&mut writer, "EXECUTE change('unseen')");
@@ -340,8 +340,8 @@ fn partitions_detached_concurrently() {
     assert_intact(&mut admin);
 }
 
-/// A publisher of logical replication records its own writes. A subscriber records the writes that
-/// it applies only if enable() was called there with replica => true.
+/// A publisher of logical replication records its own writes. A subscriber records applied writes
+/// only for a table that it watches with enable(…, replica => true).
 #[test]
 fn logical_replication_into_a_watched_table() {
     for preloaded in [false, true] {

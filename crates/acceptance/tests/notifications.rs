@@ -112,8 +112,8 @@ fn sealing_continues_without_notify() {
     });
 }
 
-/// Checks that sealing continues while the notification queue is full. Any role can fill this
-/// queue.
+/// Checks that sealing continues while the notification queue is full. Any role can fill the
+/// notification queue.
 fn full_queue(settings: &[&str]) {
     let (cluster, mut admin) = cluster(settings);
     let mut listener = cluster.session("app", "postgres");

@@ -10,7 +10,7 @@ use acceptance::{
 };
 use std::fs;
 
-/// Disables the triggers that protect the log.
+/// SQL that disables the triggers that protect the log.
 const UNGUARDED: &str = "ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL; ALTER TABLE lead_audit.checkpoint DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.tree_tile DISABLE TRIGGER ALL; ALTER TABLE lead_audit.tree_edge DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.tree DISABLE TRIGGER ALL; ALTER TABLE lead_audit.leaf_range DISABLE TRIGGER ALL;
@@ -43,7 +43,8 @@ fn forge_leaf(id: i64) -> String {
 /// The separator between two transactions in the statements of an attempt.
 const THEN: &str = "-- then --";
 
-/// Rebuilds the whole tree, and makes a new checkpoint with the signature of the log's own key.
+/// SQL that rebuilds the whole tree, and makes a new checkpoint with the signature of the log's
+/// own key.
 const RESEAL: &str = "-- then --
     TRUNCATE lead_audit.checkpoint, lead_audit.tree_tile, lead_audit.tree_edge, lead_audit.leaf_range, lead_audit.open_gap;
     UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';

@@ -23,8 +23,8 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     drop(populated_database::make(&old, "app_db"));
     let mut admin = old.admin("app_db");
     // The schema dump of pg_upgrade does not contain the state of a disabled trigger, so the
-    // upgraded trigger would be enabled. The test enables the trigger before, because the
-    // extension cannot change pg_upgrade.
+    // upgraded trigger would be enabled. The test enables the trigger before pg_upgrade runs,
+    // because the extension cannot change pg_upgrade.
     call(&mut admin, "SELECT lead_audit.enable('\"switched off\"')");
     call(
         &mut admin,

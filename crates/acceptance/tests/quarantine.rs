@@ -67,7 +67,7 @@ fn stop(session: &mut Session, worker: i32) {
 }
 
 /// Stops the worker, executes a statement that fails, and takes a lock that survives a crash. Then
-/// lets the worker continue until the worker waits for this lock, and kills the worker.
+/// lets the worker continue until the worker waits for the lock, and kills the worker.
 fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     let mut session = connect(cluster);
     wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");
@@ -81,8 +81,8 @@ fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     wait_for_crash(&mut session);
 }
 
-/// Waits until the postmaster has ended all sessions, as it does shortly after the crash of a
-/// process.
+/// Waits until the postmaster has ended all sessions. The postmaster ends all sessions shortly
+/// after the crash of a process.
 fn wait_for_crash(session: &mut Session) {
     let begin = Instant::now();
     while session.batch_execute("SELECT 1").is_ok() {
@@ -92,7 +92,7 @@ fn wait_for_crash(session: &mut Session) {
 }
 
 /// Returns the number of entries of a request, and the number of lines of the server's log about
-/// this request.
+/// the request.
 fn found(cluster: &Cluster, admin: &mut Session, request: &str) -> (i64, usize) {
     let entries = value(
         admin,
@@ -150,7 +150,7 @@ fn a_record_that_ended_a_worker_is_not_tried_again() {
 }
 
 /// If a worker dies while it writes several records together, the next worker does not know which
-/// record was the cause. The next worker must write each record in a transaction of its own.
+/// record was the cause. The next worker must write the records one by one.
 #[test]
 fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     let (cluster, admin) = cluster();

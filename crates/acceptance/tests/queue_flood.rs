@@ -1,6 +1,6 @@
 //! Eight sessions execute statements that fail, as fast as they can. Each failed statement must
-//! have an entry, or must be counted and written to the server's log. This rule holds no matter
-//! which process is killed.
+//! have an entry, or must be counted and written to the server's log, no matter which process is
+//! killed.
 //!
 //! `LEAD_AUDIT_ACCEPTANCE_SECONDS` sets the duration of the flood.
 

@@ -1,6 +1,6 @@
 //! Tests the reference pages under docs/. Runs the pages' examples with scripts/pages.py. Compares
-//! the pages' lists of settings, functions, views and columns with the catalog. For the pages'
-//! lists of messages, scripts/messages.py (`make check`) makes the comparison.
+//! the pages' lists of settings, functions, views and columns with the catalog.
+//! scripts/messages.py (`make check`) compares the pages' lists of messages with the source.
 
 use acceptance::{Cluster, Session, call};
 use std::collections::BTreeSet;

@@ -35,8 +35,8 @@ const SCHEMA: &str = "
     INSERT INTO guarded VALUES (20, 1), (21, 1);
     INSERT INTO mails VALUES (1, 'a', 1), (2, 'b', 99)";
 
-/// Statements, each with the key of the row at which the statement fails. The key is None if this
-/// row cannot be determined reliably.
+/// Statements, each with the key of the row at which the statement fails. The key is None if the
+/// extension cannot determine the row reliably.
 const STATEMENTS: [(&str, Option<&str>); 39] = [
     // In these statements, the executor uses a row of the plan directly, or copies it, or does
     // both.
@@ -61,8 +61,8 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
         "WITH w AS (INSERT INTO leads SELECT id, n FROM two RETURNING id) SELECT * FROM w",
         Some("two"),
     ),
-    // In these statements, the error occurs while the executor fetches the next row. The tuple
-    // slot still contains the previous row at this moment.
+    // In these statements, the error occurs while the executor fetches the next row. During the
+    // fetch of a row, the tuple slot still contains the previous row.
     ("INSERT INTO leads SELECT id, n::small FROM two", None),
     ("INSERT INTO leads SELECT id, 100 / (n - 200) FROM two", None),
     (

@@ -1,9 +1,9 @@
-//! Tests the released library of version 1.0, and the update to the present version. A library of
-//! one version must record or refuse the writes to SQL objects of the other version. upgrade.rs
-//! tests the update with only the library of the present version.
+//! Tests the released library of version 1.0, and the update to the present version. In a database
+//! with the SQL objects of one version, the library of the other version must record or refuse
+//! each write. upgrade.rs tests the update with only the library of the present version.
 //!
-//! The test needs the released package, and a copy of the installation in which it may replace the
-//! library: `scripts/test.sh released`.
+//! `scripts/test.sh released` runs this test. The script provides the released package, and a copy
+//! of the installation in which the test can replace the library.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value,

@@ -29,8 +29,8 @@ fn the_same_writes_have_the_same_checksums_on_each_version() {
         call(&mut admin, statement);
     }
     assert_eq!(admin.warnings(), [""; 0]);
-    // Two verifiers first check the stored checksums of the entries. After this check, it is
-    // certain that the stored checksums cover the values that the test compares.
+    // Two verifiers first check the stored checksums of the entries. The check proves that the
+    // stored checksums cover the values that the test compares.
     assert_intact(&mut admin);
     let verdict = verify_with_python(&cluster, "same");
     assert!(verdict.satisfied && verdict.entries > 0, "{verdict:?}");

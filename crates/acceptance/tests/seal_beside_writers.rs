@@ -9,7 +9,7 @@ use acceptance::{
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// Returns a value that changes whenever sealing writes something.
+/// A query whose result changes whenever sealing writes something.
 const STATE: &str = "SELECT (SELECT xmin::text || ctid::text FROM lead_audit.tree) || ' ' ||
      coalesce((SELECT string_agg(g::text, ' ') FROM lead_audit.open_gap g), '') || ' ' ||
      (SELECT count(*) FROM lead_audit.checkpoint)";
@@ -35,8 +35,7 @@ fn each_committed_entry_is_one_leaf() {
                 let mut random = Random::new(900 + writer);
                 together.wait();
                 for number in 0.. {
-                    // On a busy machine, the minimum of 100 transactions takes longer than the
-                    // deadline.
+                    // Each writer runs at least 100 transactions, even after the deadline.
                     if Instant::now() > deadline && number >= 100 {
                         break;
                     }
@@ -65,8 +64,7 @@ fn each_committed_entry_is_one_leaf() {
                     call(&mut admin, &format!("SET default_transaction_isolation = '{isolation}'"));
                     together.wait();
                     let (mut sealings, mut last) = (0, 0);
-                    // On a busy machine, the minimum of 20 sealings takes longer than the
-                    // deadline.
+                    // Each sealing session seals at least 20 times, even after the deadline.
                     while Instant::now() < deadline || sealings < 20 {
                         // Seals in a transaction that has taken its snapshot before it takes the
                         // sealing lock.
@@ -145,7 +143,7 @@ fn an_open_transaction_delays_its_own_entries_and_costs_nothing() {
     assert_tree_whole(&mut admin);
 
     // The ids of a rolled-back transaction remain without entries for ever. Sealing does not
-    // examine these ids again.
+    // examine the ids of a rolled-back transaction again.
     call(&mut slow, "BEGIN");
     insert(&mut slow, "gone", 30);
     insert(&mut quick, "stays", 1);
@@ -182,8 +180,8 @@ fn a_prepared_transaction_is_open_until_it_ends() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.open_gap"), 0);
     assert_eq!(unsealed(&mut admin), 0);
     assert_tree_whole(&mut admin);
-    // A transaction that has sealed cannot be prepared. As a prepared transaction, it would hold
-    // the sealing lock even after the end of its session.
+    // A transaction that has sealed cannot be prepared. A prepared transaction would hold the
+    // sealing lock even after the end of its session.
     call(&mut admin, "BEGIN; SELECT lead_audit.enable('leads')");
     insert(&mut admin, "four", 1);
     seal(&mut admin);

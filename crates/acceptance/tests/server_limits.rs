@@ -1,6 +1,6 @@
 //! Tests the extension at limits of the server. At a limit, a statement must fail with an ordinary
-//! error, or it must succeed and each of its missing entries must be counted. No process may
-//! crash.
+//! error, or it must succeed and each of its missing entries must be counted. No process of the
+//! server may crash.
 
 use acceptance::{Cluster, Session, assert_intact, call, faults, try_call, value};
 use std::path::Path;
@@ -46,8 +46,8 @@ fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
 }
 
 /// Each row must have an entry, or its statement must fail, or its entry must be counted as
-/// missing. The test varies the available memory, so that the memory ends at many different places
-/// in the code.
+/// missing. The test varies the available memory, so that an allocation fails at many different
+/// places in the code.
 #[test]
 fn a_process_that_runs_out_of_memory() {
     let cluster = Cluster::builder().preloaded().setting("max_wal_size = 8GB").start();
@@ -109,8 +109,8 @@ fn a_process_that_runs_out_of_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
-/// A table's owner has created a cast to json that raises an error. The message of this error is
-/// longer than the available memory.
+/// A table's owner has created a cast to json that raises an error. The message of the cast's
+/// error is longer than the available memory.
 #[test]
 fn an_error_longer_than_the_memory() {
     let cluster = Cluster::builder().preloaded().start();
@@ -143,7 +143,7 @@ fn twenty_thousand_nested_types() {
     let cluster = Cluster::builder().preloaded().setting("fsync = off").start();
     let (mut admin, started) = database(&cluster, "SELECT 1");
     // The test creates the nested types in blocks, and then joins the blocks from the outermost
-    // type to the innermost type. With this order, PostgreSQL's own recursion stays shallow.
+    // type to the innermost type. Because of the blocks, PostgreSQL's own recursion stays shallow.
     for block in 0..BLOCKS {
         let types = (1..BLOCK)
             .map(|one| format!("CREATE TYPE t{block}_{one} AS (a t{block}_{});", one - 1));
@@ -257,8 +257,8 @@ fn thousands_of_watched_tables() {
 }
 
 /// The shared memory for locks is almost full. Each round leaves space for a different number of
-/// locks, so the memory becomes full at many places where the library or the statement takes a
-/// lock.
+/// locks. The memory therefore becomes full at many places where the library or the statement
+/// takes a lock.
 #[test]
 fn the_lock_table_is_full() {
     const TABLES: i64 = 30;

@@ -47,9 +47,9 @@ fn a_failure_in_a_table_that_is_dropped_at_once() {
     assert_intact(&mut admin);
 }
 
-/// Raises an error with a message of control characters. In JSON, this message is six times as
-/// long, and exceeds the limits of a record, of a line of the server's log and of a memory
-/// allocation.
+/// A PL/pgSQL statement that raises an error with a message of control characters. In JSON, the
+/// message is six times as long. The JSON exceeds the limits of a record, of a line of the
+/// server's log and of a memory allocation.
 const HUGE_MESSAGE: &str = "RAISE EXCEPTION '%', repeat(E'\\x01', 180000000)";
 
 #[test]
@@ -106,8 +106,8 @@ fn a_commit_after_a_gap_with_a_huge_message() {
     assert_intact(&mut admin);
 }
 
-/// Creates functions that belong to the owner of a table. These functions must run only in
-/// sessions of the owner, and with the owner's rights.
+/// SQL that creates functions of a table's owner. The functions of a table's owner must run only
+/// in sessions of the owner, and with the owner's rights.
 const FOREIGN_CODE: &str = "
     CREATE TABLE spy (who text);
     CREATE FUNCTION hang(why text) RETURNS void LANGUAGE plpgsql AS $$
@@ -281,7 +281,7 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
     );
     let mut holder = cluster.admin("up");
     // The session `holder` calls these functions later, while it holds a lock on a catalog. The
-    // first call fills the session's caches before it takes the lock.
+    // first call fills the caches of the session, before the session takes a lock.
     call(&mut holder, "SELECT pg_cancel_backend(0), pg_terminate_backend(0), pg_sleep(0)");
     for (number, table) in LOCKED.iter().enumerate() {
         for interruption in [

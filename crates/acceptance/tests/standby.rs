@@ -180,11 +180,11 @@ fn a_promoted_standby_continues_the_trail() {
         value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE request_id IS NULL"),
         value(&mut admin, &format!("SELECT min(id) FROM lead_audit.entry WHERE id > {taken_over}")),
     );
-    // assert_watched_as_before() makes six entries. The move of a row to another partition is one
-    // of these entries, an UPDATE.
+    // assert_watched_as_before() makes six entries. One of the six entries is an UPDATE that moves
+    // a row to another partition.
     assert_eq!(new - again, 6);
     // PostgreSQL writes the value of a sequence to WAL 32 values ahead. The promoted standby skips
-    // these 32 values.
+    // 32 values of the sequence.
     assert!(lowest <= taken_over + 33, "{taken_over} is followed by {lowest}");
     assert_eq!(
         value::<i64>(&mut admin, "SELECT count(*) - count(DISTINCT id) FROM lead_audit.entry"),

@@ -1,6 +1,6 @@
 //! Roles that are not superusers use logical replication from a foreign server. The subscriber
-//! cannot trust this server, so all changes from this server must have entries. Each test expects
-//! an exact list of entries.
+//! cannot trust the foreign server, so all changes from the foreign server must have entries. Each
+//! test expects an exact list of entries.
 
 use acceptance::{
     Cluster, Session, assert_all_on, assert_intact, call, entries_above, last_entry, value,
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Creates a plain table with a child table, and a partitioned table.
+/// SQL that creates a plain table with a child table, and a partitioned table.
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text);
      CREATE TABLE c (PRIMARY KEY (id)) INHERITS (t);
      CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
@@ -68,7 +68,7 @@ fn subscriber(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Creates a subscription that the role `app` owns. This role is not a superuser.
+/// Creates a subscription that the role `app` owns. The role `app` is not a superuser.
 fn subscribe_as_app(
     cluster: &Cluster,
     admin: &mut Session,
@@ -131,7 +131,7 @@ fn counted(admin: &mut Session, above: i64) -> Vec<String> {
 const EVENT: &str = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
 
 /// PostgreSQL's apply worker runs with session_replication_role = replica. Ordinary triggers do
-/// not fire under this setting.
+/// not fire in the replica role.
 #[test]
 fn a_subscription_of_a_role_that_is_no_superuser() {
     for preloaded in [false, true] {
@@ -316,8 +316,8 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
             "preloaded: {preloaded}"
         );
 
-        // A function in C reads from a cursor that is already open, and no hook of the library is
-        // called at this moment. The table of the cursor's statement is not watched itself.
+        // A function in C reads from a cursor that is already open, and the fetch calls no hook of
+        // the library. The table of the cursor's statement is not watched itself.
         call(
             &mut cluster.session("app", "nested"),
             "CREATE TABLE above (id int, note text); ALTER TABLE t INHERIT above;

@@ -195,7 +195,8 @@ fn entries_equal_to_jsonb() {
         VALUES.len() + 2,
         "each column has values here, but for the key and the generated one"
     );
-    // PostgreSQL can be built without xml. On such a server, the table has no column of type xml.
+    // PostgreSQL can be built without xml. On a server without xml, the table has no column of
+    // type xml.
     let left_out =
         if try_call(&mut admin, "SELECT '<a/>'::xml").is_ok() { None } else { Some("x") };
     std::thread::scope(|scope| {

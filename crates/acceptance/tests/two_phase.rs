@@ -1,5 +1,5 @@
-//! With two-phase commit, entries belong to the prepared transaction. It does not matter when and
-//! in which session the transaction ends.
+//! With two-phase commit, entries belong to the prepared transaction, no matter which session ends
+//! the transaction and when.
 
 use acceptance::{
     Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value,
@@ -36,8 +36,8 @@ fn entries_belong_to_the_prepared_transaction() {
         "nothing of a prepared transaction is visible"
     );
 
-    // A session with another context ends the prepared transaction. The entries do not contain
-    // this other context.
+    // A session with another context ends the prepared transaction. The entries do not contain the
+    // context of the session that ends the transaction.
     call(&mut admin, "SET lead_audit.user_id = 'somebody else'");
     call(&mut admin, "COMMIT PREPARED 'committed'");
     expected += 102;

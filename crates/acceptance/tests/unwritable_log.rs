@@ -30,7 +30,8 @@ fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
     app
 }
 
-/// Inserts rows until the log is full. After that, writes with small and with large statements.
+/// Inserts rows until the log is full. Continues to write with small and large statements after
+/// the log is full.
 fn fill(cluster: &Cluster, database: &str, cause: &str, sqlstate_of_cause: &str) {
     let mut admin = cluster.admin(database);
     let mut app = cluster.session("app", database);
@@ -185,8 +186,8 @@ fn a_constraint_on_the_log() {
         (1_999, 1)
     );
 
-    // A constraint refuses all entries of the user "mallory": in savepoints, in a function with an
-    // exception handler, in batches of COPY, and in a TRUNCATE.
+    // A constraint refuses all entries of the user "mallory". The user "mallory" writes in
+    // savepoints, in a function with an exception handler, in batches of COPY, and by TRUNCATE.
     call(&mut app, "SET lead_audit.user_id = 'mallory'");
     call(
         &mut app,
@@ -292,7 +293,7 @@ fn the_log_has_been_changed() {
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2);
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
     // In a column that a user has added to lead_audit.entry, new entries contain NULL. The
-    // checksum does not cover such a column.
+    // checksum of an entry does not cover an added column.
     call(&mut admin, "ALTER TABLE lead_audit.entry ADD COLUMN extra text");
     call(&mut app, "INSERT INTO leads (id) VALUES ('with a column more')");
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 3);
@@ -350,8 +351,9 @@ fn a_cancel_is_not_an_unwritten_entry() {
     assert!(faults(&mut admin).is_empty());
 }
 
-/// Executes a statement that is stopped after the time `after`. The statement must end with 57014
-/// soon after the stop. If the statement ends before the stop, repeats the attempt with less time.
+/// Executes a statement that is stopped after the time `after`. The statement must end with the
+/// SQLSTATE 57014 soon after the stop. If the statement ends before the stop, repeats the attempt
+/// with less time.
 fn stopped(
     mut after: Duration,
     mut attempt: impl FnMut(Duration) -> (Result<(), postgres::Error>, Duration),

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 const THIS: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 const CATALOG: &str = include_str!("../sql/catalog.sql");
 
-/// Returns the number of audit triggers that do not fire for the writes of a subscription.
+/// A query that returns the number of audit triggers that do not fire for the writes of a
+/// subscription.
 const OLD_TRIGGERS: &str =
     "SELECT count(*) FROM lead_audit.audit_trigger WHERE is_on AND NOT is_current";
 
@@ -35,7 +36,7 @@ fn catalog(admin: &mut Session) -> BTreeSet<String> {
 }
 
 /// Returns the released versions before the present version, from the oldest version on. The
-/// directory sql/released contains the install scripts of these versions.
+/// directory sql/released contains the install scripts of the released versions.
 fn released() -> Vec<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/released");
     let files = directory
@@ -58,8 +59,8 @@ fn released() -> Vec<String> {
 }
 
 /// Returns the ways to update from a version to the present version. The first way is a single
-/// statement. If the update passes other versions, the second way has one statement for each
-/// version.
+/// statement. If other versions lie between the two versions, the second way has one statement for
+/// each version.
 fn ways(from: &str) -> Vec<Vec<String>> {
     let straight = vec!["ALTER EXTENSION lead_audit UPDATE".to_owned()];
     let later = released()
@@ -292,7 +293,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
 }
 
 /// Before the update from 1.0, the schema lead_audit_internal does not exist. Any role with the
-/// right to create schemas can create a schema of this name.
+/// right to create schemas can create a schema lead_audit_internal.
 #[test]
 fn an_existing_internal_schema_is_refused() {
     let cluster = Cluster::start();

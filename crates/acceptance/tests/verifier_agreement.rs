@@ -107,7 +107,7 @@ fn the_newest_note_of_a_signed_log_under_another_name() {
     let (server, status, said) = log.answers();
     assert!(server.iter().any(|(_, fault)| fault == "signature"), "{server:?}");
     assert_eq!(status, 1, "{said}");
-    // Verifies a proof, and runs a witness, with the note under the other name.
+    // The test also verifies a proof and runs a witness with the changed note.
     let (proof, entry) = (log.directory.path().join("proof"), log.directory.path().join("entry"));
     let url = log.url();
     log.tool.expect(
@@ -243,7 +243,7 @@ fn exports_that_fail_or_are_empty() {
     log.tool.expect(2, &["verify", text_of(&later), "--key", &log.key]);
     assert_eq!(python(&["--key", &log.key, text_of(&later)]).status, 2);
     // An entry can be unsealed in one part of an export and sealed in the next part. Verification
-    // counts such an entry once.
+    // counts an entry once, even if two parts contain the entry.
     let parts = path("parts.ndjson");
     for leads in [(41, 45), (46, 47)] {
         add_leads(&mut log.cluster.session("app", "cases"), leads.0, leads.1);

@@ -1,6 +1,6 @@
-//! Tests roles with the right to create databases and owners of databases. Such a role cannot keep
-//! the worker away from a database. The worker continues to seal and to write the entries of
-//! failed statements.
+//! Tests two kinds of roles: roles with the right to create databases, and owners of databases.
+//! Roles of both kinds cannot keep the worker away from a database. The worker continues to seal
+//! and to write the entries of failed statements.
 
 use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +58,8 @@ fn a_command_that_is_refused_does_not_keep_the_worker_away() {
     }
 }
 
-/// Ends the loops of the other threads when it is dropped. A failed test also drops this value.
+/// A value that ends the loops of the other threads when it is dropped. A failed test also drops
+/// this value.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {

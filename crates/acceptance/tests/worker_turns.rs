@@ -115,8 +115,8 @@ fn copies_do_not_keep_the_worker_away() {
     );
     all_record_failures(&cluster, all);
 
-    // A turn must not add lines to the server's log about the lack of background processes. A turn
-    // of a copy must not report each time that the copy cannot be sealed.
+    // A turn must not add lines to the server's log about the lack of background processes. In the
+    // turns of a copy, the worker must not report each time that the copy cannot be sealed.
     let before = cluster.log_text().len();
     std::thread::sleep(Duration::from_secs(40));
     let log = cluster.log_text();
@@ -174,8 +174,8 @@ fn locked_databases_do_not_keep_the_worker_away() {
     assert_intact(&mut cluster.admin("kept"));
 }
 
-/// DROP DATABASE needs exclusive use of a database. For a database that waits for its turn, the
-/// command does not wait until this turn.
+/// DROP DATABASE needs exclusive use of a database. For a database that waits for its turn, DROP
+/// DATABASE does not wait until the turn.
 #[test]
 fn a_waiting_database_can_be_dropped() {
     let cluster = cluster(1);

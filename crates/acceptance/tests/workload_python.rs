@@ -1,5 +1,5 @@
-//! Several sessions with unusual settings run a large workload. After that, the Python verifier
-//! verifies an export outside of the database. The Python verifier was written from
+//! Several sessions with unusual settings run a large workload. After the workload, the Python
+//! verifier verifies an export outside of the database. The Python verifier was written from
 //! docs/FORMAT.md.
 
 use acceptance::{

@@ -7,9 +7,10 @@ use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Creates the schema of the model. The function `picture` returns a row and its key as JSON,
-/// under the settings that docs/FORMAT.md prescribes. The table `watching` tells which tables are
-/// watched. A transaction that begins or ends the watching of a table also updates `watching`.
+/// SQL that creates the schema of the model. The function `picture` returns a row and its key as
+/// JSON, under the settings that docs/FORMAT.md prescribes. The table `watching` tells which
+/// tables are watched. A transaction that begins or ends the watching of a table also updates
+/// `watching`.
 pub const SCHEMA: &str = "
     CREATE SCHEMA model;
     CREATE FUNCTION model.picture(r anyelement, keys text[], OUT whole text, OUT key text) LANGUAGE plpgsql
@@ -144,8 +145,8 @@ impl Display for Book {
     }
 }
 
-/// Compares the audit trail with the book. Every event must have its entry, in the order of the
-/// events, and no other entry may exist.
+/// Compares the audit trail with the expected entries in `book`. Every event must have its entry,
+/// in the order of the events, and no other entry may exist.
 pub fn compare(admin: &mut Session, book: &Book) {
     let mut copy = admin.copy_in("COPY model.expected FROM STDIN").expect("COPY begins");
     let (mut rid, mut n) = (i64::MIN, 0);
@@ -173,8 +174,8 @@ pub fn compare(admin: &mut Session, book: &Book) {
          FROM (SELECT * FROM lead_audit.log WHERE operation NOT IN ('DDL', 'TRUNCATE')
                  AND NOT (operation = 'UPDATE' AND old_values::text = new_values::text) OFFSET 0) l",
     );
-    // The book contains rows as JSON. An UPDATE can change the bytes of a column and leave the
-    // column's JSON as it was.
+    // The expected entries contain rows as JSON. An UPDATE can change the bytes of a column and
+    // leave the column's JSON as it was.
     none(
         admin,
         "entries of an UPDATE that changed nothing",

@@ -21,9 +21,9 @@ pub struct Writer<'a> {
     tables: &'a Tables,
     refusals: &'a Refusals,
     random: Random,
-    /// The number that identifies this writer. The next field counts the transactions that the
-    /// writer has begun.
+    /// The number that identifies this writer.
     number: u64,
+    /// The number of transactions that this writer has begun.
     transactions: u64,
     /// The current value of lead_audit.request_id.
     request: String,
@@ -200,8 +200,8 @@ impl<'a> Writer<'a> {
         self.block(written, oids, count, changes_tables, 0)
     }
 
-    /// Runs some statements. Runs some of these statements within savepoints, which are then
-    /// released or rolled back.
+    /// Runs several statements, some of them within savepoints. The savepoints are released or
+    /// rolled back.
     fn block(
         &mut self,
         written: &mut Book,

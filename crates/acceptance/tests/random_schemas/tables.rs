@@ -140,7 +140,7 @@ pub const VALUES: [(&str, &[&str]); 41] = [
     ("ltree", &["'Top.Science'::ltree", "('n' || {})::ltree"]),
 ];
 
-/// Names of columns and tables, most of which careless code handles wrongly.
+/// Names of columns and tables. Careless code handles most of these names wrongly.
 const NAMES: [&str; 20] = [
     "plain",
     "\"",

@@ -131,8 +131,8 @@ fn sealed_anew() -> Vec<Step> {
     vec![sql("SELECT kit.unseal()"), sql("SELECT lead_audit.seal()")]
 }
 
-/// Columns of lead_audit.entry. An attempt replaces the column's value by the value of the SQL
-/// expression.
+/// Columns of lead_audit.entry, each with an SQL expression. An attempt replaces the value of the
+/// column by the value of the expression.
 const COLUMNS: [(&str, &str); 29] = [
     ("format", "2"),
     ("txid", "(txid::text::numeric + 1)::text::xid8"),

@@ -1,4 +1,4 @@
-//! Runs honest operations on a database. Verifiers must not mistake these operations for
+//! Runs honest operations on a database. Verifiers must not mistake honest operations for
 //! tampering.
 
 use crate::{ORIGIN, Stage};

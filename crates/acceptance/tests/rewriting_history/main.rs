@@ -5,9 +5,9 @@
 //! verifier must reach the same verdict as `lead-audit verify`. The test also covers attempts that
 //! no verifier can find, and honest operations that no verifier may report.
 //!
-//! The functions in `sql/rewriting_history.sql` recompute checksums, leaves, nodes and roots.
-//! These functions were written from docs/FORMAT.md. If `LEAD_AUDIT_ACCEPTANCE_ONLY` is set, only
-//! the attempts run whose names contain the value of this variable.
+//! The functions in `sql/rewriting_history.sql` recompute checksums, leaves, nodes and roots. The
+//! functions were written from docs/FORMAT.md. If `LEAD_AUDIT_ACCEPTANCE_ONLY` is set, only the
+//! attempts run whose names contain the value of this variable.
 
 mod attempts;
 mod honest;
@@ -65,9 +65,8 @@ pub struct Facts {
     pub table: Vec<i64>,
     /// The ids that only the last checkpoint contains.
     pub newest: Vec<i64>,
-    /// The files of two signing keys that do not belong to the log. The server can read these
-    /// files. The first key has the name of the log's key, and the second key has a different
-    /// name.
+    /// The files of two signing keys that do not belong to the log. The server can read the files.
+    /// The first key has the name of the log's key, and the second key has a different name.
     pub other_keys: [PathBuf; 2],
 }
 

@@ -175,7 +175,7 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
 }
 
 /// A tamperer changes the files in a directory of published checkpoints. The witness follows first
-/// only this directory, and then also the database.
+/// only the directory, and then also the database.
 fn in_a_directory(stage: &Stage, admin: &mut Session) {
     let published = stage.directory.path().join("published");
     fs::create_dir_all(&published).unwrap();
