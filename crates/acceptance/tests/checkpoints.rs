@@ -109,7 +109,7 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
     let files: BTreeMap<u64, String> = published(&directory)
         .into_iter()
         .map(|((folder, size), text)| {
-            assert_eq!(folder, "example%2Eorg-crm".replace("%2E", "."));
+            assert_eq!(folder, "example.org-crm");
             (size, text)
         })
         .collect();

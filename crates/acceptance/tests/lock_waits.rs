@@ -63,7 +63,7 @@ fn a_locked_table_keeps_the_others_waiting_once() {
 /// The owner of a table can lock an index with REINDEX, while the table itself can still be read.
 /// The worker must not wait until the owner releases this lock.
 #[test]
-fn a_locked_index_keeps_sealing_waiting_once() {
+fn a_locked_index_delays_the_worker_once() {
     let (cluster, mut admin) = cluster("1h");
     let (mut log, mut owner) = (cluster.admin("waits"), cluster.session("app", "waits"));
     call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
