@@ -484,7 +484,7 @@ def test_without_pipelines(
 
 @pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 has no psycopg")
 def test_in_a_pipeline_of_the_application(database: Database) -> None:
-    """Each statement has the context of its own time. The application ends the pipeline."""
+    """In a pipeline of the application, each statement has the context of its execution."""
     engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

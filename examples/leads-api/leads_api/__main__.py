@@ -1,7 +1,7 @@
 """Serves the application on 127.0.0.1: `python -m leads_api [PORT]`.
 
-The default port is 8000. If it is taken, the default is a free port.
-When the application accepts connections, the program prints one line with its URL."""
+The default port is 8000. If another program uses port 8000, the default is a free port. When the
+application accepts connections, the program prints one line with the application's URL."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def listen(port: int | None) -> socket.socket:
 def main() -> None:
     listener = listen(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
-    # uvicorn must not replace the client's address by that of a header. The audit middleware does
-    # this itself, for the proxies in LEADS_TRUSTED_PROXIES.
+    # uvicorn must not take the client's address from a header. AuditMiddleware takes it from the
+    # header, but only if a proxy in LEADS_TRUSTED_PROXIES has sent the request.
     config = uvicorn.Config(
         create_app(Settings.from_environment()), proxy_headers=False, server_header=False
     )

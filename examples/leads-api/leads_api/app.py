@@ -1,4 +1,4 @@
-"""Builds the application. Comments mark the lines that lead_audit needs."""
+"""Builds the application. Comments with "for lead_audit" mark the lines that lead_audit needs."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def create_app(settings: Settings) -> FastAPI:
         async_sessionmaker(writer, class_=AsyncSession, expire_on_commit=False)
     )
     app.state.trail = Trail(auditor)
-    # For lead_audit: gives each request its user, address, user agent and id. A middleware that is
-    # added later runs earlier. The session middleware must run first, because `current_user` reads
-    # the session.
+    # For lead_audit: gives each request its user, address, user agent and id. The session
+    # middleware must run before AuditMiddleware, because `current_user` reads the session. So it is
+    # added after AuditMiddleware, as Starlette runs the middleware first that was added last.
     app.add_middleware(AuditMiddleware, user=current_user, trusted_proxies=settings.trusted_proxies)
     app.add_middleware(
         SessionMiddleware, secret_key=settings.secret, session_cookie="leads", same_site="lax"

@@ -1,4 +1,4 @@
-"""Reads leads from a CSV file for the import, which imports every line or none."""
+"""Reads leads from a CSV file for the import, which imports all lines of the file or none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = tuple(LeadDraft.model_fields)
 
 
 def read_leads(content: bytes) -> list[LeadDraft]:
-    """Returns the leads in the file. Raises BadFile, which names each invalid line."""
+    """Returns the leads in the file, or raises BadFile, which names each invalid line."""
     if len(content) > MAX_BYTES:
         raise BadFile([f"The file is larger than {MAX_BYTES // 1_000_000} MB."])
     try:

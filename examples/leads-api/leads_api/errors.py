@@ -1,4 +1,4 @@
-"""The errors of the application. Only the modules in routes/ and failures.py use HTTP."""
+"""The errors of the application, which do not depend on HTTP."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class NotSealed(LeadError):
 
 
 class Taken(LeadError):
-    """Another lead has this value of a unique column.
+    """Raised if another lead already has the value of a unique column.
 
-    The audit trail contains the failed attempt."""
+    The audit trail contains an entry about the failed statement."""
 
     def __init__(self, column: str, detail: str | None) -> None:
         self.column = column
@@ -37,7 +37,7 @@ class Taken(LeadError):
 
 
 class Stale(LeadError):
-    """Another user was faster: the lead has changed since the user saw it."""
+    """Raised if another user has changed the lead since the user saw it."""
 
     def __init__(self, current: Lead) -> None:
         self.current = current
@@ -47,11 +47,12 @@ class Stale(LeadError):
 
 
 class WrongState(LeadError):
-    """The user edits or deletes a deleted lead, or restores a lead that is not deleted."""
+    """Raised if the user edits or deletes a deleted lead, or restores a lead that is not deleted.
+    """
 
 
 class BadFile(LeadError):
-    """A CSV file cannot be imported. The error contains the invalid lines."""
+    """Raised if a CSV file cannot be imported. The error contains the invalid lines."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems

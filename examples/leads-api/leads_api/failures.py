@@ -1,4 +1,4 @@
-"""Answers errors over HTTP: with JSON for the API, and with a page for a browser."""
+"""Turns errors into HTTP responses: JSON for the API, and a page for a browser."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def add_failure_handlers(app: FastAPI) -> None:
                 body["problems"] = error.problems
         return JSONResponse(body, status)
 
-    # FastAPI's own answer would repeat the body of the request, which may not be text.
+    # Replaces FastAPI's own response, which would repeat the body of the request. The body can
+    # contain bytes that are not text.
     @app.exception_handler(RequestValidationError)
     async def wrong_request(request: Request, error: RequestValidationError) -> Response:
         problems = [

@@ -35,9 +35,10 @@ class Lead(Base):
 
     @property
     def version(self) -> str:
-        """Returns the version of the lead.
+        """Returns the version of the lead, which the ETag of the lead contains.
 
-        Every write changes `updated_at` (repository.py), so two states have different versions."""
+        The version is `updated_at`. Every write changes `updated_at` (repository.py), so two states
+        of a lead have different versions."""
         return self.updated_at.isoformat(timespec="microseconds")
 
     @property

@@ -1,4 +1,4 @@
-"""Reads and writes the leads in the database, without audit code. A method is one transaction."""
+"""Reads and writes the leads in the database, without audit code. Each method is a transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from leads_api.schemas import LeadChanges, LeadDraft
 
 PAGE_SIZE = 20
 
-# The next version of a lead. It is higher than the last, even if the clock is set back.
+# An SQL expression for the next version of a lead. The next version is higher than the current
+# version, even if somebody sets the clock back.
 _NEXT_VERSION = func.greatest(
     func.timezone("UTC", func.statement_timestamp(), type_=DateTime),
     Lead.updated_at + text("interval '1 microsecond'"),
@@ -94,7 +95,7 @@ class LeadRepository:
             raise _taken(error) from error
 
     async def import_all(self, drafts: Sequence[LeadDraft], by: str) -> list[str]:
-        """Writes all drafts or none. Each statement writes up to a thousand drafts."""
+        """Inserts all drafts or none. Each statement inserts up to a thousand drafts."""
         try:
             async with self._sessions.begin() as session:
                 return list(
@@ -121,7 +122,7 @@ class LeadRepository:
     async def _change(
         self, lead_id: str, version: str, by: str, while_deleted: bool, values: dict[str, Any]
     ) -> Lead:
-        """Changes the lead if its version is the one that the user saw, in a single statement."""
+        """Changes the lead in one statement, but only if it has the version that the user saw."""
         seen = func.to_char(Lead.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS.US') == version
         statement = (
             update(Lead)

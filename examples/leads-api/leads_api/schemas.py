@@ -1,4 +1,4 @@
-"""Validates input and output. The same rules hold for JSON, forms and lines of a CSV file."""
+"""Validates leads. The same rules apply to JSON, to forms and to lines of a CSV file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EnrichmentStatus(StrEnum):
 
 
 def _tidy(value: object) -> object:
-    """Removes blanks at both ends of a text. Returns None for an empty text."""
+    """Removes blanks at both ends of a text. If nothing is left, returns None."""
     return (value.strip() or None) if isinstance(value, str) else value
 
 
@@ -29,7 +29,7 @@ def _printable(value: str | None) -> str | None:
 
 
 def _email(value: str | None) -> str | None:
-    # This check finds typing errors. Only sending a mail would show whether the address exists.
+    # The check finds typing errors. It cannot find out whether the e-mail address exists.
     if value is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s.]+", value):
         raise ValueError("is not an e-mail address")
     return value
@@ -42,7 +42,7 @@ def _text(limit: int) -> object:
 
 
 class LeadChanges(BaseModel):
-    """An edit of a lead. Only the given fields are changed."""
+    """An edit of a lead, which changes only the given fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,7 +56,7 @@ class LeadChanges(BaseModel):
 
 
 class LeadDraft(LeadChanges):
-    """A new lead. An import may contain ids. A lead without an id gets a new one."""
+    """A new lead. A line of a CSV file can contain an id. A lead without an id gets a new id."""
 
     id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = None
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings. `database_url` is for writing leads, `auditor_url` for reading the trail.
+    """The settings of an installation.
 
-    The two URLs use two roles with separate rights."""
+    With `database_url` the application writes leads, and with `auditor_url` it reads the audit
+    trail. The two URLs use two roles with separate rights."""
 
     database_url: str
     auditor_url: str
@@ -23,7 +24,7 @@ class Settings:
         return cls(
             database_url=os.environ["LEADS_DATABASE_URL"],
             auditor_url=os.environ["LEADS_AUDITOR_URL"],
-            # Without LEADS_SECRET, the secret is new after a restart, so users must log in again.
+            # Without LEADS_SECRET, each start makes a new secret, so users must log in again.
             secret=os.environ.get("LEADS_SECRET") or secrets.token_urlsafe(32),
             trusted_proxies=tuple(os.environ.get("LEADS_TRUSTED_PROXIES", "").split()),
         )

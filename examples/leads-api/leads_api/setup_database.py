@@ -3,9 +3,10 @@
 `python -m leads_api.setup_database URL [KEY_FILE CHECKPOINTS]`
 
 URL is the connection URL of a superuser. KEY_FILE is a key from `lead-audit keygen`, with which the
-log signs its checkpoints. CHECKPOINTS is the directory to which they are published.
+log signs its checkpoints. CHECKPOINTS is the directory to which the log publishes its checkpoints.
 
-A real application would do this in its migrations. If the database exists, nothing is changed."""
+A real application would execute these statements in its migrations. If the database exists, the
+program changes nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def set_up(
     key_file: str | None = None,
     checkpoints: str | None = None,
 ) -> bool:
-    """Creates the database. Returns False if the database exists already."""
+    """Creates the database, or returns False if the database already exists."""
     with psycopg.connect(superuser_url, autocommit=True) as server:
         for role in (WRITER, READER):
             if not server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).rowcount:
@@ -34,8 +35,8 @@ def set_up(
         if server.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount:
             return False
         server.execute(f'CREATE DATABASE "{database}" OWNER {WRITER}')
-        # The timestamps of the table have no time zone. This setting makes them UTC on every
-        # machine.
+        # The timestamps of the table have no time zone. With the setting TimeZone, the timestamps
+        # are in UTC on every machine.
         settings = {
             "timezone": "UTC",
             "lead_audit.signing_key_file": key_file,
@@ -53,13 +54,13 @@ def set_up(
             connection.execute((SQL / "audit.sql").read_bytes())
     except psycopg.Error:
         with psycopg.connect(superuser_url, autocommit=True) as server:
-            server.execute(f'DROP DATABASE "{database}"')  # so that the next run starts again
+            server.execute(f'DROP DATABASE "{database}"')  # the next run then starts again
         raise
     return True
 
 
 def url_for(superuser_url: str, role: str, database: str = "leads") -> URL:
-    """Returns the URL of the database for another role."""
+    """Returns the URL of the database for the role `role`."""
     return make_url(superuser_url).set(
         drivername="postgresql+psycopg", username=role, database=database
     )

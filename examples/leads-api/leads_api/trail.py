@@ -1,6 +1,7 @@
-"""Reads the audit trail with the role of the auditor. The application's role has no right to do so.
+"""Reads the audit trail with the role leads_auditor.
 
-All facts come from the database. This module only arranges them for display."""
+The application's role leads_app has no right to read the audit trail. All facts come from the
+database. This module only arranges the facts for display."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from leads_api.errors import NoSuchEntry, NotSealed
 from leads_api.models import Lead
 
 PAGE_SIZE = 50
-# The fields that are shown, in their order. The other fields are internal to the application.
+# The columns that the timeline shows, in this order. All other columns are internal to the
+# application.
 COLUMNS = (
     "company_name",
     "contact_name",
@@ -36,7 +38,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Undone:
-    """The writes of a transaction that was rolled back."""
+    """A rolled-back transaction and the number of its writes."""
 
     operation: str
     rows: int
@@ -44,10 +46,10 @@ class Undone:
 
 @dataclass(frozen=True)
 class Event:
-    """An entry of the trail.
+    """An entry of the audit trail, arranged for display.
 
     The application sets user_id, user_ip, user_agent and request_id. The database itself records
-    db_session_user and the fields that follow."""
+    db_session_user and the fields after it."""
 
     id: int
     occurred_at: datetime
@@ -84,9 +86,9 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The latest checkpoint. It covers the whole log, not only this lead.
+    """The latest checkpoint, which covers the whole log and not only one lead.
 
-    It contains the number of entries and the root of the tree."""
+    A checkpoint contains the number of entries and the root of the tree."""
 
     tree_size: int
     root: str
@@ -110,7 +112,7 @@ class Trail:
         self._auditor = auditor
 
     async def timeline(self, lead_id: str, before: int | None = None) -> Timeline:
-        """Returns the events of the lead, from the newest to the oldest."""
+        """Returns the events of a lead, from the newest to the oldest."""
         history = select_history(Lead, lead_id)
         if before is not None:
             history = history.where(history.selected_columns.id < before)
@@ -128,7 +130,7 @@ class Trail:
         )
 
     async def verification(self, lead_id: str) -> Verification:
-        """Verifies every entry of the lead. Also returns the checkpoint of the whole log."""
+        """Verifies every entry of a lead. Also returns the latest checkpoint of the log."""
         async with self._auditor.connect() as connection:
             checks = await check_async(connection, Lead, lead_id)
             changed = [check.id for check in checks if not check.intact]
@@ -141,9 +143,9 @@ class Trail:
         return Verification(len(checks), faults, _checkpoint(checkpoint) if checkpoint else None)
 
     async def inclusion_proof(self, lead_id: str, entry_id: int) -> str:
-        """Returns a C2SP tlog-proof.
+        """Returns the inclusion proof of an entry in C2SP's format tlog-proof.
 
-        It proves to someone without access to the database that the entry is in the log."""
+        The proof shows someone without access to the database that the entry is in the log."""
         async with self._auditor.connect() as connection:
             history = select_history(Lead, lead_id)
             if not (
@@ -213,7 +215,7 @@ def _event(entry: Entry, is_intact: bool) -> Event:
 
 
 def _changes(entry: Entry) -> Sequence[Change]:
-    """Returns the changed columns of an edit. For other events, the columns that have a value."""
+    """Returns the changed columns of an UPDATE, or the columns with a value of another event."""
     if entry.operation == "UPDATE":
         changes = list(entry.changes)
     else:
@@ -225,7 +227,7 @@ def _changes(entry: Entry) -> Sequence[Change]:
 
 
 def _checkpoint(row: Any) -> Checkpoint:
-    # A signed note contains its signatures after a blank line (C2SP signed-note).
+    # A note is signed if a blank line and signatures follow its text (C2SP signed-note).
     return Checkpoint(
         row.tree_size, base64.b64encode(row.root).decode(), row.sealed_at, "\n\n" in row.note
     )

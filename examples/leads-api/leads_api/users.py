@@ -1,8 +1,9 @@
 """Finds the user of a request.
 
-This is a SUBSTITUTE for a login: a visitor may choose any user, so two browsers can act as two
-people. A real application has a real login here. The other modules only need the name of the user
-in the session. The session cookie is signed, so a browser cannot change the name."""
+This module is a SUBSTITUTE for a login: a visitor can choose any user, so two browsers can act as
+two people. A real application needs a real login in place of this module. The other modules only
+need the name of the user in the session. The session cookie is signed, so a browser cannot change
+the name."""
 
 from __future__ import annotations
 

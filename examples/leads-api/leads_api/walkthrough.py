@@ -1,6 +1,6 @@
 """Acts as three users of the application, over HTTP: `python -m leads_api.walkthrough URL`.
 
-The first `make example` runs this program, so that a lead has a history."""
+The first `make example` runs this program, so that the lead "acme" has a history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ Soylent AG,Robert Thorn,robert@soylent.example,soylent.example,web,PENDING
 
 
 class Person:
-    """A user with a browser and an address. (All addresses in 127.0.0.0/8 are this machine.)"""
+    """A user with a browser and an address. (All addresses in 127.0.0.0/8 belong to this machine.)
+    """
 
     def __init__(self, url: str, name: str, address: str, browser: str) -> None:
         transport = httpx.HTTPTransport(local_address=address)
@@ -69,8 +70,8 @@ def play(url: str) -> None:
     }
     maria.does("POST", "leads", 201, json=acme)
 
-    # Both users open the lead, and both save it. Tom is faster, so Maria gets a conflict. She loads
-    # the lead again and saves it.
+    # Tom and Maria open the same lead, and each saves it. Tom is faster, so Maria gets a conflict.
+    # She loads the lead again and saves it.
     maria.sees("acme")
     tom.sees("acme")
     tom.does(
@@ -83,7 +84,7 @@ def play(url: str) -> None:
     maria.sees("acme")
     maria.does("PATCH", "leads/acme", 200, json={"contact_name": "Joanna Kim-Park"})
 
-    # The database refuses an e-mail address that another lead has, and an id that exists.
+    # The database refuses an e-mail address that another lead has, and an id that already exists.
     tom.sees("acme")
     tom.does("PATCH", "leads/acme", 409, json={"email": "Gavin@Hooli.example"})
     aisha.does("POST", "leads", 409, json=acme | {"email": "office@acme.example"})

@@ -18,9 +18,9 @@ HEADERS = {
 
 
 class SameOrigin:
-    """Refuses a write that a page of another site sends with the user's cookie.
+    """A middleware that refuses a write that a page of another site sends with the user's cookie.
 
-    It also adds the headers above to each response."""
+    The middleware also adds the security headers to each response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

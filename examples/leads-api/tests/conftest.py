@@ -1,4 +1,4 @@
-"""Fixtures with a real server and database. LEADS_TEST_URL is the URL of a superuser."""
+"""Fixtures with a real server and database. LEADS_TEST_URL is the connection URL of a superuser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def wait_for(what: Callable[[], T | None], seconds: float = 20) -> T:
-    """Calls `what` until the returned value is true, and returns this value."""
+    """Calls `what` until its result is true, and returns this result."""
     until = time.monotonic() + seconds
     while True:
         if found := what():
@@ -42,9 +42,10 @@ def superuser_url() -> str:
 
 @contextmanager
 def serving(superuser_url: str, database: str) -> Iterator[str]:
-    """Runs the application on this database and yields the application's URL.
+    """Runs the application on the database `database`, and yields the application's URL.
 
-    The application trusts a proxy on this machine, so that a test can choose the client address."""
+    The application trusts a proxy on this machine, so that a test can choose the client's
+    address."""
     writer, reader = (
         url_for(superuser_url, role, database).render_as_string(hide_password=False)
         for role in (WRITER, READER)
@@ -73,7 +74,7 @@ def server(superuser_url: str) -> Iterator[str]:
 
 @dataclass
 class Database:
-    """The database as a superuser sees it. Tests compare it with what the application shows."""
+    """The database as a superuser sees it, for comparison with the application's responses."""
 
     connection: psycopg.Connection[dict[str, Any]]
 
@@ -84,7 +85,10 @@ class Database:
         return self.rows("SELECT * FROM lead_audit.history('leads', %s)", lead_id)
 
     def tamper(self, entry_id: int) -> None:
-        """Changes an entry. Only a superuser can do this, and must disable the triggers first."""
+        """Changes an entry.
+
+        Only a superuser can do so, after he has disabled the log's triggers.
+        """
         with self.connection.transaction():
             self.connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL")
             self.connection.execute(
@@ -123,7 +127,7 @@ class Person:
         return self.client.post(f"/api/leads/{seen['id']}/restore", headers=_if_match(seen))
 
     def history(self, lead_id: str) -> list[dict[str, Any]]:
-        """Returns the events of a lead, as the application's JSON interface returns them."""
+        """Returns the events of a lead from the JSON interface, from the oldest to the newest."""
         answer = self.client.get(f"/api/leads/{lead_id}/history")
         assert answer.status_code == 200, answer.text
         return answer.json()[::-1]  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Tests with two users in two browsers. Skipped without Chromium (see scripts/example.sh)."""
+"""Tests with two users in two browsers. pytest skips these tests if Chromium is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.conftest import Database, wait_for
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
-# The browser must not use the network. The browser's sandbox does not work for root.
+# Options with which Chromium does not use the network, and works without its sandbox. The sandbox
+# does not work for root.
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -35,14 +36,14 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Visitor:
-    """A user with their own browser, which has its own cookies, address and user agent."""
+    """A user with a browser of their own, which has its own cookies, address and user agent."""
 
     page: Page
     agent: str
     complaints: list[str] = field(default_factory=list)
 
     def event(self, number: int) -> Locator:
-        """Returns an event of the shown timeline. Number 0 is the newest."""
+        """Returns an event of the shown timeline. The event with the number 0 is the newest."""
         return self.page.locator("article.event").nth(number)
 
     def kinds(self) -> list[str]:
@@ -63,7 +64,8 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
     visitor = Visitor(context.new_page(), agent)
 
     def complain(message: ConsoleMessage) -> None:
-        # The browser logs each response with an error status. The tests expect these messages.
+        # Ignores the message that Chromium logs for each response with an error status, because the
+        # tests cause such responses on purpose.
         if (
             message.type in ("error", "warning")
             and "the server responded with a status" not in message.text
@@ -80,7 +82,7 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
 
 
 def table(event: Locator, caption: str) -> dict[str, tuple[str | None, str | None]]:
-    """Returns the shown diff: column → (before, after). None if the table has no such side."""
+    """Returns the shown diff: column → (before, after), with None for a side that is missing."""
     found = {}
     for row in (
         event.locator("table", has=event.page.locator(f"caption:text-is('{caption}')"))
@@ -106,7 +108,8 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     maria = visit(browser, server, "Maria Okafor", "203.0.113.7")
     tom = visit(browser, server, "Tom Lindqvist", "198.51.100.23")
 
-    # Maria enters two leads. Later Tom tries to use the e-mail address of the second one.
+    # Maria enters two leads. Later in this test, Tom tries to use the e-mail address of the second
+    # lead.
     for company, email in (
         ("Globex", "info@globex.example"),
         ("Duet Records", "duet@browser.example"),
@@ -120,7 +123,7 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     address = maria.page.url
     lead_id = address.rsplit("/", 1)[1]
 
-    # Both users open the lead for editing. Tom is faster.
+    # Maria and Tom open the lead for editing. Tom saves it first.
     for visitor in (maria, tom):
         visitor.page.goto(f"{address}/edit")
     tom.page.get_by_label("Company name").fill("Duet Records Ltd.")
@@ -139,7 +142,7 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     ]
     expect(maria.page.get_by_label("Company name")).to_have_value("Duet GmbH")
 
-    # The form keeps Maria's input and shows the stored values. She saves again.
+    # The form keeps Maria's input and shows the stored values. Maria saves again.
     maria.page.get_by_label("Enrichment").select_option("COMPLETED")
     maria.page.get_by_role("button", name="Save").click()
     expect(maria.page.get_by_role("status")).to_have_text("The lead was saved.")
@@ -280,7 +283,7 @@ def test_an_import(browser: Browser, server: str) -> None:
 def test_pages_fit_and_can_be_used_by_everybody(
     browser: Browser, server: str, database: Database, viewport: Any
 ) -> None:
-    """Each page fits the width of the screen, and has a heading, a language and named controls."""
+    """Each page fits the screen's width, and has a heading, a language and named controls."""
     visitor = visit(browser, server, "Aisha Rahman", "203.0.113.42", viewport)
     page = visitor.page
     page.goto("/leads/new")
@@ -288,7 +291,7 @@ def test_pages_fit_and_can_be_used_by_everybody(
     page.get_by_role("button", name="Create lead").click()
     lead = page.url
     for entry in database.entries(lead.rsplit("/", 1)[1]):
-        database.tamper(entry["id"])  # the page of a tampered entry is the longest
+        database.tamper(entry["id"])  # the page of a lead with a tampered entry is the longest
     for address in (
         "/",
         lead,

@@ -1,4 +1,4 @@
-"""Tests of the application's own behaviour. The audit trail is not tested here."""
+"""Tests of the application's own behaviour, without its audit trail."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_unique_values_are_told(maria: Person) -> None:
     assert (answer.status_code, answer.json()["column"]) == (409, "id")
     answer = maria.client.post("/api/leads", json={"email": "ONE@unique.example"})
     assert (answer.status_code, answer.json()["column"]) == (409, "email")
-    # Another lead may take the address of a deleted lead. The deleted lead can then not be
-    # restored.
+    # Another lead can take the e-mail address of a deleted lead. After that, the deleted lead
+    # cannot be restored.
     gone = maria.delete(lead).json()
     maria.create(email="one@unique.example")
     assert maria.restore(gone).status_code == 409

@@ -33,7 +33,8 @@ def test_a_proof_convinces_someone_who_has_only_the_public_key(
 ) -> None:
     with psycopg.connect(superuser_url) as server:
         data = Path(server.execute("SHOW data_directory").fetchone()[0])  # type: ignore[index]
-    # Only the server may read the key, and only the server may write checkpoints here.
+    # Only the server can read the key, and only the server can write to the directory of the
+    # checkpoints.
     key, checkpoints = data.parent / "signing.key", data.parent / "checkpoints"
     public = lead_audit("keygen", "--name", "example.com/leads", "--output", key).strip()
     other = lead_audit(
@@ -82,8 +83,8 @@ def test_a_proof_convinces_someone_who_has_only_the_public_key(
     )
     assert '"user_id":"maria"' in entry.read_text()
     lead_audit("verify-proof", proof, "--entry", entry, "--key", public)
-    # The other key has the name of the log. The log may have changed its key, so the command cannot
-    # tell whether the proof is good.
+    # The key `other` has the name of the log, but has not signed the proof. The log may have
+    # changed its key, so the command cannot tell whether the proof is good.
     lead_audit("verify-proof", proof, "--entry", entry, "--key", other, status=2)
     forged.write_text(entry.read_text().replace('"user_id":"maria"', '"user_id":"tom"'))
     lead_audit("verify-proof", proof, "--entry", forged, "--key", public, status=1)

@@ -1,4 +1,4 @@
-"""Compares the trail that the application shows with the trail that is in the database."""
+"""Compares the audit trail that the application shows with the audit trail in the database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def changes(event: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def plain(column: str, value: Any) -> Any:
-    """Parses timestamps, because PostgreSQL omits trailing zeros and Python writes them."""
+    """Parses a timestamp, because PostgreSQL omits its trailing zeros and Python writes them."""
     return datetime.fromisoformat(value) if value and column.endswith("_at") else value
 
 
@@ -269,7 +269,7 @@ def test_an_entry_can_be_proved_to_be_in_the_log(
     lead = maria.create(company_name="Proof")
     [entry] = database.entries(lead["id"])
     url = f"/api/leads/{lead['id']}/history/{entry['id']}/proof"
-    # The status is 409 until the worker has sealed the entry.
+    # Repeats the request, because its status is 409 until the worker has sealed the entry.
     answer = wait_for(
         lambda: found if (found := maria.client.get(url)).status_code != 409 else None
     )

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Prints the examples of docs/FORMAT.md, section 10: the fenced blocks of each entry.
 
-Checked by crates/ledger/tests/format_examples.rs and test_format_page.py: the page has each block.
+crates/ledger/tests/format_examples.rs and test_format_page.py check that docs/FORMAT.md contains
+each block.
 """
 
 import hashlib
@@ -114,7 +115,7 @@ EXAMPLES = [
 
 
 def row_of(columns):
-    """Returns all columns of an example, including those that the examples share."""
+    """Returns all columns of an example entry, including the columns that all examples share."""
     columns = {**SHARED, **columns}
     previous = columns.pop("previous_key", None)
     for name in verifier.JSONS & columns.keys():

@@ -1,4 +1,4 @@
-"""Checks that the examples of docs/FORMAT.md verify, and that they equal the generators' output."""
+"""Tests that the examples of docs/FORMAT.md verify, and equal the output of their generators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = HERE.parent / "src/lead_audit_verifier"
 
 
 def blocks(info: str) -> list[str]:
-    """Returns the contents of the page's fenced blocks with this info string."""
+    """Returns the contents of the page's fenced blocks with the info string `info`."""
     found = re.findall(rf"^```{info}\n(.*?)^```$", PAGE, flags=re.S | re.M)
     assert found, f"no block {info!r} in FORMAT.md"
     return found
@@ -113,7 +113,7 @@ class Notes(unittest.TestCase):
                     reader(json.loads(line))
 
     def test_ed25519(self) -> None:
-        """Verifies test 2 of RFC 8032, section 7.1. Each changed bit makes the signature bad."""
+        """Verifies test 2 of RFC 8032, section 7.1. A change of any bit makes the signature bad."""
         public = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
         signature = bytes.fromhex(
             "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
@@ -166,14 +166,14 @@ class Exports(unittest.TestCase):
 
     def test_the_command(self) -> None:
         said, status = run([str(PACKAGE), "export", "-"], blocks("json history")[0])
-        self.assertEqual(status, 2, said)  # the export has no known key and no kept checkpoint
+        self.assertEqual(status, 2, said)  # the command gets no key and no kept checkpoint
         self.assertIn("could not tell", said)
         self.assertIn("zstd -dc", run([str(PACKAGE), "export", "-"], b"\x28\xb5\x2f\xfd\x00")[0])
         self.assertEqual(run([str(PACKAGE), "export", "--help"])[1], 0)
 
 
 class Generators(unittest.TestCase):
-    """The page must contain each block that the generators print."""
+    """Tests that docs/FORMAT.md contains each block that the generators print."""
 
     def test_entries(self) -> None:
         self.assert_in_page(run([str(HERE / "format_examples.py")]))

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Prints the examples of docs/FORMAT.md, sections 11 to 18: the fenced blocks.
 
-crates/ledger/tests/format_tree_examples.rs and test_format_page.py check that the page has each
-block. This script computes roots and proofs by the recursive definitions of RFC 6962, section 2.1.
-It compares the results with those of transparency.py, which uses another algorithm.
+crates/ledger/tests/format_tree_examples.rs and test_format_page.py check that docs/FORMAT.md
+contains each block. This script computes roots and proofs by the recursive definitions of RFC 6962,
+section 2.1. The script compares its results with the results of transparency.py, which uses another
+algorithm.
 """
 
 import base64
@@ -14,7 +15,7 @@ import io
 import json
 import sys
 
-import format_examples  # adds the package to sys.path
+import format_examples  # adds lead_audit_verifier to sys.path
 
 from lead_audit_verifier import entries, export
 from lead_audit_verifier import transparency as t
@@ -73,7 +74,7 @@ def edge(leaves):
 
 
 def number(i):
-    """Returns leaf i of the page's tree of numbers."""
+    """Returns the leaf with the index i of the page's example tree, whose leaves are numbers."""
     return t.leaf_hash(t.sha256(str(i).encode()))
 
 
@@ -108,7 +109,7 @@ def tiles():
             for index in range((nodes + 255) // 256):
                 width = min(256, nodes - 256 * index)
                 if width == 256 and 0 < index < nodes // 256 - 1:
-                    continue  # of the full tiles of a level, the first and the last are enough
+                    continue  # of a level's full tiles, the page shows the first and the last
                 hashes = [
                     numbers.root(n << 8 * level, (n + 1) << 8 * level)
                     for n in range(256 * index, 256 * index + width)
@@ -174,7 +175,8 @@ def signed():
                 f"verifier  {key.verifier}",
             ],
         )
-    # The entries of section 10, in the order of their ids. All except the last are in the tree.
+    # The entries of section 10 of docs/FORMAT.md, in the order of their ids. The tree contains all
+    # entries except the last.
     preimages = sorted(
         (int(columns["id"]), format_examples.preimage_of(columns))
         for columns in format_examples.EXAMPLES

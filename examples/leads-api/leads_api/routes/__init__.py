@@ -1,1 +1,1 @@
-"""HTTP: `api` for JSON, `pages` for HTML. Both use the same repository and trail."""
+"""The HTTP routes: `api` for JSON and `pages` for HTML."""

@@ -1,6 +1,7 @@
-"""The JSON interface.
+"""The routes of the JSON interface.
 
-The ETag of a lead is its version. A request that changes a lead must send it as If-Match."""
+The ETag of a lead is its version. A request that changes a lead must contain this ETag in the
+header If-Match."""
 
 from __future__ import annotations
 
@@ -110,7 +111,8 @@ async def verification(lead_id: LeadId, trail: AuditTrail, user: User) -> Verifi
 async def inclusion_proof(
     lead_id: LeadId, entry_id: EntryId, trail: AuditTrail, user: User
 ) -> Response:
-    """Returns a C2SP tlog-proof.
+    """Returns the inclusion proof of an entry in C2SP's format tlog-proof.
 
-    With the entry and the log's public key, it proves that the entry is in the log."""
+    Somebody who has the entry and the log's public key can check with the proof that the entry is
+    in the log."""
     return proof_file(entry_id, await trail.inclusion_proof(lead_id, entry_id))

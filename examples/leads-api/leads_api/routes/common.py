@@ -34,7 +34,7 @@ def _user(request: Request) -> str:
     return user
 
 
-# A search text. PostgreSQL cannot store NUL in a text, so NUL is refused.
+# The type of a search text. It refuses NUL, which PostgreSQL cannot store in a text.
 Text = Annotated[str, Query(max_length=500, pattern=r"^[^\x00]*$")]
 LeadId = Annotated[str, Path(max_length=500, pattern=r"^[^\x00]+$")]
 EntryId = Annotated[int, Path(ge=0, lt=2**63)]
@@ -43,7 +43,7 @@ PageNumber = Annotated[int, Query(ge=1, le=100_000)]
 
 
 def proof_file(entry_id: int, proof: str) -> PlainTextResponse:
-    """Returns a proof as a file for download."""
+    """Returns the inclusion proof of an entry as a file for download."""
     return PlainTextResponse(
         proof,
         headers={"Content-Disposition": f'attachment; filename="entry-{entry_id}.tlog-proof"'},

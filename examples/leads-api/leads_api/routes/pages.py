@@ -1,4 +1,4 @@
-"""The HTML pages. The server renders them, and they work without JavaScript."""
+"""The routes of the HTML pages. The server renders the pages, which work without JavaScript."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ async def show_lead(
     timeline = await trail.timeline(lead_id, before)
     if lead is None and not timeline.events:
         raise NoSuchLead(lead_id)
-    # A row that was deleted from the table still has a history.
+    # The page shows the history, because a row that was deleted from the table still has a history.
     return _page(
         request,
         "lead.html",
@@ -224,8 +224,8 @@ async def edit_lead(request: Request, lead_id: LeadId, leads: Leads, user: User)
     try:
         lead = await leads.edit(lead_id, version, _checked(LeadChanges, values), user)
     except Stale as error:
-        # The form keeps the user's input and shows the stored values beside the input. The user can
-        # then save again.
+        # The form keeps the user's input and shows the stored values beside it, so that the user
+        # can save again.
         differences = _differences(error.current, values)
         return _page(
             request,
@@ -282,7 +282,7 @@ async def _form(request: Request) -> dict[str, Any]:
 
 
 def _checked(model: type[Model], values: dict[str, Any]) -> Model:
-    """Validates a form. A browser omits a checkbox that is not checked, so this adds its value."""
+    """Validates a form. Adds False for a checkbox that the browser omits, as it is not checked."""
     return model.model_validate({"is_manual": False} | values)
 
 
@@ -293,7 +293,7 @@ def _differences(stored: Lead, values: dict[str, Any]) -> list[tuple[str, Any, A
 
 
 def _problems(error: ValidationError | Taken | WrongState) -> dict[str, str]:
-    """Returns the error messages by field. The empty name stands for the whole form."""
+    """Returns {field: error message}. The field "" stands for the whole form."""
     match error:
         case ValidationError():
             return {

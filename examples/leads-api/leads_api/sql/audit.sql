@@ -1,12 +1,12 @@
--- Sets up the audit trail. A superuser runs this file once, in the application's database. This
--- file and the marked lines in leads_api/app.py are all that lead_audit needs.
+-- Sets up the audit trail. A superuser runs this file once, in the application's database. Besides
+-- this file, lead_audit needs only the marked lines in leads_api/app.py.
 CREATE EXTENSION lead_audit; -- finds the table leads and watches it
 
 -- The baseline is one entry for each existing row, so that every history has a beginning.
 SELECT lead_audit.enable('public.leads', baseline => true);
 
--- leads_app writes, and needs no rights for the audit. leads_auditor reads and verifies the trail,
--- and can do nothing else with it.
+-- leads_app writes leads, and needs no rights for the audit. leads_auditor can read and verify the
+-- audit trail, and cannot change it.
 GRANT USAGE ON SCHEMA lead_audit TO leads_auditor;
 GRANT SELECT ON lead_audit.log, lead_audit.checkpoint TO leads_auditor;
 GRANT EXECUTE ON FUNCTION lead_audit.history(regclass, text), lead_audit.verify_entry(bigint),

@@ -1,5 +1,5 @@
--- The table of the application. Nothing in it is for the audit trail. The role of the application,
--- leads_app, runs this file.
+-- Creates the table of the application. The table has nothing that is for the audit trail. The
+-- application's role leads_app runs this file.
 CREATE TABLE public.leads (
   id varchar NOT NULL PRIMARY KEY,
   email varchar(255), domain varchar(255), company_name varchar(500), contact_name varchar(255),
@@ -13,6 +13,7 @@ CREATE TABLE public.leads (
   deleted_at timestamp,
   created_by varchar(255), updated_by varchar(255), deleted_by varchar(255));
 
--- At most one lead has an e-mail address. Deleted leads do not count, so their addresses are free.
+-- At most one lead has an e-mail address. The index leaves out deleted leads, so another lead can
+-- take the address of a deleted lead.
 CREATE UNIQUE INDEX leads_email_key ON public.leads (lower(email)) WHERE NOT is_deleted;
 CREATE INDEX leads_updated_at_idx ON public.leads (updated_at DESC, id);

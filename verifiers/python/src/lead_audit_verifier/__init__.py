@@ -1,3 +1,3 @@
-"""The independent implementation of docs/FORMAT.md, in Python. See README.md."""
+"""The independent implementation of docs/FORMAT.md in Python, which README.md describes."""
 
 __version__ = "1.1.0"

@@ -1,7 +1,8 @@
 """Verifies entries from standard input: one JSON object on each line (FORMAT.md, section 9).
 
-Prints each fault, and then "N entries, M faults". Exit status: 0 without faults, 1 with faults, 2
-if there is no fault but an entry has a format or value that the verifier does not know.
+Prints each fault, and then "N entries, M faults". The exit code is 0 without faults, and 1 with
+faults. The exit code is 2 if there is no fault, but an entry has a format or value that the
+verifier does not know.
 """
 
 import hashlib
@@ -21,11 +22,11 @@ NUMBER = re.compile(r"(?!-0(\.0+)?\Z)-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
 class Number(str):
-    """A number, kept as text because a float would lose digits."""
+    """A number of a JSON text, kept as text because a float would lose digits."""
 
 
 class Object(list):
-    """The members of an object in their original order, including duplicates."""
+    """The members of a JSON object in their original order, including duplicates."""
 
 
 class Unknown(ValueError):
@@ -33,13 +34,13 @@ class Unknown(ValueError):
 
 
 class Text(str):
-    """JSON text that emit() copies unchanged."""
+    """A JSON text that emit() copies unchanged."""
 
 
 def emit(value):
     """Returns the canonical JSON of a parsed value (FORMAT.md, section 3).
 
-    Values may be nested to any depth for which the memory suffices.
+    Values can be nested to any depth for which the memory is large enough.
     """
     out, stack = [], [value]
     while stack:
@@ -84,7 +85,7 @@ def parse(text):
 def parse_deep(text):
     """Parses JSON that is nested too deeply for the parser of Python's library."""
     space = re.compile(r"[ \t\n\r]*").match
-    opened, keys = [], []  # open arrays and objects; keys whose values are not read yet
+    opened, keys = [], []  # arrays and objects that are open; keys whose values are not read yet
     at = space(text, 0).end()
 
     def expect(token):
@@ -135,10 +136,11 @@ def parse_deep(text):
 
 
 def json_bytes(value):
-    """Returns the JSON bytes of a value that an object replaces (FORMAT.md, section 3.1).
+    """Returns the JSON bytes that an object in an entry stands for (FORMAT.md, section 3.1).
 
-    value: the parsed object that replaces the JSON. No check uses this function. It serves a reader
-    who wants the value of a column that details.invalid_bytes names.
+    value: the parsed object that stands for the JSON bytes. The verifier itself does not use this
+    function. It is for a reader who wants the original value of a column that details.invalid_bytes
+    lists.
     """
     ((kind, text),) = value
     if kind == "$json_bytes":
@@ -160,7 +162,7 @@ def is_canonical_object(text):
 
 
 def key_hash(watch_id, key):
-    """Returns the key hash (FORMAT.md, section 6). None if one of the arguments is None."""
+    """Returns the key hash (FORMAT.md, section 6), or None if an argument is None."""
     if watch_id is None or key is None:
         return None
     digest = hashlib.sha256(bytes.fromhex(watch_id.replace("-", "")) + key.encode()).digest()
@@ -168,9 +170,9 @@ def key_hash(watch_id, key):
 
 
 def previous_key(row):
-    """Returns the row's key before an UPDATE (FORMAT.md, section 6). None if there is none.
+    """Returns the row key before an UPDATE (FORMAT.md, section 6), or None if it did not change.
 
-    The JSON columns of the row must be canonical.
+    The JSON columns of `row`, an entry, must be canonical JSON.
     """
     if row["operation"] != "UPDATE" or row.get("row_key") is None or row.get("row_values") is None:
         return None
@@ -184,7 +186,7 @@ def previous_key(row):
 def preimage(row):
     """Returns the bytes from which the checksum is computed (FORMAT.md, section 5)."""
     members = []
-    for name in sorted(row):  # the names are ASCII
+    for name in sorted(row):  # the names of the columns are ASCII
         value = row[name]
         if name in ("checksum", "other_columns") or value is None:
             continue
@@ -214,7 +216,7 @@ def faults(row):
         if row.get(name) is not None and not is_canonical_object(row[name])
     ]
     if found:
-        return found  # the checks below need valid columns
+        return found  # the further checks need valid columns
     watch_id, stored, previous = (
         row.get(name) for name in ("watch_id", "key_hash", "previous_key_hash")
     )

@@ -1,12 +1,13 @@
 """Verifies exports without the database (docs/FORMAT.md, section 18).
 
 Several files form one history, in the given order. The name "-" stands for standard input. A KEY is
-a verifier key or a file that contains one. A CHECKPOINT is a file with a checkpoint that the user
-kept: a signed note, or the text of a checkpoint.
+a verifier key or a file that contains a verifier key. A CHECKPOINT is a file with a checkpoint that
+the user has kept: a signed note, or the text of a checkpoint.
 
 Prints each fault as "FILE:LINE: ...", then a summary, and then "intact", "tampered" or "could not
-tell". Exit status: 0 intact, 1 tampered, 2 could not tell. The verifier cannot tell if no known key
-and no kept checkpoint vouches for the export, or if it cannot read the export.
+tell". The exit code is 0 for intact, 1 for tampered, and 2 for could not tell. The verifier could
+not tell if no known key and no kept checkpoint vouches for the export, or if it cannot read the
+export.
 """
 
 import argparse
@@ -78,7 +79,7 @@ def hashes(value):
 
 
 def instant(value):
-    """Checks the text of a timestamp (FORMAT.md, section 4)."""
+    """Checks the text of a timestamp (FORMAT.md, section 4), and returns the text."""
     if string(value) in ("infinity", "-infinity"):
         return value
     match = re.fullmatch(
@@ -86,7 +87,8 @@ def instant(value):
     )
     year, month, day, hour, minute, second = map(int, match.groups()) if match else [0] * 6
     spelt = match and match[1] == f"{'-' * (year < 0)}{abs(year):04}"
-    # The calendar repeats every 400 years, so the year is reduced to a range that Python accepts.
+    # Python's calendar does not accept every year. The calendar repeats every 400 years, so the
+    # check uses the year modulo 400.
     if not (
         spelt
         and 1 <= month <= 12
@@ -101,7 +103,7 @@ def instant(value):
 
 
 def id_ranges(value):
-    """Returns the ranges of an int8multirange as [(first, last)], both included."""
+    """Returns the ranges of an int8multirange as [(first id, last id)], both included."""
     if not re.fullmatch(r"\{(\[-?[0-9]+,-?[0-9]+\)(,\[-?[0-9]+,-?[0-9]+\))*)?\}", string(value)):
         raise ValueError(f"{value!r} is no set of ids")
     bounds = [int(bound) for bound in re.findall("-?[0-9]+", value)]
@@ -124,12 +126,13 @@ def preimage(value):
 
 
 def flat(what, optional="", **members):
-    """Describes a record {what: {members}}. `optional` names the optional members."""
+    """Describes an export's record {what: {members}}. `optional` names the optional members."""
     return what, None, members, set(optional.split())
 
 
 def entry_record(what, **more):
-    """Describes a record {"checksum": …, what: preimage, …}. The members `more` are optional."""
+    """Describes an export's record {"checksum": …, what: preimage, …} with optional members `more`.
+    """
     return what, {"checksum": hash_, what: preimage, **more}, None, set(more)
 
 
@@ -186,7 +189,7 @@ RECORDS = {
 
 
 def read_record(line):
-    """Returns (kind, {member: value}) for the record in a line. The line has no newline."""
+    """Returns (kind, {member: value}) for the record in a line of an export."""
     text = line.decode()
     value = entries.parse(text)
     if type(value) is not entries.Object or entries.emit(value) != text:
@@ -289,13 +292,13 @@ def key_change(columns):
 
 
 class Ids:
-    """A set of ids, stored as ranges."""
+    """A set of ids of entries, stored as ranges."""
 
     def __init__(self):
         self.firsts, self.lasts = [], []
 
     def add(self, first, last):
-        """Adds a range. If the set contains one of its ids, adds nothing and returns False."""
+        """Adds a range, or returns False if the set already contains an id of the range."""
         at = bisect.bisect_right(self.firsts, last)
         if at and self.lasts[at - 1] >= first:
             return False
@@ -312,7 +315,7 @@ class Ids:
 
 
 class Unreadable(Exception):
-    """Raised when the rest of a file cannot be judged."""
+    """Raised if the verifier cannot judge the rest of a file."""
 
 
 class Verifier:
@@ -323,12 +326,12 @@ class Verifier:
         self.origins, self.unexplained = (
             [],
             [],
-        )  # the origins of this export; its changes of origin without an entry: (where, size, what)
+        )  # the origins in the export; changes of origin without an entry, as (where, size, what)
         self.was_signed = self.may_have_successor = False
         self.last_signed = self.signed_to = self.key_unknown_from = None
         self.changes = []  # the changes of key or origin in the entries of the current checkpoint
-        self.matched = set()  # sizes of the kept checkpoints that are part of the history
-        self.judged = set()  # sizes of the kept checkpoints that were compared with the history
+        self.matched = set()  # tree sizes of the kept checkpoints that the history contains
+        self.judged = set()  # tree sizes of the kept checkpoints that were compared
         self.sealed = Ids()
         self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = (
             self.not_judged
@@ -400,11 +403,12 @@ class Verifier:
             )
 
     def note(self, text, size, root=None):
-        """Checks a note. Returns (root, origin, signers), or None if it is not a checkpoint.
+        """Checks a note.
 
-        signers is (own, former, stranger). own: a known key with the name of the note's origin has
-        signed. former: the known keys with another name that have signed. stranger: an unknown key
-        with the name of the origin has signed. The caller judges the signers.
+        Returns (root, origin, signers), or None if the note is no valid checkpoint. signers is
+        (own, former, stranger). own: whether a known key with the name of the note's origin has
+        signed. former: the known keys with other names that have signed. stranger: whether an
+        unknown key with the name of the origin has signed. The caller judges the signers.
         """
         try:
             note = Note(text, allow_unsigned=True)
@@ -440,7 +444,8 @@ class Verifier:
         self.origin = origin
 
     def judge_alone(self, said, size, goes_on):
-        """Judges a note that no entry explains: at the start of a history, or in a selection."""
+        """Judges the note of a checkpoint at the start of a history or in a selection of entries.
+        """
         _, origin, (own, former, stranger) = said
         if goes_on and self.origin is not None and self.origin != origin:
             self.fault(f"checkpoint {size} is of the log {origin!r}, not of {self.origin!r}")
@@ -450,7 +455,7 @@ class Verifier:
         self.may_have_successor = own and stranger
         if own:
             self.key_unknown_from = None
-        elif stranger:  # the log may have changed its key before this note
+        elif stranger:  # the log can have changed its key before this note
             self.key_unknown_from = size
         elif former:
             self.last_signed = None
@@ -466,7 +471,7 @@ class Verifier:
             self.vouch(size)
 
     def judge_note(self, said, size):
-        """Judges the origin and the signers of a checkpoint after its entries were read."""
+        """Judges the origin and the signers of a checkpoint whose entries have been read."""
         _, origin, (own, former, _) = said
         before = self.origin
         change = next(
@@ -520,7 +525,7 @@ class Verifier:
         self.vouched = max(size, self.vouched or 0)
 
     def tree(self, size, root):
-        """Compares the root of the tree with the kept checkpoint of this size, if there is one."""
+        """Compares the root with the kept checkpoint of the tree size `size`, if there is one."""
         if size in self.kept:
             self.judged.add(size)
             if self.kept[size][0] == root:
@@ -582,9 +587,12 @@ class Verifier:
             edge = self.checkpoint(records, edge)
 
     def checkpoint(self, records, edge):
-        """Reads a checkpoint and its entries. Returns the right edge of the tree after them.
+        """Reads a checkpoint and its entries.
 
-        edge: the right edge of the tree before the checkpoint. None if an edge is not known.
+        Returns the right edge of the tree with these entries.
+
+        edge: the right edge of the tree before the entries. edge and the result are None if the
+        right edge is not known.
         """
         _, checkpoint = records.take("checkpoint")
         self.checkpoints += 1
@@ -624,7 +632,7 @@ class Verifier:
             )
             edge = None
         if edge is None and root is not None:
-            self.tree(size, root)  # uses the root in the checkpoint, because the tree is not known
+            self.tree(size, root)  # the checkpoint's root, because the tree is not known
         if "edge" in checkpoint:
             try:
                 stored = Edge(size, checkpoint["edge"])
@@ -637,7 +645,10 @@ class Verifier:
         return edge
 
     def sealed_entry(self, records, number, size):
-        """Reads the entry with this id. Returns its leaf, or None if the leaf is not known."""
+        """Reads the entry with the id `number`.
+
+        Returns its leaf, or None if the leaf is not known.
+        """
         if records.is_next("missing", "damaged", "unknown"):
             what, record = records.take("missing", "damaged", "unknown")
             if what == "unknown":
@@ -759,7 +770,7 @@ class Verifier:
             self.where = where
             if (
                 self.signed_to is not None and self.signed_to > size
-            ):  # versions of the extension before 1.1 wrote no entry for such a change
+            ):  # before version 1.1, lead_audit wrote no entry for a change of the origin
                 print(f"{self.where}: {what}; a later one is signed")
             else:
                 self.fault(what)
@@ -812,7 +823,7 @@ class Verifier:
 
 
 class Lookahead:
-    """An iterator over records that can also look at the next record without taking it."""
+    """An iterator over records that can also show the next record without taking it."""
 
     def __init__(self, records):
         self.records, self.value = records, None

@@ -1,7 +1,7 @@
 """The tree, proofs, signed notes, checkpoints and cosignatures: docs/FORMAT.md, sections 11 to 17.
 
 Implements RFC 6962, RFC 8032 and the formats of C2SP. export.py verifies exports with this module.
-tests/tree_examples.py makes the examples of the page with it.
+tests/tree_examples.py makes the examples of docs/FORMAT.md with this module.
 """
 
 import base64
@@ -24,7 +24,7 @@ def node_hash(left, right):
 
 
 class Edge:
-    """The right edge of a tree: the roots of its perfect subtrees, the largest one first."""
+    """The right edge of a tree: the roots of its perfect subtrees, the largest subtree first."""
 
     def __init__(self, size=0, hashes=()):
         if len(hashes) != bin(size).count("1"):
@@ -69,9 +69,9 @@ def inclusion_root(leaf, index, size, proof):
 
 
 def consistency_roots(old_size, old_root, size, proof):
-    """Computes the older and the newer root from a consistency proof (RFC 9162, 2.1.4.2).
+    """Computes the older and the newer root from a consistency proof (RFC 9162, section 2.1.4.2).
 
-    The sizes must satisfy 0 < old_size < size.
+    The tree sizes must satisfy 0 < old_size < size.
     """
     if not 0 < old_size < size:
         raise ValueError(f"no proof is about {old_size} and {size}")
@@ -160,7 +160,7 @@ def ed25519_verify(public, message, signature):
     s = int.from_bytes(signature[32:], "little")
     if s >= L or same_point(
         multiply(8, key), (0, 1, 1, 0)
-    ):  # anyone can make signatures for a key of small order
+    ):  # for a key of small order, anyone can make signatures
         return False
     h = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % L
     return same_point(multiply(s, BASE), add(r, multiply(h, key)))
@@ -202,7 +202,8 @@ class VerifierKey:
             raise ValueError("a key of an unknown type")
 
     def verifies(self, text, signature):
-        """Returns True for a good signature, (time,) for a good cosignature, else False."""
+        """Returns True for a good signature, (time,) for a good cosignature, and otherwise False.
+        """
         if self.algorithm == ED25519:
             return ed25519_verify(self.public, text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
@@ -215,9 +216,10 @@ class VerifierKey:
 
 
 class Note:
-    """A text and its signatures, which are [(name, key id, bytes)].
+    """A note of C2SP: a text and its signatures, which are [(name, key id, bytes)].
 
-    The list is empty for an unsigned note. Some sections of FORMAT.md allow such a note.
+    The list of signatures is empty for an unsigned note. Some sections of FORMAT.md allow unsigned
+    notes.
     """
 
     def __init__(self, note, allow_unsigned=False):
@@ -246,7 +248,7 @@ class Note:
     def verified_by(self, keys):
         """Returns the keys that have signed the note, as {name: time of a cosignature or None}.
 
-        Raises ValueError if a signature that carries the name and id of one of the keys is bad.
+        Raises ValueError if a signature has the name and id of one of the keys, but is bad.
         """
         found = {}
         for name, key, signature in self.signatures:
