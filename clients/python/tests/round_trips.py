@@ -62,8 +62,7 @@ class Counter:
             threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
 
     def _pass_on_counting(self, client: socket.socket, server: socket.socket) -> None:
-        """Counts messages before it relays them, so the count is complete when an answer arrives.
-        """
+        """Counts messages before relaying them, so the count is complete when an answer arrives."""
         unread, started, asked = b"", False, True
         while data := _receive(client):
             unread += data

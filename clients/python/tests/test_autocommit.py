@@ -1,5 +1,4 @@
-"""Tests of connections in AUTOCOMMIT: the client sends the context with each statement that writes.
-"""
+"""Tests of AUTOCOMMIT: the client sends the context with each statement that writes."""
 
 from __future__ import annotations
 

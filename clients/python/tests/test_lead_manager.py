@@ -264,8 +264,7 @@ def test_its_tests_on_sqlite_run_as_before(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_the_address_of_starlettes_test_client_is_none() -> None:
-    """By default, Starlette's test client passes "testclient" as the address, which is no address.
-    """
+    """Starlette's test client passes "testclient" as the address, which is no address."""
     from fastapi import FastAPI
 
     from lead_audit.starlette import AuditMiddleware

@@ -89,8 +89,7 @@ def application(engine: AsyncEngine) -> FastAPI:
 
     @app.post("/autocommit/{id}")
     async def work_in_autocommit(id: str) -> dict[str, str]:
-        """Writes as many entries as the endpoint work(), but each statement in its own transaction.
-        """
+        """Writes the same number of entries as work(), each statement in its own transaction."""
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             statements = (
                 "INSERT INTO leads (id) VALUES (:id) RETURNING id",

@@ -406,8 +406,7 @@ def test_threads(database: Database) -> None:
     not SQLALCHEMY_14, reason="an Engine of SQLAlchemy 1.4 that is not of the future"
 )
 def test_engine_that_commits_by_itself(database: Database) -> None:
-    """The engine begins a transaction by itself, and commits it after a statement that can write.
-    """
+    """The engine begins a transaction itself, and commits it after a statement that can write."""
     engine: Any = create_engine(database.url("psycopg2"), pool_size=1, max_overflow=0)
     attach(engine)
     with ALICE:

@@ -270,8 +270,7 @@ def test_task_lock() -> None:
 async def test_a_statement_inside_of_another_does_not_wait_for_it(
     engine: AsyncEngine, database: Database
 ) -> None:
-    """A listener that writes on the same connection runs in the task that already holds the lock.
-    """
+    """A listener that writes on the same connection runs in the task that holds the lock."""
     from sqlalchemy import event
 
     seen: list[str] = []

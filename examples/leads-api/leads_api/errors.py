@@ -47,8 +47,7 @@ class Stale(LeadError):
 
 
 class WrongState(LeadError):
-    """Raised if the user edits or deletes a deleted lead, or restores a lead that is not deleted.
-    """
+    """Raised if the user changes a deleted lead, or restores a lead that is not deleted."""
 
 
 class BadFile(LeadError):

@@ -20,8 +20,7 @@ Soylent AG,Robert Thorn,robert@soylent.example,soylent.example,web,PENDING
 
 
 class Person:
-    """A user with a browser and an address. (All addresses in 127.0.0.0/8 belong to this machine.)
-    """
+    """A user with a browser and an address. All addresses are in 127.0.0.0/8."""
 
     def __init__(self, url: str, name: str, address: str, browser: str) -> None:
         transport = httpx.HTTPTransport(local_address=address)

@@ -131,8 +131,7 @@ def flat(what, optional="", **members):
 
 
 def entry_record(what, **more):
-    """Describes an export's record {"checksum": …, what: preimage, …} with optional members `more`.
-    """
+    """Describes a record {"checksum": …, what: preimage, …} with optional members `more`."""
     return what, {"checksum": hash_, what: preimage, **more}, None, set(more)
 
 
@@ -444,8 +443,7 @@ class Verifier:
         self.origin = origin
 
     def judge_alone(self, said, size, goes_on):
-        """Judges the note of a checkpoint at the start of a history or in a selection of entries.
-        """
+        """Judges the note of a checkpoint at the start of a history or in a selection."""
         _, origin, (own, former, stranger) = said
         if goes_on and self.origin is not None and self.origin != origin:
             self.fault(f"checkpoint {size} is of the log {origin!r}, not of {self.origin!r}")

@@ -202,8 +202,7 @@ class VerifierKey:
             raise ValueError("a key of an unknown type")
 
     def verifies(self, text, signature):
-        """Returns True for a good signature, (time,) for a good cosignature, and otherwise False.
-        """
+        """Returns True for a good signature, (time,) for a good cosignature, otherwise False."""
         if self.algorithm == ED25519:
             return ed25519_verify(self.public, text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
