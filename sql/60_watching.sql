@@ -528,11 +528,11 @@ REVOKE ALL ON FUNCTION lead_audit_internal.make_truncate_trigger(regclass, uuid)
 COMMENT ON FUNCTION lead_audit_internal.make_truncate_trigger(regclass, uuid) IS
   'Creates the TRUNCATE trigger of one relation of a watched table.';
 
--- Makes ordinary audit triggers ENABLE ALWAYS again. Audit triggers become ordinary triggers by
--- ALTER TABLE ... ENABLE TRIGGER, which a dump with --disable-triggers contains. The audit
--- triggers in a dump of version 1.0 are ordinary triggers, too. A restore can create the triggers
--- before it loads the table's row of lead_audit.watch. While this row is missing, the function
--- does not change the triggers.
+-- Sets the audit triggers of a table to ENABLE ALWAYS if they are set to plain ENABLE. Plain
+-- ENABLE comes from ALTER TABLE ... ENABLE TRIGGER, which a dump with --disable-triggers contains.
+-- The audit triggers in a dump of version 1.0 are also set to plain ENABLE. A restore can create
+-- the triggers before it loads the table's row of lead_audit.watch. While this row is missing, the
+-- function does not change the triggers.
 CREATE FUNCTION lead_audit_internal.renew_triggers(identity uuid, relations oid[])
 RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

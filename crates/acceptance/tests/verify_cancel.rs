@@ -10,8 +10,8 @@ const VERIFY: &str = "SELECT * FROM lead_audit.verify()";
 fn a_long_verification_reports_progress_and_can_be_cancelled() {
     let cluster = Cluster::builder().setting("max_wal_size = 4GB").start();
     let mut admin = app_database(&cluster, "long");
-    // PostgreSQL can be built without lz4. If the server has lz4, the tables of the session use
-    // lz4.
+    // PostgreSQL can be built without lz4. If the server has lz4, new
+    // tables of this session compress their values with lz4.
     call(
         &mut admin,
         "SELECT set_config(name, 'lz4', false) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)",

@@ -187,8 +187,8 @@ fn changed_entries() {
                 .replace("\"unsealed\":{", "\"unsealed\": {")
         });
         if id < 16 {
-            // The line of a changed entry contains the sealed leaf. A forger removes the sealed
-            // leaf from the line, and computes the checksum again.
+            // In the export, the line of a changed entry contains the leaf that was sealed. A forger
+            // removes this leaf from the line, and computes the checksum of the line again.
             let parts = parts(&entry(id, "eve"));
             with(&|lines| {
                 lines[at] = format!(
@@ -434,8 +434,8 @@ fn changes_of_key_and_origin() {
         let verdict = if signed { Verdict::CouldNotTell } else { Verdict::Tampered };
         both_say(verdict, &[selection.as_bytes()], &with_key());
     }
-    // Versions of the extension before 1.1 wrote no KEY entry for a change of the key. A signature
-    // of a later checkpoint by a known key confirms the change.
+    // Versions of the extension before 1.1 wrote no KEY entry for a change of the key. A
+    // later checkpoint with a signature of a known key confirms that the log changed its key.
     let mut legacy = Log::new();
     (legacy.origin, legacy.signed) = (BEFORE.into(), false);
     grow(&mut legacy, &[1]);

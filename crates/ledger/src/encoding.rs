@@ -1,5 +1,5 @@
-//! Encodes and decodes base64 as the C2SP formats require: RFC 4648 section 4, with padding. For
-//! each byte sequence, exactly one text is accepted.
+//! Encodes and decodes base64 as the C2SP formats require. The encoding is that of RFC 4648,
+//! section 4, with padding. For each byte sequence, the decoder accepts exactly one text.
 
 use crate::merkle::Hash;
 use base64::{Engine, engine::general_purpose::STANDARD};

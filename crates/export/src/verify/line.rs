@@ -109,8 +109,8 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
             if let Some(leaf) = leaf {
                 judged.leaf = Some(leaf);
                 judged.other_leaf = None;
-                // An unknown column must not hide a fault, so `NotSealed` replaces the unknown
-                // column.
+                // `fault` holds one problem. `NotSealed` is a fault, and an unknown column is not,
+                // so `NotSealed` replaces the problem of an unknown column.
                 if judged.fault.as_ref().is_none_or(|problem| problem.is_unknown()) {
                     judged.fault = Some(Box::new(EntryProblem::NotSealed));
                 }
