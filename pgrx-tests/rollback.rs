@@ -1,7 +1,7 @@
 //! Tests that a write that is rolled back leaves no entry and does not affect other entries.
-//! PL/pgSQL executes each block with EXCEPTION in a subtransaction. Such blocks can be nested, and
-//! can run in the middle of a statement. The writes of a block have entries if the block, all
-//! blocks around it and the transaction commit.
+//! PL/pgSQL executes each block with EXCEPTION in a subtransaction. Blocks with EXCEPTION can be
+//! nested, and can run in the middle of a statement. The writes of a block have entries if the
+//! block, all blocks around it and the transaction commit.
 
 #[pgrx::pg_schema]
 mod tests {

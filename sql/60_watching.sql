@@ -405,8 +405,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.watched_above(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.watched_above(oid) IS
   'Returns the watched table of which a relation is a partition or child table, or NULL.';
 
--- Leaves out a child table that is watched on its own. Such a child table keeps its audit
--- triggers, which have the child table's own watch id.
+-- The function leaves out a child table that is watched on its own. This child table keeps its
+-- audit triggers, which have the child table's own watch id.
 CREATE FUNCTION lead_audit_internal.make_triggers(
   relation regclass, watch_id uuid, soft_delete_column text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
