@@ -209,8 +209,8 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// A replaced audit trigger calls the function capture(), but not for every event.
-    /// lead_audit.watched shows the state `disabled` for its table.
+    /// If a replaced audit trigger calls the function capture(), but not for every event,
+    /// lead_audit.watched shows the state `disabled` for the table.
     #[pg_test]
     fn narrowed_trigger() {
         begin_with_leads();

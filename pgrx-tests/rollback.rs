@@ -75,8 +75,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The entries of rows 1 to 3 stay in the batch until the end of the INSERT. Before that, the
-    /// trigger's blocks with EXCEPTION begin and end.
+    /// The entries of rows 1 to 3 stay in the batch until the end of the INSERT. The trigger's
+    /// blocks with EXCEPTION begin and end before the end of the INSERT.
     #[pg_test]
     fn block_in_an_after_trigger() {
         begin();
