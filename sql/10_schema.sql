@@ -1,5 +1,5 @@
--- Creates the two schemas of the extension. If the schema lead_audit exists, CREATE EXTENSION uses
--- it, no matter which role owns it. If the owner of the schema is not a superuser, this block
+-- Creates the two schemas of the extension. CREATE EXTENSION uses an existing schema lead_audit,
+-- no matter which role owns the schema. If the owner of the schema is not a superuser, this block
 -- raises an error, because the owner could change the audit trail.
 DO $$
 BEGIN

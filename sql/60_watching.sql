@@ -74,8 +74,8 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
 -- For each watched table: its root, and whether row changes and TRUNCATEs are recorded in the
 -- table, its partitions and its child tables. The view finds partitions and child tables by
 -- inheritance, so it also finds those without audit triggers. A child table that is watched on its
--- own has its own watch id. Its audit triggers count for its parent too. A foreign table is
--- allowed to lack the TRUNCATE trigger.
+-- own has its own watch id. Its audit triggers count for its parent too. A foreign table does not
+-- need the TRUNCATE trigger.
 CREATE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 tree(watch_id, relation) AS (
