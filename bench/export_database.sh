@@ -4,8 +4,8 @@
 #
 #   export_database.sh [ENTRIES]   the number of entries, by default 500000
 #
-# The script prints a Markdown table. The memory in the table is the maximum that the command uses.
-# It does not include the memory of the server process.
+# The script prints a Markdown table. The memory in the table is the maximum that the command uses,
+# without the memory of the server process.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 setup
 "$ROOT/scripts/install.sh" >&2

@@ -4,15 +4,15 @@
 #
 # One session updates rows of a watched table by primary key as fast as possible, with one
 # transaction for each row. Eight other sessions together cause 10,000 failed statements a second.
-# lead_audit records these failed statements in every second interval (lead_audit.enabled is off
-# for the failing role in the other intervals). For each interval, the script prints the successful
-# transactions a second, the number of recorded failures, and the processor time of each kind of
-# process.
+# The script measures alternate intervals: with lead_audit.enabled on and off for the role that
+# fails. lead_audit records the failed statements only while this setting is on. For each interval,
+# the script prints the successful transactions a second, the number of recorded failures, and the
+# processor time of each kind of process.
 #
-# At the end, the script prints the ratio of the median rates. It also prints the processor time
-# that the recording of one failed statement adds, in the worker (including sealing) and in the
-# failing session. The last figure is the processor time of a successful UPDATE. Other load on the
-# machine affects the ratio more than the processor times.
+# At the end, the script prints the ratio of the median rates. The script also prints the processor
+# time that the recording of one failed statement adds, in the worker (including sealing) and in
+# the failing session. The last figure is the processor time of a successful UPDATE. Other load on
+# the machine affects the ratio more than the processor times.
 #
 # The successful session and the failing sessions run their loops in the server, so that the script
 # does not measure the time of a client. With CLIENT=1, a client sends each UPDATE. With CLIENT=1,
@@ -86,8 +86,8 @@ used() {
     END { print sum / hz }'
 }
 idle() { awk -v hz="$(getconf CLK_TCK)" '$1 == "cpu" { print ($5 + $6) / hz }' /proc/stat; }
-# note_used: prints four times in seconds: the processor time of the worker, of the failing
-# sessions and of the successful session, and the idle time of the processors.
+# note_used: prints four numbers of seconds. They are the processor time of the worker, of the
+# failing sessions and of the successful session, and the idle time of the processors.
 note_used() {
   echo "$(used "${worker[@]}") $(used "${failing[@]}") $(used "${succeeding[@]}") $(idle)"
 }

@@ -1,7 +1,7 @@
 //! Tests the columns of an entry that contain its context and the caller as the database sees it.
 //! Like all settings of PostgreSQL, the settings of the context apply to a session, a transaction
 //! or a block. If a setting of the context is empty, the entry has NULL. SET refuses an invalid
-//! value of such a setting.
+//! value of a setting of the context.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -209,8 +209,8 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// A replaced audit trigger calls the function capture(), but not for every event.
-    /// lead_audit.watched shows the state `disabled` for its table.
+    /// If a replaced audit trigger calls the function capture(), but not for every event,
+    /// lead_audit.watched shows the state `disabled` for the table.
     #[pg_test]
     fn narrowed_trigger() {
         begin_with_leads();
@@ -565,8 +565,8 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// Commands that change the options of a foreign table, of its server or of its wrapper can
-    /// change the rows that it shows, so they have entries.
+    /// A command that changes the options of a foreign table, of its server or of its wrapper has
+    /// an entry, because the foreign table can show other rows after the command.
     #[pg_test]
     fn options_of_foreign_tables() {
         begin();
@@ -614,8 +614,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A table that was watched before and is not watched any more is attached to a watched table.
-    /// The table is then watched as a partition or child table.
+    /// After disable(), a table can be attached to a watched table. The attached table is then
+    /// watched as a partition or child table.
     #[pg_test]
     fn new_partition_that_was_watched_before() {
         begin();

@@ -40,8 +40,8 @@ mod tests {
     }
 
     /// PostgreSQL fires triggers in the order of their names, so an application's trigger can fire
-    /// before the audit trigger. lead_audit warns of such a trigger when the trigger is created,
-    /// and when watching of its table begins.
+    /// before the audit trigger. lead_audit warns of an earlier trigger when the trigger is
+    /// created, and when watching of its table begins.
     #[pg_test]
     fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();
@@ -236,8 +236,8 @@ mod tests {
             }
             truncate(command, &expected.iter().map(String::as_str).collect::<Vec<_>>());
         }
-        // lead_audit refuses the TRUNCATE. Otherwise its entry would show the row of the new
-        // partition as truncated, although the row remains.
+        // lead_audit refuses the TRUNCATE, because the entry of the TRUNCATE would show the row of
+        // the new partition as truncated, although the row remains.
         run("CREATE FUNCTION extend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11); RETURN NULL; END $$;
              CREATE TRIGGER zzz BEFORE TRUNCATE ON p FOR EACH STATEMENT EXECUTE FUNCTION extend()");

@@ -39,8 +39,8 @@ pub fn begin_with_leads() {
          SELECT lead_audit.enable('public.leads')");
 }
 
-/// Returns the number of unwritten entries: the sum of the committed count and of the unwritten
-/// entries of this transaction, which are counted when it commits.
+/// Returns the number of unwritten entries: the committed count plus the count of the current
+/// transaction, which the commit adds to it.
 pub fn not_written() -> i64 {
     number("SELECT entries_not_written FROM lead_audit.stats")
         + crate::entries::not_written_yet_counted()

@@ -290,8 +290,8 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// A cast to json runs as the owner of the cast's function. This owner can be a role that
-    /// neither owns the table nor writes the row.
+    /// A cast to json runs as the owner of the cast's function. The owner of the cast's function
+    /// can be a role that neither owns the table nor writes the row.
     #[pg_test]
     fn cast_of_a_type_in_the_table_of_another() {
         begin_with_clerk();
@@ -315,8 +315,8 @@ mod tests {
         run_as("clerk", "INSERT INTO t VALUES (3, 'a', NULL)");
         assert_eq!(log("new_values->>'m'").pop().as_deref(), Some("clerk"));
         // If a value contains two types whose casts belong to different owners, its entry is not
-        // written. Otherwise the cast of one owner could run code of the second owner with the
-        // first owner's rights.
+        // written, because the cast of one owner could run code of the second owner with the first
+        // owner's rights.
         run(
             "CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk",
         );
@@ -831,9 +831,9 @@ mod tests {
         &pg_sys::Pg_finfo_record { api_version: 1 }
     }
 
-    /// Output function of the type trap. It raises an error for the value 2, and inserts a row with
-    /// a harmless value into the table for the value 3. For the value 4 it inserts a row with the
-    /// value 4, so that capture calls the function again.
+    /// Output function of the type trap. For the value 2, the function raises an error. For the
+    /// value 3, the function inserts a row with a harmless value into the table. For the value 4,
+    /// the function inserts a row with the value 4, so that capture calls the function again.
     ///
     /// # Safety
     /// Only PostgreSQL calls this function.

@@ -284,8 +284,7 @@ mod tests {
         );
     }
 
-    /// The sequence gives ids that entries already have. This happens if a restore omits the
-    /// sequence.
+    /// After a restore that omits the sequence, the sequence gives ids that entries already have.
     #[pg_test]
     fn id_sequence_gives_ids_that_are_taken() {
         begin_with_leads();
@@ -326,8 +325,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The count of unwritten entries does not decrease when a block with unwritten entries rolls
-    /// back, although the writes of the block then need no entries.
+    /// The count of unwritten entries also includes those of a block that rolled back, although the
+    /// block's writes need no entries after the rollback.
     #[pg_test]
     fn within_blocks_and_triggers() {
         begin_with_leads();

@@ -1,8 +1,8 @@
 //! Tests the rights of roles. The writes of every role are recorded, and the writing role needs no
-//! rights in the schema lead_audit. The application's role owns the watched table. This role can
-//! neither read nor change the audit trail, and cannot end the watching of its table. UPDATE,
-//! DELETE and TRUNCATE of entries fail, even for a superuser. A reader needs USAGE on the schema
-//! lead_audit and EXECUTE on its functions, but no rights on tables.
+//! rights in the schema lead_audit. The application's role owns the watched table. The
+//! application's role can neither read nor change the audit trail, and cannot end the watching of
+//! its table. UPDATE, DELETE and TRUNCATE of entries fail, even for a superuser. A reader needs
+//! USAGE on the schema lead_audit and EXECUTE on its functions, but no rights on tables.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -1,7 +1,7 @@
 //! Tests that a write that is rolled back leaves no entry and does not affect other entries.
-//! PL/pgSQL executes each block with EXCEPTION in a subtransaction. Such blocks can be nested, and
-//! can run in the middle of a statement. The writes of a block have entries if the block, all
-//! blocks around it and the transaction commit.
+//! PL/pgSQL executes each block with EXCEPTION in a subtransaction. Blocks with EXCEPTION can be
+//! nested, and can run in the middle of a statement. The writes of a block have entries if the
+//! block, all blocks around it and the transaction commit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -75,8 +75,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The entries of rows 1 to 3 stay in the batch until the end of the INSERT. Before that, the
-    /// trigger's blocks with EXCEPTION begin and end.
+    /// The entries of rows 1 to 3 stay in the batch until the end of the INSERT. The trigger's
+    /// blocks with EXCEPTION begin and end before the end of the INSERT.
     #[pg_test]
     fn block_in_an_after_trigger() {
         begin();

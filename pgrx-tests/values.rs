@@ -83,8 +83,8 @@ mod tests {
                 "1e100",
                 "'12345678901234567890.1234567890'",
                 // Numerics in PostgreSQL's short and long storage format. PostgreSQL stores
-                // numerics as digits of base 10,000. Here these digits begin or end with zeros, or
-                // zeros stand before and after the stored digits.
+                // numerics as digits of base 10,000. In the following values, the stored digits
+                // begin or end with zeros, or zeros stand before and after the stored digits.
                 "0",
                 "1e64",
                 "1e-64",
@@ -492,8 +492,8 @@ mod tests {
         assert_intact();
     }
 
-    /// An entry contains stored generated columns. It does not contain virtual generated columns,
-    /// whose values PostgreSQL computes from the other columns.
+    /// An entry contains stored generated columns. An entry does not contain virtual generated
+    /// columns, because PostgreSQL does not store their values.
     #[cfg(feature = "pg18")]
     #[pg_test]
     fn virtual_generated_columns_are_left_out() {

@@ -11,7 +11,7 @@
 #   assertions.sh discard   runs only the selected tests with debug_discard_caches = 1
 #
 # The script puts the server, and the extension for this server, in target/assertions15 (15 is the
-# major version). It does not change other builds.
+# major version). The script does not change other builds.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 work=$TARGET/assertions$PG_MAJOR

@@ -1,7 +1,8 @@
 #!/bin/bash
 # coverage.sh: measures which lines of the extension and of crates/ the tests run. `make coverage`
-# calls this script. It writes the percentages of the folders to target/coverage/summary.txt. It
-# writes the covered lines to target/coverage/html/index.html and target/coverage/lcov.info.
+# calls this script. The script writes the percentages of the folders to
+# target/coverage/summary.txt. The script writes the covered lines to
+# target/coverage/html/index.html and target/coverage/lcov.info.
 #
 #   coverage.sh               measures the unit tests, the in-database tests, and the acceptance
 #                             tests that ACCEPTANCE lists
@@ -12,7 +13,7 @@
 #                             runs
 #   coverage.sh report        makes only the report, from the counters of earlier runs
 #
-# The script compiles the measured code with -C instrument-coverage. It does not measure
+# The script compiles the measured code with -C instrument-coverage. The script does not measure
 # dependencies. Most of the measured code runs in server processes. A process writes its counters
 # when it calls exit(). A killed process writes no counters. A process that ends with _exit() in an
 # immediate shutdown writes no counters either. So each test stops its server in the mode "fast",

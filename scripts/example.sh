@@ -1,5 +1,5 @@
 #!/bin/bash
-# example.sh: runs the example application examples/leads-api, behind `make example`.
+# example.sh: runs the example application examples/leads-api. `make example` calls this script.
 #
 #   example.sh run    builds and installs the extension, and starts a cluster in target/example.
 #                     Then starts the application on 127.0.0.1, and prints the application's URL.

@@ -1,5 +1,5 @@
-# lib.sh: all other scripts source this file. It sets paths, the operating system user of the
-# server, and the environment of cargo and pgrx. It does not start or install anything, because
+# lib.sh: all other scripts source this file. lib.sh sets paths, the operating system user of the
+# server, and the environment of cargo and pgrx. lib.sh does not start or install anything, because
 # setup.sh is for that.
 #
 #   ROOT          the checkout
@@ -166,7 +166,7 @@ export LC_ALL=C.UTF-8 USER=${USER:-$(id -un)}
 # configuration does not cause new builds for the other versions.
 export CARGO_TARGET_DIR=$TARGET PGRX_HOME=$TARGET/pgrx
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PGRX_HOME=$TARGET/pgrx$PG_MAJOR
-# The arguments with which cargo compiles for PG_MAJOR. They are empty for the default major
+# The arguments with which cargo compiles for PG_MAJOR. PG_FEATURES is empty for the default major
 # version.
 PG_FEATURES=()
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PG_FEATURES=(--no-default-features --features "pg$PG_MAJOR")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/troubleshooting.md"
-# Messages of PostgreSQL itself. They are on the page because lead_audit can cause them.
+# Messages of PostgreSQL itself. The page contains these messages because lead_audit can cause them.
 FROM_POSTGRES = {
     'invalid value for parameter "lead_audit.…": …',
     'permission denied to set parameter "lead_audit.…"',

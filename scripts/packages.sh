@@ -1,8 +1,8 @@
 #!/bin/bash
-# packages.sh: gets the Debian packages that the build and the tests need. They are a C compiler,
-# libclang (for bindgen), Python (for the tests), and PostgreSQL with its headers. If PG names a
-# version that is not Debian's own, server.sh gets PostgreSQL instead. setup.sh calls this script.
-# If no package is missing, the script is quick and prints nothing.
+# packages.sh: gets the Debian packages that the build and the tests need. These packages are a C
+# compiler, libclang (for bindgen), Python (for the tests), and PostgreSQL with its headers. If PG
+# names a version that is not Debian's own, server.sh gets PostgreSQL instead. setup.sh calls this
+# script. If no package is missing, the script is quick and prints nothing.
 #
 # The script installs missing packages with apt if it runs as root, or if sudo works without a
 # password. The script never installs the server, because the package postgresql-15 would create
@@ -40,8 +40,9 @@ has_libclang() {
   return 1
 }
 has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
-# Returns true if the server does not come from a package of the system's Debian release. This is
-# the case if PG names another version than Debian's own, or if the user has chosen a pg_config.
+# Returns true if the server does not come from a package of the system's Debian release. The
+# server comes from elsewhere if PG names another version than Debian's own, or if the user has
+# chosen a pg_config.
 has_other_server() { [ "$PG_MAJOR" != "$DEBIAN_MAJOR" ] || own_pg_config "$PG_MAJOR" >/dev/null; }
 has_programs() {
   has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"

@@ -124,8 +124,8 @@ run() {
   socket=$("$cluster" socket "$directory/cluster")
   [ "$mode" != watched ] || start_oracle
   programs=$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test
-  # Exit code 1 means that results differ from PostgreSQL's expected output. It is no failure here,
-  # because compare.py checks the differences.
+  # Exit code 1 means that results differ from PostgreSQL's expected output. The script accepts
+  # exit code 1, because compare.py checks the differences.
   as_server env --chdir="$directory/output" "$programs/$program" \
     --inputdir="$work/$suite" --outputdir="$directory/output" --bindir="$work" \
     --dlpath="$work/lib" --use-existing --dbname=$name --host="$socket" --port=5432 \

@@ -171,8 +171,8 @@ def faults(path):
     for number, line in enumerate(text.splitlines(), 1):
         if FENCE.match(line):
             fenced = not fenced
-        # The row of a table, a link, a signature and the output of a program can be longer than 100
-        # columns, because they cannot be broken.
+        # A line can be longer than 100 columns if it cannot be broken: the row of a table, a link,
+        # a signature, or the output of a program.
         if (
             len(line) > COLUMNS
             and not fenced

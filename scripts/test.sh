@@ -25,8 +25,9 @@
 #   test.sh example [ARGUMENT...]   runs only the tests of examples/leads-api. The ARGUMENTs go to
 #                       pytest
 #
-# `cargo pgrx test` runs the in-database tests. It creates a new cluster and starts the cluster's
-# server. This server listens on a free port of localhost, because pgrx connects over TCP.
+# `cargo pgrx test` runs the in-database tests. `cargo pgrx test` creates a new cluster and starts
+# the cluster's server. The server of this cluster listens on a free port of localhost, because
+# pgrx connects over TCP.
 #
 # The acceptance tests start the server of the pg_config in LEAD_AUDIT_PG_CONFIG, with clusters in
 # the directory LEAD_AUDIT_STATE_DIR.
@@ -35,7 +36,7 @@ setup
 cd "$ROOT"
 
 # named NAME: runs the tests with NAME in their name. Compiles and runs only the suites that
-# contain such a test.
+# contain a test with NAME in its name.
 named() {
   local name=${1:-} found=0 files
   [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "make test NAME=part_of_a_name"

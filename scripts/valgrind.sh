@@ -12,9 +12,9 @@
 # scripts/valgrind.supp lists the reports of valgrind that the library does not cause.
 #
 # On 24 November 2026 the script ran two_phase, random_schemas and to_jsonb_oracle (valgrind 3.19,
-# PostgreSQL 15.20). In 74 server processes, valgrind made no report that names the library. It
-# made 5 reports about the server's own code, all in ReceiveSharedInvalidMessages. valgrind.supp
-# lists these 5 reports.
+# PostgreSQL 15.20). In 74 server processes, valgrind made no report that names the library.
+# valgrind made 5 reports about the server's own code, all in ReceiveSharedInvalidMessages.
+# valgrind.supp lists these 5 reports.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 command -v valgrind >/dev/null ||
   die "valgrind is not installed (Debian: apt-get install valgrind)"

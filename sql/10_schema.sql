@@ -1,6 +1,6 @@
--- Creates the two schemas of the extension. If the schema lead_audit exists, CREATE EXTENSION uses
--- it, no matter which role owns it. An owner who is not a superuser could change the audit trail,
--- so this block raises an error for such an owner.
+-- Creates the two schemas of the extension. CREATE EXTENSION uses an existing schema lead_audit,
+-- no matter which role owns the schema. If the owner of the schema is not a superuser, this block
+-- raises an error, because the owner could change the audit trail.
 DO $$
 BEGIN
   IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN

@@ -130,8 +130,8 @@ COMMENT ON COLUMN lead_audit.former_key.same_columns IS
   'Whether the next primary key has the same columns, renamed or with other types.';
 
 -- Without this trigger function, a role with pg_write_all_data could write to the tables of this
--- file. Only the owner of these tables and superusers may write to them. A superuser writes to
--- them when he restores a dump.
+-- file. The function lets only superusers and the owner of the table write. A superuser writes to
+-- these tables when he restores a dump.
 CREATE FUNCTION lead_audit_internal.refuse_change_by_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -161,8 +161,8 @@ COMMENT ON COLUMN lead_audit.unwritten.entries IS
   'Number of entries that one committed transaction lacks.';
 
 -- lead_audit.entry has no trigger own_writes_only. To create one there, the update from version
--- 1.0 would have to lock lead_audit.entry. This lock could cause deadlocks with sessions that hold
--- locks on watched tables, and so end their transactions.
+-- 1.0 would have to lock lead_audit.entry. The lock on lead_audit.entry could cause deadlocks with
+-- sessions that hold locks on watched tables, and so end their transactions.
 CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
   ON lead_audit.unwritten
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();

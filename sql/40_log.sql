@@ -17,9 +17,9 @@ COMMENT ON FUNCTION lead_audit_internal.diff_of(json, json) IS
   'large or nested too deeply.';
 
 -- The view of the audit trail for readers. An entry stores the old row and the changed values.
--- From these columns the view computes the complete new row and the diff. A JSON text of less than
--- 1,000 bytes is neither too large nor too deeply nested for jsonb. For such a text, the view uses
--- a plain cast, which is faster than as_jsonb().
+-- From these columns the view computes the complete new row and the diff. A text of this length is
+-- neither too large nor too deeply nested for jsonb. For a JSON text of less than 1,000 bytes, the
+-- view uses a plain cast, which is faster than as_jsonb().
 CREATE VIEW lead_audit.log AS
 SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.operation,
        e.outcome,

@@ -1,5 +1,5 @@
 -- The functions of the audit triggers. The functions run as the role that writes to the watched
--- table. This role needs no rights on the schema lead_audit. Dumps contain the names of the
+-- table. The writing role needs no rights on the schema lead_audit. Dumps contain the names of the
 -- functions, so their names and their schema must not change.
 CREATE FUNCTION lead_audit.capture() RETURNS trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';

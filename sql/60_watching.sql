@@ -74,8 +74,8 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
 -- For each watched table: its root, and whether row changes and TRUNCATEs are recorded in the
 -- table, its partitions and its child tables. The view finds partitions and child tables by
 -- inheritance, so it also finds those without audit triggers. A child table that is watched on its
--- own has its own watch id. Its audit triggers count for its parent too. A foreign table is
--- allowed to lack the TRUNCATE trigger.
+-- own has its own watch id. Its audit triggers count for its parent too. A foreign table does not
+-- need the TRUNCATE trigger.
 CREATE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 tree(watch_id, relation) AS (
@@ -405,8 +405,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.watched_above(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.watched_above(oid) IS
   'Returns the watched table of which a relation is a partition or child table, or NULL.';
 
--- Leaves out a child table that is watched on its own. Such a child table keeps its audit
--- triggers, which have the child table's own watch id.
+-- The function leaves out a child table that is watched on its own. This child table keeps its
+-- audit triggers, which have the child table's own watch id.
 CREATE FUNCTION lead_audit_internal.make_triggers(
   relation regclass, watch_id uuid, soft_delete_column text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -800,8 +800,8 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_member(regclass, regclass, text) 
   'Raises error 42809 for a partition or child table of a watched table.';
 
 -- The steps of enable(), in the order of their execution. The argument "watching" is the table's
--- row of lead_audit.watch before the call of enable(). The argument "wanted" is this row after the
--- call.
+-- row of lead_audit.watch before the call of enable(). The argument "wanted" is the table's row
+-- after the call.
 CREATE FUNCTION lead_audit_internal.wanted_watch(
   relation regclass, watching lead_audit.watch, soft_delete_column name, replica boolean)
 RETURNS lead_audit.watch LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

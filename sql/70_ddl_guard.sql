@@ -1,7 +1,8 @@
 -- The DDL guard protects the audit triggers. The owner of a table could end the table's watching
 -- with ALTER TABLE ... DISABLE TRIGGER or DROP TRIGGER. The DDL guard refuses these commands if
--- the role has no right to execute disable(). If a role with this right executes such a command,
--- or if somebody drops the table, an entry records the role and the command.
+-- the role has no right to execute disable(). If a role with the right to execute disable() runs
+-- one of these commands, an entry records the role and the command. A drop of the table also has
+-- this entry.
 CREATE FUNCTION lead_audit_internal.may_disable(who oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT has_function_privilege(who, 'lead_audit.disable(regclass)', 'EXECUTE')
@@ -193,8 +194,8 @@ COMMENT ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oid) 
   'Changes the state of a watched table, and records it as an entry.';
 
 -- A detached partition stays watched under a new watch id, and so does a former child table after
--- NO INHERIT. Otherwise an owner could detach the partition, change its rows without entries, and
--- attach it again.
+-- NO INHERIT. Without the new watch id, an owner could detach a partition, change its rows without
+-- entries, and attach it again.
 CREATE FUNCTION lead_audit_internal.watch_detached(
   watching lead_audit.watch, top lead_audit.watched_relation, parted oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -336,9 +337,9 @@ COMMENT ON FUNCTION lead_audit_internal.handle_attached(lead_audit.watch, oid, o
   'recorded as an entry.';
 
 -- Writes an entry if a command changes columns or the key of a watched table, renames the table or
--- moves it to another schema. These commands change values or names without any row event. A
--- parallel restore can create the primary key after the audit triggers. This primary key is no
--- change, so it has no entry.
+-- moves it to another schema. The DDL commands that have an entry change values or names without
+-- any row event. A parallel restore can create the primary key after the audit triggers. A primary
+-- key that a restore creates is no change, so it has no entry.
 CREATE FUNCTION lead_audit_internal.handle_altered(
   watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -666,10 +667,9 @@ COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
   'Merges watched tables that have become partitions of another watched table into it.';
 
--- Shows the differences between the state that the DDL guard maintains and the catalog. Such a
--- difference comes from a command that the DDL guard did not see. The view reports no fault of a
--- parent if a child table is watched on its own, or if the child table's own watching was
--- disabled.
+-- Shows the differences between the state that the DDL guard maintains and the catalog. A
+-- difference comes from a command that the DDL guard did not see. A child table can be watched on
+-- its own, or its own watching can be disabled. Neither is a fault of its parent.
 CREATE VIEW lead_audit.watch_fault AS
 WITH RECURSIVE known AS (
   SELECT m.watch_id, m.relation, m.is_root, m.is_complete, m.table_schema, m.table_name,

@@ -84,9 +84,9 @@ COMMENT ON FUNCTION lead_audit_internal.identities_of(regclass) IS
   'Returns the watch ids under which the rows of a table have entries, each with its last entry. '
   'A partition that was attached or detached has more than one.';
 
--- Returns the earlier forms of a row's key. An entry can be older than the current primary key,
--- from a time when the table had no primary key or a primary key of other columns. history() finds
--- such an entry by its values in the columns of the current primary key.
+-- Returns the earlier forms of a row's key. An entry can come from a time when the table had no
+-- primary key or a primary key of other columns. history() finds an entry from this time by its
+-- values in the columns of the current primary key.
 CREATE FUNCTION lead_audit_internal.former_spellings(
   relation regclass, row_key text, identity uuid, until bigint)
 RETURNS TABLE (spelling jsonb, is_key boolean, after_entry bigint, until_entry bigint)
@@ -260,10 +260,10 @@ COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS
   'Returns the same counts as summary(regclass, text), for a primary key that is written as '
   '{"column": value, ...}.';
 
--- An entry is unsealed in two cases: its id is above looked_to (the last id that sealing
--- examined), or its transaction ended after sealing examined the id. If more than 100,000 entries
--- have ids above looked_to, the view does not count them. Instead it subtracts looked_to from the
--- last id.
+-- An entry is unsealed if its id is above looked_to, which is the last id that sealing examined.
+-- An entry is also unsealed if its transaction ended after sealing examined its id. If more than
+-- 100,000 entries have ids above looked_to, the view does not count them. Instead it subtracts
+-- looked_to from the last id.
 CREATE VIEW lead_audit.stats AS
 SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s)
          + (SELECT coalesce(sum(u.entries), 0)::bigint FROM lead_audit.unwritten u)

@@ -1,8 +1,8 @@
 -- From 1.0 to 1.1. Written by scripts/upgrade_script.py from sql/upgrade/ and sql/*.sql: do not edit.
 \echo Run "ALTER EXTENSION lead_audit UPDATE" instead of this file. \quit
 
--- The hand-written part of the update from version 1.0 to 1.1. It contains the statements that
--- scripts/upgrade_script.py cannot derive from sql/*.sql.
+-- The hand-written part of the update from version 1.0 to 1.1. This part contains the statements
+-- that scripts/upgrade_script.py cannot derive from sql/*.sql.
 
 -- Raises an error if this session has loaded an earlier library. At this point of an update, the
 -- catalog already contains the new version of the extension.
@@ -3101,8 +3101,8 @@ COMMENT ON COLUMN lead_audit.stats.quarantined IS
 COMMENT ON FUNCTION lead_audit_internal.watch_leads() IS 'Last step of CREATE EXTENSION.';
 
 -- In version 1.1, the digest of a table's columns also covers the attributes of composite types.
--- This statement stores the new digests. Otherwise the next DDL command on each table would have
--- an entry as a change of its columns.
+-- This statement stores the new digests, so that the next DDL command on each table has no entry
+-- as a change of the table's columns.
 SELECT lead_audit_internal.note_relations(w.watch_id, NULL)
 FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled');
 

@@ -1,6 +1,7 @@
--- Watches every table as soon as it exists. The table held.note has a note for each table: whether
--- it is watched, and whether it is unlogged and so leaves no changes in the WAL. A note is an
--- ordinary row, so a rollback of the transaction removes both the table and its note.
+-- Watches every table as soon as it exists. The table held.note has a row for each table. The row
+-- notes whether the table is watched, and whether the table is unlogged and so leaves no changes
+-- in the WAL. A rollback of the transaction that creates a table also removes the table's row in
+-- held.note.
 CREATE SCHEMA held;
 CREATE TABLE held.note (
   at timestamptz NOT NULL DEFAULT clock_timestamp(),

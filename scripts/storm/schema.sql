@@ -1,6 +1,6 @@
 -- Creates the tables of the storm. postgres_suites/watch.sql runs before this file, so each table
--- is watched as soon as it exists. The writers never change the columns id, a and b of a table.
--- They add, change and drop the columns x1 to x3.
+-- is watched as soon as it exists. The writers add, change and drop the columns x1 to x3, but not
+-- the columns id, a and b.
 CREATE ROLE writer LOGIN;
 CREATE ROLE smith LOGIN;
 ALTER ROLE smith SET statement_timeout = '1s';

@@ -167,7 +167,10 @@ async def test_200_requests_of_50_users_over_5_connections(
 async def test_requests_cancelled_half_way(
     driver: str, path: str, pgbouncer: PgBouncer, pooled: Database, database: Database
 ) -> None:
-    """Half of the requests are cancelled. The entries of the others must have the right context."""
+    """Half of the requests are cancelled.
+
+    The entries of the other requests must have the right context.
+    """
     engine = create_async_engine(
         pooled.url(driver),
         pool_size=CONNECTIONS,

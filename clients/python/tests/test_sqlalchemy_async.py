@@ -202,7 +202,10 @@ async def test_tasks_that_share_a_connection(
 async def test_a_task_that_is_cancelled_while_it_waits_for_the_connection(
     engine: AsyncEngine, database: Database
 ) -> None:
-    """SQLAlchemy closes a cancelled task's connection. No task that shares it may wait forever."""
+    """SQLAlchemy closes a cancelled task's connection.
+
+    Tasks that share it must not wait forever.
+    """
 
     async def work(connection: Any, user: str, seconds: float = 0) -> None:
         with audit_context(user_id=user):

@@ -29,7 +29,7 @@ def _printable(value: str | None) -> str | None:
 
 
 def _email(value: str | None) -> str | None:
-    # The check finds typing errors. It cannot find out whether the e-mail address exists.
+    # The check finds typing errors, but not whether the e-mail address exists.
     if value is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s.]+", value):
         raise ValueError("is not an e-mail address")
     return value

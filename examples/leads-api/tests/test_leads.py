@@ -109,7 +109,7 @@ def test_unique_values_are_told(maria: Person) -> None:
     assert (answer.status_code, answer.json()["column"]) == (409, "id")
     answer = maria.client.post("/api/leads", json={"email": "ONE@unique.example"})
     assert (answer.status_code, answer.json()["column"]) == (409, "email")
-    # Another lead can take the e-mail address of a deleted lead. After that, the deleted lead
+    # Another lead can take the e-mail address of a deleted lead, after which the deleted lead
     # cannot be restored.
     gone = maria.delete(lead).json()
     maria.create(email="one@unique.example")

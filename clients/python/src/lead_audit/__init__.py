@@ -1,4 +1,4 @@
-"""The Python client of lead_audit, the audit trail in PostgreSQL. It tells the database who writes.
+"""The Python client of lead_audit, which tells the database who writes.
 
 `AuditContext` holds the user of the application. The modules `sqlalchemy` and `django` send the
 context to the database. The modules `asgi`, `starlette` and `django` set the context for each

@@ -102,7 +102,7 @@ class _Pipelined(_StandIn):
     """A stand-in that sends a pipeline with psycopg 3.
 
     The stand-in turns off psycopg's prepared statements, except for executemany, which always uses
-    a pipeline. Otherwise, if a statement in the pipeline failed, psycopg would believe that the
+    a pipeline. If a prepared statement in the pipeline failed, psycopg would believe that the
     statement is prepared, and each later execution would fail. The stand-in sends COMMIT as a
     command, and does not let the Sync at the end of the pipeline commit. Neither libpq nor psycopg
     can recover from an error at a Sync, for example the error of a deferred constraint.
@@ -253,7 +253,8 @@ class _Prefixed(_StandIn):
 class _Inserted(_StandIn):
     """A stand-in that inserts set_config into a query string of several statements.
 
-    The stand-in is for psycopg 3 and psycopg2. It writes the values as hexadecimal digits.
+    The stand-in is for psycopg 3 and psycopg2. The stand-in writes the values of the context as
+    hexadecimal digits.
     """
 
     def __init__(self, cursor: Any, values: tuple[str, ...], is_set: bool, is_empty: bool) -> None:

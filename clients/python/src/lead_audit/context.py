@@ -32,8 +32,8 @@ class AuditContext:
         with AuditContext(user_id="u-17", user_ip="203.0.113.7"):
             ...
 
-    The constructor changes values that do not fit (see `sanitize`). It cleans and shortens texts,
-    and replaces a `user_ip` that is no address with None.
+    The constructor changes values that do not fit (see `sanitize`). The constructor cleans and
+    shortens texts, and replaces a `user_ip` that is no address with None.
     """
 
     __slots__ = ("user_id", "user_ip", "user_agent", "request_id")

@@ -315,9 +315,9 @@ class _CountingCursors:
 def _count_executions(connection: Any) -> Optional[_CountingCursors]:
     """Makes the cursors of a connection count their statements. Returns their factory, or None.
 
-    Returns None if the class of the connection overrides how cursors are made. Statements of a
-    cursor that the application makes with `cursor(cursor_factory=…)` are not counted, because
-    psycopg2, which is written in C, has no hook for such a cursor.
+    Returns None if the class of the connection overrides how cursors are made. The driver does not
+    count the statements of a cursor that the application makes with `cursor(cursor_factory=…)`,
+    because psycopg2 has no hook for this cursor. psycopg2 is written in C.
     """
     extensions = sys.modules["psycopg2"].extensions
     present = connection.cursor_factory

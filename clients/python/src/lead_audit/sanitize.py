@@ -30,9 +30,10 @@ _BYTES_OF_CHARACTER = 4
 def text(value: object, length: int) -> Optional[str]:
     """Returns the value as text of at most `length` characters, or None if nothing is left of it.
 
-    The function decodes bytes as UTF-8. It replaces control characters, characters that change the
-    text direction, line breaks and invalid Unicode by U+FFFD. It returns None for None and for a
-    text of blanks only. If str() of an object fails, the function logs the error and returns None.
+    The function decodes bytes as UTF-8. The function replaces control characters, characters that
+    change the text direction, line breaks and invalid Unicode by U+FFFD. The function returns None
+    for None and for a text of blanks only. If str() of an object fails, the function logs the error
+    and returns None.
     """
     if value is None:
         return None
@@ -65,7 +66,7 @@ def address(value: object) -> Optional[str]:
     """Returns the value as an IPv4 or IPv6 address in its shortest form, or None for other values.
 
     A dual-stack socket returns an IPv4 address in the form of IPv6 (::ffff:192.0.2.1). The function
-    returns this address in the form of IPv4. It removes the zone of a link-local address
+    returns this address in the form of IPv4. The function removes the zone of a link-local address
     (fe80::1%eth0).
     """
     found = parse_address(value)

@@ -66,8 +66,8 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     nothing.
 
     A second call for the same target changes nothing. For an engine whose database is not
-    PostgreSQL, the function logs a warning and does nothing. It raises no error, because the tests
-    of an application can use such an engine.
+    PostgreSQL, the function logs a warning and does nothing. The function raises no error, because
+    the tests of an application can use an engine of another database.
 
     SQLAlchemy executes a statement with the execution option `lead_audit=False` without the client.
     """

@@ -289,8 +289,8 @@ _CREATED: Final = frozenset("table trigger extension schema materialized".split(
 _DDL: Final = frozenset("alter create drop".split())
 _FIRST_WORDS: Final = 6  # CREATE OR REPLACE CONSTRAINT TRIGGER has five words
 
-# A parenthesis can follow each of these words, although the word is not the name of a function. The
-# name of a function with such a name must be quoted.
+# A parenthesis can follow each of these words, although the word is not the name of a function. A
+# function with the name of one of these words must be quoted.
 _NO_FUNCTIONS: Final = frozenset(
     """
     all and any array as asymmetric between bigint bit boolean by case cast char character check

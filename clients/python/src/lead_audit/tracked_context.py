@@ -1,8 +1,8 @@
 """Tracks the state of one connection: the context that is set in its current transaction.
 
 The settings of the context are local to the transaction (see set_config.py). The client tracks the
-context, so that it does not send the same context twice. It also knows from the tracked state which
-context a rollback to a savepoint restores.
+context, so that it does not send the same context twice. The tracked state also shows which context
+a rollback to a savepoint restores.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def check(connection: Any, relation: Relation, key: Key) -> list[Check]:
 def verify(
     connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None
 ) -> list[Fault]:
-    """Returns the faults in the audit trail, or between two ids. If there are none, returns []."""
+    """Returns the faults in the audit trail, or between two ids. Without faults, returns []."""
     return [Fault(**row) for row in connection.execute(select_faults(from_id, to_id)).mappings()]
 
 

@@ -34,7 +34,7 @@ def _user(request: Request) -> str:
     return user
 
 
-# The type of a search text. It refuses NUL, which PostgreSQL cannot store in a text.
+# The type of a search text without NUL. PostgreSQL cannot store NUL in a text.
 Text = Annotated[str, Query(max_length=500, pattern=r"^[^\x00]*$")]
 LeadId = Annotated[str, Path(max_length=500, pattern=r"^[^\x00]+$")]
 EntryId = Annotated[int, Path(ge=0, lt=2**63)]

@@ -1,4 +1,4 @@
--- Creates the table of the application. The table has nothing that is for the audit trail. The
+-- Creates the table of the application. The table contains nothing for the audit trail. The
 -- application's role leads_app runs this file.
 CREATE TABLE public.leads (
   id varchar NOT NULL PRIMARY KEY,

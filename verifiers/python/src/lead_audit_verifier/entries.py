@@ -139,8 +139,8 @@ def json_bytes(value):
     """Returns the JSON bytes that an object in an entry stands for (FORMAT.md, section 3.1).
 
     value: the parsed object that stands for the JSON bytes. The verifier itself does not use this
-    function. It is for a reader who wants the original value of a column that details.invalid_bytes
-    lists.
+    function. The function is for a reader who wants the original value of a column that
+    details.invalid_bytes lists.
     """
     ((kind, text),) = value
     if kind == "$json_bytes":

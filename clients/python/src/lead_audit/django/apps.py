@@ -1,4 +1,4 @@
-"""The Django application. It attaches the client to each new database connection of Django."""
+"""The Django application, which attaches the client to each new database connection."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def _connected(sender: Any, connection: Any, **_: Any) -> None:
 
 
 def _setting_changed(sender: Any, setting: str, **_: Any) -> None:
-    """Forgets the cached setting, because tests change settings."""
+    """Forgets the cached setting LEAD_AUDIT, because tests change settings."""
     if setting == "LEAD_AUDIT":
         reporter.cache_clear()

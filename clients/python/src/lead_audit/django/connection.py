@@ -81,7 +81,8 @@ class ContextWrapper:
         ).run()
 
 
-# Each thread of Django has its own connections, so all connections to a database share one Catalog.
+# All connections to a database share one Catalog, because each thread of Django has its own
+# connections.
 _catalogs: dict[tuple[str, ...], Catalog] = {}
 
 
