@@ -460,8 +460,8 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// An ALTER TYPE that changes values has an entry for each watched table with a column of the
-    /// type.
+    /// A command that changes a type changes the values of its columns. So the command has an entry
+    /// for each watched table with a column of the type.
     #[pg_test]
     fn types_of_columns() {
         begin();

@@ -524,7 +524,8 @@ mod tests {
             "42501",
             "is not allowed",
         );
-        // PostgreSQL refuses these statements although they write no row.
+        // The statement triggers of these tables refuse the following statements, although the
+        // statements write no row.
         for table in [
             "unwritten",
             "checkpoint",

@@ -325,8 +325,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The count of unwritten entries also includes those of a block that rolled back, although the
-    /// block's writes need no entries after the rollback.
+    /// Unwritten entries are counted exactly, also if a trigger makes the write, and also within a
+    /// block with EXCEPTION.
     #[pg_test]
     fn within_blocks_and_triggers() {
         begin_with_leads();

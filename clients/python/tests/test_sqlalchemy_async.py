@@ -241,7 +241,7 @@ def test_task_lock() -> None:
 
         await_only: Any = (
             getattr(util, "await_only", None) or util.await_
-        )  # the first value is for SQLAlchemy before 2.1, the second for 2.1
+        )  # the first value is for SQLAlchemy before 2.1, the second for 2.1 and later
 
         assert greenlet
         lock, order, is_inside = TaskLock(), [], False

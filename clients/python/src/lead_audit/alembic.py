@@ -9,7 +9,8 @@
         op.disable_audit("leads")
 
 The role that runs the migration needs EXECUTE on lead_audit.enable() and lead_audit.disable(). An
-entry of the audit trail records each call that changes the watching of a table.
+entry records each call of disable(), and each call of enable() that resumes the watching or changes
+an option.
 """
 
 from __future__ import annotations
