@@ -73,9 +73,9 @@ SELECT '{_WRITER}', c.relname::text FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid IN (SELECT m.relation FROM may_write m)
   AND n.nspname NOT IN ('lead_audit', 'lead_audit_internal')"""
-"""Rows of a kind and a name: functions and relations that only read, and names that can write.
+"""Returns (kind, name): functions and relations that only read, and names that can write.
 
-The last kind is for reports. It lacks the functions of lead_audit, which anybody may read.
+The names that can write are for reports. They exclude the functions of lead_audit.
 """
 
 _NONE: Final[FrozenSet[str]] = frozenset()

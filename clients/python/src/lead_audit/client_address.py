@@ -17,9 +17,9 @@ from . import sanitize
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 UNIX: Final = "unix"
-"""As a trusted proxy: connections through a Unix socket, which have no address."""
+"""The name of a trusted proxy that connects through a Unix socket and so has no address."""
 TEST_CLIENT: Final = "testclient"
-"""As a trusted proxy: Starlette's TestClient, which passes this in place of an address."""
+"""The name that Starlette's TestClient passes in place of an address."""
 X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"
 

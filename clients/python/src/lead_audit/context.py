@@ -21,7 +21,7 @@ from typing import Any, Callable, Final, Iterator, Mapping, Optional, Type
 from . import sanitize
 
 KEEP: Any = object()
-"""The default of an argument: the field keeps its value."""
+"""The default of an argument. The field of the argument keeps its value."""
 
 
 class AuditContext:
@@ -162,7 +162,7 @@ def _cleaned(
 
 
 EMPTY: Final = AuditContext()
-"""The empty context: nothing is known."""
+"""The empty context, in which all fields are None."""
 
 
 # ---- scopes -------------------------------------------------------------------------------------

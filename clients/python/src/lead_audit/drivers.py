@@ -26,12 +26,12 @@ from .set_config import ascii_only, set_config, set_config_text
 logger = logging.getLogger("lead_audit")
 
 IDLE: Final = 0
-"""The connection is outside of a transaction. These are libpq's transaction statuses."""
+"""libpq's transaction status PQTRANS_IDLE: the connection is outside of a transaction."""
 ACTIVE: Final = 1
-"""It has sent something and has not read the results: in a pipeline."""
+"""libpq's status PQTRANS_ACTIVE: the connection has results to read, as in a pipeline."""
 IN_TRANSACTION: Final = 2
 FAILED: Final = 3
-"""It is in a transaction in which only ROLLBACK works."""
+"""libpq's status PQTRANS_INERROR: the transaction has failed, and only ROLLBACK works."""
 
 _FORMAT: Final = set_config(("%s", "%s", "%s", "%s"))
 _NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))

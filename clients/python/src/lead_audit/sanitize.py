@@ -15,11 +15,11 @@ from typing import Optional
 logger = logging.getLogger("lead_audit")
 
 USER_ID_LENGTH = 255
-"""The maximum length of user_id, in characters. The rest is cut off."""
+"""The maximum length of user_id in characters. text() cuts off the rest."""
 USER_AGENT_LENGTH = 500
-"""The maximum length of user_agent, in characters. The rest is cut off."""
+"""The maximum length of user_agent in characters. text() cuts off the rest."""
 REQUEST_ID_LENGTH = 255
-"""The maximum length of request_id, in characters. The rest is cut off."""
+"""The maximum length of request_id in characters. text() cuts off the rest."""
 
 _LONGEST_ADDRESS = 64  # in characters; address() does not parse a longer text
 # Matches control characters, characters that change the text direction, line breaks and surrogates.

@@ -54,7 +54,7 @@ _attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = weakref.WeakKey
 _factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = weakref.WeakKeyDictionary()
 
 Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", Any]
-"""An engine or a session factory: sessionmaker, scoped_session, and their async kinds."""
+"""An engine or a session factory: a sessionmaker, a scoped_session or their async versions."""
 
 
 def attach(target: Target, on_missing: OnMissing = "warn") -> None:

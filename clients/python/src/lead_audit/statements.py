@@ -18,14 +18,14 @@ class Kind(enum.Enum):
     """How a statement affects transactions and savepoints."""
 
     ORDINARY = enum.auto()
-    """It runs in one, and its context is set before."""
+    """The statement runs in a transaction, in which the context is set before the statement."""
     SAVEPOINT = enum.auto()
     ROLLBACK_TO = enum.auto()
     RELEASE = enum.auto()
     ENDS = enum.auto()
-    """It removes the settings: COMMIT, ROLLBACK, DISCARD ALL, …"""
+    """The statement removes the settings of the context: COMMIT, ROLLBACK, DISCARD ALL, …"""
     APART = enum.auto()
-    """Nothing is sent before it: BEGIN, SET TRANSACTION, LOCK, …"""
+    """The client sends nothing before the statement: BEGIN, SET TRANSACTION, LOCK, …"""
 
 
 class Access(enum.Enum):
@@ -33,15 +33,15 @@ class Access(enum.Enum):
 
     NONE = enum.auto()
     READS = enum.auto()
-    """It writes if one of its functions or views does: see `Statement.calls` and `relations`."""
+    """The statement writes if one of `Statement.calls` or `Statement.relations` writes."""
     CREATES = enum.auto()
-    """It creates an object, which leaves an entry if it concerns a watched table."""
+    """The statement creates an object. It has an entry if a watched table is concerned."""
     SCHEMA = enum.auto()
-    """It changes or drops objects, or creates a table with rows in it."""
+    """The statement changes or drops objects, or creates a table with rows."""
     WRITES = enum.auto()
-    """Its purpose is to write."""
+    """The purpose of the statement is to write."""
     MAY_COMMIT = enum.auto()
-    """It may write, and may end transactions, so it cannot be put into one: CALL, DO."""
+    """CALL and DO: they can write and can end transactions, so they cannot run within one."""
 
 
 class Statement(NamedTuple):
@@ -49,19 +49,19 @@ class Statement(NamedTuple):
 
     kind: Kind
     savepoint: Optional[str]
-    """The name of the savepoint as PostgreSQL has it; None if there is none or it is not known."""
+    """The name of the savepoint as PostgreSQL folds it, or None if it is missing or not known."""
     access: Access
     start: int
-    """The position of its first token in the string."""
+    """The position of the first token of the statement in the query string."""
     is_copy: bool
-    """It is COPY, which has a protocol of its own and cannot be sent together with anything."""
+    """Whether it is COPY, whose protocol allows no other statement in the same message."""
     is_ddl: bool
     calls: FrozenSet[str]
-    """The names of the functions that it calls, where its access is READS."""
+    """The names of the functions that the statement calls, if its access is READS."""
     relations: FrozenSet[str]
-    """The names that may be those of relations that it reads, without their schemas."""
+    """The names, without schemas, that can be names of relations that the statement reads."""
     calls_own: bool
-    """It calls a function by a schema other than pg_catalog."""
+    """Whether the statement calls a function with a schema that is not pg_catalog."""
 
     @property
     def may_write(self) -> bool:
@@ -91,20 +91,20 @@ class Analysis:
     def __init__(self, statements: tuple[Statement, ...], is_certain: bool = True) -> None:
         self.statements = statements
         self.only = statements[0]
-        """The statement; the first if there are several."""
+        """The statement, or the first of several statements."""
         self.several = len(statements) > 1 or not is_certain
-        """There may be several statements."""
+        """Whether the query string can contain several statements."""
         self.changes_schema = not is_certain or any(one.is_ddl for one in statements)
         self.may_write = any(
             one.may_write or (self.several and bool(one.calls or one.relations))
             for one in statements
         )
-        """Whether one of them can write, as far as the text tells.
+        """Whether one of the statements can write, according to the text.
 
-        Of several, each that reads can.
+        If there are several statements, each statement that reads counts as one that can write.
         """
         self.writes = any(one.writes for one in statements)
-        """Whether the purpose of one of them is to write, or to change a watched table."""
+        """Whether the purpose of one of the statements is to write or to change a watched table."""
         self.is_copy = any(one.is_copy for one in statements)
         self.is_ordinary = all(one.kind is Kind.ORDINARY for one in statements)
 
@@ -160,7 +160,7 @@ _WORD, _NAME, _SIGN, _OTHER = 1, 2, 3, 4
 
 
 _Token = Tuple[int, str, int]
-"""Its kind, its text (words in lower case), its position."""
+"""A token: its kind, its text (words in lower case) and its position."""
 
 
 class _Uncertain(Exception):

@@ -23,7 +23,7 @@ class TrackedContext:
         self.driver = driver
         self.context: Optional[AuditContext] = EMPTY
         self.activity: Any = driver.activity()
-        """`Driver.activity()` when the context was last known."""
+        """The value of `Driver.activity()` when the context was last known."""
         self._savepoints: list[tuple[Optional[str], Optional[AuditContext]]] = []
 
     def transaction_over(self) -> None:
