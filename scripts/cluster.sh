@@ -32,7 +32,7 @@ unset RUST_BACKTRACE RUST_LIB_BACKTRACE
 
 usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
-socket_limit=$((107 - 16)) # of a socket's path, less "/.s.PGSQL.5432" and some
+socket_limit=$((107 - 16)) # the maximum length of a socket's directory
 
 # Sets the variables home (the real path of DIR), data, run and log.
 locate() {
@@ -93,7 +93,7 @@ write_configuration() {
     echo "log_line_prefix = '%m [%p] '"
     printf '%s\n' "$@"
   } >"$data/cluster.conf"
-  chmod 0644 "$data/cluster.conf" # the directory keeps others out
+  chmod 0644 "$data/cluster.conf" # only the owner can enter the directory
 }
 
 start() {

@@ -30,7 +30,7 @@ ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_besi
   changed_columns upgrade lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
 
 out=$TARGET/coverage
-profiles=$STATE/coverage-profiles # the server's user writes there
+profiles=$STATE/coverage-profiles # the server's user writes to this directory
 objects=$out/objects
 
 # ---- the LLVM tools that fit rustc --------------------------------------------------------------

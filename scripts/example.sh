@@ -82,7 +82,7 @@ run() {
   export LEADS_DATABASE_URL="postgresql+psycopg://leads_app@/leads?$socket"
   export LEADS_AUDITOR_URL="postgresql+psycopg://leads_auditor@/leads?$socket"
   mkdir -p "$(dirname "$log")"
-  : >"$log" # remove the URL of an earlier run
+  : >"$log" # removes the URL of an earlier run
   # shellcheck disable=SC2086 # no PORT, no argument
   setsid "$python" -m leads_api ${PORT:-} >"$log" 2>&1 </dev/null &
   echo $! >"$pid_file"

@@ -19,7 +19,7 @@ set -euo pipefail
 umask 022
 
 DEBIAN_MAJOR=15
-MAJORS=(15 16 17 18) # the supported versions
+MAJORS=(15 16 17 18) # the supported major versions of PostgreSQL
 export PG=${PG:-$DEBIAN_MAJOR}
 PG_MAJOR=$PG
 ROOT=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -153,8 +153,8 @@ fi
 PREFIX=$STATE/pg$PG_MAJOR
 TEST_PREFIX=$STATE/pg$PG_MAJOR-test
 BIN=$PREFIX/usr/lib/postgresql/$PG_MAJOR/bin
-PACKAGES=$STATE/packages # Debian packages that could not be installed, unpacked by packages.sh
-TOOLS=$TARGET/tools      # cargo-pgrx, and the stand-in for sudo
+PACKAGES=$STATE/packages # packages.sh unpacks Debian packages here
+TOOLS=$TARGET/tools      # cargo-pgrx, and a script that replaces sudo
 
 # Unsets environment variables that would change how psql, make or cargo work.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CDPATH

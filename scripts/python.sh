@@ -58,7 +58,7 @@ make_venv() {
   if "$python" -c 'import ensurepip' 2>/dev/null; then
     run_logged venv "$python" -m venv "$venv"
     pip=("$venv/bin/python" -m pip)
-  else # Debian's Python without the package python3-venv
+  else # Debian's Python can lack the package python3-venv
     run_logged venv "$python" -m venv --without-pip "$venv"
     for candidate in "${wheel[@]}"; do
       [ ! -e "$candidate" ] || pip=("$venv/bin/python" "$candidate/pip")

