@@ -32,16 +32,8 @@ DEATHS = re.compile(
     r"terminated by signal|terminating any other active server processes|shutting down due to"
     r"|PANIC:|TRAP:|fatal runtime error|panicked at|memory allocation of"
 )
-# INTERNAL matches errors that the statements of the writers must not cause. ACCEPTED matches
-# exceptions to INTERNAL, which are errors that PostgreSQL itself raises. GRANT takes no lock on the
-# table. So GRANT fails with an error of ACCEPTED if another session changes or drops the table at
-# the same time. lead_audit is not the cause of this failure. To reproduce the failure without
-# lead_audit, run BEGIN; ALTER TABLE t SET (fillfactor = 50) in one session, run GRANT SELECT ON t
-# TO r in another session, and commit in the first session.
+# Matches errors that the statements of the writers must not cause.
 INTERNAL = re.compile(r"^(XX|58|53)|^(?!57|55P03|40).*lead_audit")
-ACCEPTED = re.compile(
-    r"^XX000 (tuple concurrently (updated|deleted)|cache lookup failed for relation N) \(grant\)$"
-)
 
 
 def row(session: psycopg.Connection, query: str, *parameters: object) -> tuple[Any, ...]:
@@ -268,7 +260,7 @@ class Storm:
             self.faults.append("the counts of failures do not agree")
         self.check_failures(session)
         for message, count in self.shared.messages.items():
-            if INTERNAL.search(message) and not ACCEPTED.search(message):
+            if INTERNAL.search(message):
                 self.faults.append(f"clients saw {count} times: {message}")
 
     def check_gaps(self, session: psycopg.Connection, unwritten: int) -> None:
@@ -311,7 +303,8 @@ class Storm:
                 session.execute(
                     "SELECT request_id, count(*) FROM lead_audit.entry"
                     " WHERE outcome = 'failed' AND table_name = 'fixed' AND error_code = '23505'"
-                    " GROUP BY 1"
+                    # Only the writers set a request id. sqlsmith can fail on this table, too.
+                    " AND request_id IS NOT NULL GROUP BY 1"
                 ).fetchall()
             )
         )

@@ -225,61 +225,95 @@ pub struct WatchTriggers {
 /// does not exist or is not watched.
 pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
     // SAFETY: a transaction is in progress, and the relcache entry is held until RelationClose().
-    unsafe {
+    let (triggers, namespace, name) = unsafe {
         let open = pg_sys::RelationIdGetRelation(relation);
         if open.is_null() {
             return None;
         }
-        let found = triggers_of(open);
+        let triggers = candidates(open);
+        let class = (*open).rd_rel;
+        let namespace = (*class).relnamespace;
+        let name = owned((*class).relname.data.as_ptr());
         pg_sys::RelationClose(open);
-        found
+        (triggers, namespace, name)
+    };
+    // SAFETY: the look-ups accept any oid, and return null or an invalid oid for an unknown oid.
+    unsafe {
+        let own = pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true);
+        if own == pg_sys::InvalidOid {
+            return None;
+        }
+        let mut found: Option<Candidate> = None;
+        for trigger in triggers {
+            if (trigger.is_row || found.is_none())
+                && pg_sys::get_func_namespace(trigger.function) == own
+            {
+                found = Some(trigger);
+            }
+        }
+        let Candidate { watch_id, soft_delete_column, .. } = found?;
+        let schema = pg_sys::get_namespace_name(namespace);
+        let schema = if schema.is_null() { String::new() } else { owned(schema) };
+        Some(WatchTriggers { schema, name, watch_id, soft_delete_column })
     }
 }
 
+/// An enabled trigger whose first argument is a UUID. It is an audit trigger if its function is in
+/// the schema lead_audit.
+struct Candidate {
+    function: pg_sys::Oid,
+    is_row: bool,
+    watch_id: [u8; 16],
+    soft_delete_column: String,
+}
+
+/// Copies from the relcache entry what the library needs of the triggers. A look-up in the catalog
+/// can process an invalidation of the relation. PostgreSQL then frees `trigdesc`, even while the
+/// relation is open. So this function makes no look-up and returns no pointer into `trigdesc`.
+///
 /// # Safety
 /// `open` must be an open relation.
-unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
-    // SAFETY: the relation is open (see # Safety). A trigger has `tgnargs` arguments. The arguments
-    // and the names are C strings.
+unsafe fn candidates(open: pg_sys::Relation) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    // SAFETY: the relation is open (see # Safety), and nothing in this block processes
+    // invalidations. A trigger has `tgnargs` arguments, which are C strings.
     unsafe {
         let description = (*open).trigdesc;
         if description.is_null() {
-            return None;
+            return found;
         }
-        let own = pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true);
-        let text =
-            |text: *const core::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
-        let mut found = None;
         for index in 0..(*description).numtriggers as usize {
             let trigger = &*(*description).triggers.add(index);
-            let is_on = matches!(trigger.tgenabled as u8, b'O' | b'A');
-            if own == pg_sys::InvalidOid
-                || !is_on
-                || trigger.tgnargs < 1
-                || pg_sys::get_func_namespace(trigger.tgfoid) != own
-            {
+            if !matches!(trigger.tgenabled as u8, b'O' | b'A') || trigger.tgnargs < 1 {
                 continue;
             }
-            let Some(watch_id) = super::text::parse_uuid(&text(*trigger.tgargs)) else { continue };
-            let class = (*open).rd_rel;
-            let schema = pg_sys::get_namespace_name((*class).relnamespace);
+            let Some(watch_id) = super::text::parse_uuid(&owned(*trigger.tgargs)) else {
+                continue;
+            };
             let is_row = trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_ROW != 0;
             let soft_delete_column = if is_row && trigger.tgnargs > 1 {
-                text(*trigger.tgargs.add(1))
+                owned(*trigger.tgargs.add(1))
             } else {
                 String::new()
             };
-            if is_row || found.is_none() {
-                found = Some(WatchTriggers {
-                    schema: if schema.is_null() { String::new() } else { text(schema) },
-                    name: text((*class).relname.data.as_ptr()),
-                    watch_id,
-                    soft_delete_column,
-                });
-            }
+            found.push(Candidate {
+                function: trigger.tgfoid,
+                is_row,
+                watch_id,
+                soft_delete_column,
+            });
         }
-        found
     }
+    found
+}
+
+/// Returns a copy of a C string. Invalid bytes become U+FFFD.
+///
+/// # Safety
+/// `text` must be a C string.
+unsafe fn owned(text: *const core::ffi::c_char) -> String {
+    // SAFETY: the text is a C string (see # Safety).
+    unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() }
 }
 
 /// Returns the sequence's next value. Checks no privilege, because the user of the session needs no
