@@ -27,7 +27,8 @@ cd "$ROOT"
 # kills servers.
 ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers
   checkpoints library_loading two_phase standby application_role multi_session_writes
-  changed_columns upgrade lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
+  changed_entry_columns upgrade lead_audit_command lead_audit_keys lead_audit_page
+  lead_audit_witness)
 
 out=$TARGET/coverage
 profiles=$STATE/coverage-profiles # the server's user writes to this directory

@@ -11,7 +11,6 @@
 mod encode;
 mod foreign_code;
 pub mod jsonb;
-mod money;
 mod numeric;
 mod output_settings;
 mod partition_move;
@@ -24,7 +23,7 @@ mod truncate;
 mod type_search;
 
 pub use foreign_code::{ForeignCode, casts_changed, readable_type};
-pub use money::MoneyTypes;
+pub use output_settings::MoneyTypes;
 pub use partition_move::{subtransaction_commits, transaction_ends};
 pub use replica_role::{ORIGIN_ONLY, set_outermost_callback};
 pub use row_event::{RowEvent, RowOperation, RowTexts, record_row, row_texts, statement_ends};

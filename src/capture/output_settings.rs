@@ -8,6 +8,7 @@
 //! Only lc_monetary is set with set_config_option(), because PostgreSQL caches the monetary locale
 //! until set_config_option() changes lc_monetary.
 
+use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -115,4 +116,35 @@ fn utc() -> *mut pg_sys::pg_tz {
     let zone = unsafe { pg_sys::pg_tzset(c"GMT".as_ptr()) };
     UTC.set(zone);
     zone
+}
+
+/// Answers whether a type can contain money. Caches the answer for each type. Setting lc_monetary
+/// costs time, so [`OutputSettings::with_money`] is only for values that can contain money.
+#[derive(Default)]
+pub struct MoneyTypes(TypeSearch);
+
+impl MoneyTypes {
+    /// Returns whether the type is money, or has elements, bounds or attributes of type money.
+    pub fn contains(&mut self, type_oid: pg_sys::Oid) -> bool {
+        self.0.finds(type_oid, |candidate| candidate == pg_sys::MONEYOID, parts)
+    }
+}
+
+/// Adds to `to` the types that values of a type consist of, for example the element type of an
+/// array. Adds nothing for a scalar type.
+fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
+    // SAFETY: these look-ups by oid return an invalid oid if they find nothing.
+    let part = unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        match pg_sys::get_typtype(base) as u8 {
+            _ if base != type_oid => base,
+            pg_sys::TYPTYPE_RANGE => pg_sys::get_range_subtype(base),
+            pg_sys::TYPTYPE_MULTIRANGE => pg_sys::get_multirange_range(base),
+            pg_sys::TYPTYPE_COMPOSITE => return attribute_types(base, to),
+            _ => pg_sys::get_element_type(base),
+        }
+    };
+    if part != pg_sys::InvalidOid {
+        to.push(part);
+    }
 }

@@ -6,7 +6,7 @@
 
 use super::encode::Encoder;
 use super::foreign_code::ForeignCasts;
-use super::money::MoneyTypes;
+use super::output_settings::MoneyTypes;
 use crate::pg::{
     Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name,
 };

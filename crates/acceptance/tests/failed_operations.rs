@@ -1,6 +1,6 @@
 //! Each failed statement must have an entry. The tests run failed statements of every kind through
-//! psycopg and psql (crates/acceptance/python). Other tests cover a full disk, a standby,
-//! restarts, and databases that are created and dropped.
+//! psycopg and psql (crates/acceptance/python), also on a full disk, on a standby, after restarts,
+//! and in databases that are created and dropped.
 
 use acceptance::{
     Bouncer, Builder, Cluster, Session, app_database, assert_intact, call, sqlstate, try_call,

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, Final, Optional, Sequence
 
-from . import catalog
+from . import may_write
 from .set_config import ascii_only, set_config, set_config_text
 
 logger = logging.getLogger("lead_audit")
@@ -103,7 +103,7 @@ class Driver:
         return False
 
     def ask(self) -> Sequence[Sequence[str]]:
-        """Returns the rows of `catalog.QUERY`, and leaves no transaction open."""
+        """Returns the rows of `may_write.QUERY`, and leaves no transaction open."""
         raise NotImplementedError("a driver that is not known")
 
     def send(self, values: tuple[str, ...]) -> None:
@@ -206,7 +206,7 @@ class _PsycopgAsync(_Psycopg):
                 connection, row_factory=psycopg.rows.tuple_row
             ) as cursor:
                 try:
-                    await cursor.execute(catalog.QUERY, prepare=False)
+                    await cursor.execute(may_write.QUERY, prepare=False)
                     return await cursor.fetchall()
                 finally:
                     await connection.rollback()
@@ -250,7 +250,7 @@ def _count_waits(connection: Any) -> _Counter:
 
 def _ask(connection: Any, cursor: Any) -> Sequence[Sequence[str]]:
     try:
-        cursor.execute(catalog.QUERY)
+        cursor.execute(may_write.QUERY)
         found: Sequence[Sequence[str]] = cursor.fetchall()
         return found
     finally:
@@ -383,7 +383,7 @@ class _Asyncpg(_AsyncpgUnwrapped):
             # prepare and execute the query on different server connections.
             await connection.execute("BEGIN")
             try:
-                return await connection.fetch(catalog.QUERY)
+                return await connection.fetch(may_write.QUERY)
             finally:
                 await connection.execute("ROLLBACK")
 

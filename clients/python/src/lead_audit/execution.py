@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Callable, Final, Optional
 
 from .autocommit import combining_cursor, inserting_cursor
-from .catalog import Catalog
 from .context import AuditContext, current_for_write, is_finding_user, known, outlived
 from .drivers import ACTIVE, FAILED, IDLE, own_transaction
+from .may_write import Catalog
 from .missing_context import Reporter
 from .statements import Access, Analysis, analyze
 from .tracked_context import TrackedContext

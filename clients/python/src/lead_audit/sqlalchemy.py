@@ -22,10 +22,10 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from .catalog import Catalog
 from .context import AuditContext
 from .drivers import IDLE, driver_for
 from .execution import Execution
+from .may_write import Catalog
 from .missing_context import OnMissing, Reporter
 from .task_lock import TaskLock
 from .tracked_context import TrackedContext

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any, Callable, Optional
 
 from lead_audit.autocommit import as_text
-from lead_audit.catalog import Catalog
 from lead_audit.drivers import IDLE, driver_for
 from lead_audit.execution import Execution
+from lead_audit.may_write import Catalog
 from lead_audit.missing_context import Reporter
 from lead_audit.tracked_context import TrackedContext
 
