@@ -129,9 +129,9 @@ COMMENT ON COLUMN lead_audit.former_key.column_types IS 'Types of the same colum
 COMMENT ON COLUMN lead_audit.former_key.same_columns IS
   'Whether the next primary key has the same columns, renamed or with other types.';
 
--- Without this trigger function, a role with pg_write_all_data could write to the tables of this
--- file. The function lets only superusers and the owner of the table write. A superuser writes to
--- these tables when he restores a dump.
+-- Without this trigger function, a role with pg_write_all_data could write to the tables that this
+-- file creates. The function allows a write to such a table only to superusers and to the owner of
+-- this table. A superuser writes to these tables when he restores a dump.
 CREATE FUNCTION lead_audit_internal.refuse_change_by_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -39,7 +39,7 @@ impl ForeignCode {
 /// `type_oid` from text. Reading the value as the returned type runs only code that is written in C
 /// or part of PostgreSQL. The function replaces a domain by the domain's base type, so that
 /// PostgreSQL does not evaluate the domain's CHECK constraint. Returns `None` if reading a value of
-/// `type_oid` would run other code.
+/// `type_oid` would run code that a user wrote in another language than C.
 pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
     let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
         // SAFETY: the call only looks up the type in the catalog. If the type is a domain, the call

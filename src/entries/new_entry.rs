@@ -95,7 +95,7 @@ impl EntryDatums {
     }
 }
 
-/// Buffers for values to which the datums of an entry point.
+/// Buffers for the values of an entry. The datums of the entry point into these buffers.
 #[derive(Default)]
 pub struct DatumScratch {
     preimage: Vec<u8>,

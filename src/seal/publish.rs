@@ -29,8 +29,8 @@ pub enum PublishMode {
     /// The checkpoint is new. The file of a new checkpoint and its line in the server's log are
     /// written.
     New,
-    /// The checkpoint is new, but files of older checkpoints are missing. The line of the new
-    /// checkpoint in the server's log is written, but its file must wait for the older files.
+    /// The checkpoint is new, but its file is not written yet, because files of older checkpoints are
+    /// still missing. Only the line of the new checkpoint in the server's log is written.
     NewWithoutFile,
     /// The checkpoint is from an earlier transaction and has no file. Only the file of the
     /// checkpoint is written.

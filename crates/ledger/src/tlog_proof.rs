@@ -80,8 +80,8 @@ impl From<NoteError> for TlogProofError {
 }
 
 impl TlogProof {
-    /// Parses a proof (C2SP tlog-proof, "Format"). [`Display`](fmt::Display) writes a parsed proof
-    /// with exactly the bytes of `bytes`.
+    /// Parses a proof (C2SP tlog-proof, "Format"). If the parsed proof is written with
+    /// [`Display`](fmt::Display), the result is equal to `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Self, TlogProofError> {
         if bytes.len() > MAX_PROOF_BYTES {
             return Err(TlogProofError::TooLong(bytes.len()));

@@ -98,9 +98,9 @@ fn sql(text: impl Into<String>) -> Step {
     Step::Sql(text.into())
 }
 
-/// The depths of repair, each with the repaired values. A tamperer changes an entry, and then
-/// recomputes all stored values up to one depth. The values of each depth depend on the values of
-/// the previous depth.
+/// A tamperer who changes an entry can also recompute the stored values that depend on the entry.
+/// Each element names the values that the tamperer recomputes. Each further element adds the values
+/// that depend on the values of the element before.
 const DEPTHS: [&str; 7] = [
     "checksum",
     "checksum, leaf",
