@@ -87,9 +87,10 @@ class PgBouncer:
 
     def ends(self) -> int:
         """Returns how often PgBouncer has ended with the message of KNOWN_END."""
-        return self._log().count(KNOWN_END)
+        return self.log().count(KNOWN_END)
 
-    def _log(self) -> str:
+    def log(self) -> str:
+        """Returns the text of PgBouncer's log."""
         log = self.directory / "log"
         return log.read_text() if log.exists() else ""
 
@@ -106,13 +107,13 @@ class PgBouncer:
                 return
             except psycopg.OperationalError:
                 assert time.monotonic() < until, (
-                    f"PgBouncer does not accept connections: {self._log()[-3000:]}"
+                    f"PgBouncer does not accept connections: {self.log()[-3000:]}"
                 )
                 time.sleep(0.05)
 
     def stop(self) -> None:
         """Stops PgBouncer. Fails if PgBouncer has ended with a message that is not KNOWN_END."""
-        ended, said = self._process.poll(), self._log()
+        ended, said = self._process.poll(), self.log()
         self._stopping = True
         self._process.terminate()
         self._supervisor.join(30)

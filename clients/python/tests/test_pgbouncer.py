@@ -199,9 +199,10 @@ async def test_requests_cancelled_half_way(
         # server connection, or can report the cancel to another client.
         meant_for_others = ("QueryCanceled", "successfully sent cancel request")
         failed = [repr(end) for end in ended[::2] if isinstance(end, BaseException)]
-        assert [
+        unexpected = [
             end for end in failed if not any(message in end for message in meant_for_others)
-        ] == []
+        ]
+        assert unexpected == [], pgbouncer.log()[-10_000:]
         assert (
             database.query("SELECT count(*) FROM lead_audit.log WHERE operation = 'INSERT'")[0][0]
             >= REQUESTS // 2 - 5
