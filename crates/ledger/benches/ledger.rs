@@ -104,7 +104,8 @@ fn entries(c: &mut Criterion) {
 /// A tree of any size in which all leaves are equal, so that the leaves need no memory.
 struct Large {
     size: u64,
-    /// The root of a perfect tree of each height, beginning with height 0.
+    /// The roots of perfect trees. The element with index `h` is the root of the perfect tree of
+    /// height `h`.
     nodes: Vec<Hash>,
 }
 

@@ -3,7 +3,7 @@
 //! The extension fills an [`Entry`] with the values that it is about to store, computes the
 //! checksum, and stores the checksum with the values. A verifier fills an [`Entry`] with the stored
 //! values. An [`Entry`] borrows its texts, so filling an entry copies no text. [`Entry::checksum`]
-//! writes the preimage into a buffer that the caller can reuse for the next entry.
+//! borrows a buffer from the caller, who can reuse the buffer for the next entry.
 
 use crate::canonical::write_string;
 use crate::decimal::{write_i64, write_u64};

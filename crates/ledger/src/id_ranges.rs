@@ -67,8 +67,8 @@ impl IdRanges {
                 parse_integer(first).ok_or(IdRangesError)?,
                 parse_integer(end).ok_or(IdRangesError)?,
             );
-            // PostgreSQL merges adjacent ranges, so a text with adjacent ranges is not
-            // PostgreSQL's.
+            // PostgreSQL merges adjacent ranges, so PostgreSQL never writes a text with adjacent
+            // ranges.
             if first >= end || ranges.last().is_some_and(|range| first <= range.last + 1) {
                 return Err(IdRangesError);
             }
@@ -124,8 +124,8 @@ impl IdRanges {
         self.insert_range(id, id)
     }
 
-    /// Adds the ids from `first` to `last`. Returns false and adds nothing if the set already
-    /// contains an id from `first` to `last`.
+    /// Adds the ids from `first` to `last`. If the set already contains one of these ids, returns
+    /// false and adds nothing.
     pub fn insert_range(&mut self, first: i64, last: i64) -> bool {
         let at = self.ranges.partition_point(|other| other.first <= first);
         let left = at.checked_sub(1).map(|left| self.ranges[left]);

@@ -3,7 +3,7 @@
 //!
 //! The extension writes entries with this crate, and every verifier in Rust checks entries with
 //! this crate. Therefore the hashed bytes have only one definition in Rust. This crate hashes the
-//! stored text of a JSON column, and never serialises the column again.
+//! text of a JSON column exactly as it is stored.
 //!
 //! * [`canonical`] – canonical JSON: writes strings, orders keys, checks stored texts
 //! * [`time`] – the text of a timestamp

@@ -11,8 +11,7 @@
 //! * [`root_at`], [`inclusion_proof`], [`consistency_proof`] – compute the root and the proofs from
 //!   the stored tiles ([`Tiles`])
 //!
-//! A verifier that does not have the tree checks proofs with [`verify_inclusion`] and
-//! [`verify_consistency`].
+//! [`verify_inclusion`] and [`verify_consistency`] check proofs without access to the tree.
 
 mod frontier;
 mod prove;

@@ -1,5 +1,5 @@
-//! Defines [`Sink`], the trait for targets of canonical JSON. A target is a buffer, a hash, or a
-//! buffer whose growth can fail.
+//! Defines [`Sink`], the trait of the targets to which canonical JSON is written. A target is a
+//! buffer, a hash, or a buffer whose growth can fail.
 
 use sha2::{Digest, Sha256};
 

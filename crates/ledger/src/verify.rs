@@ -1,8 +1,8 @@
 //! Verifies an entry against its stored checksum.
 //!
 //! The checksum is compared before the content of the columns is checked. If somebody changed a
-//! JSON column but not the checksum, the reported fault is the checksum, even if the changed column
-//! is not JSON. Later checks find the faults that a forger can cause with a matching checksum.
+//! JSON column but not the checksum, the reported fault is [`Fault::Checksum`], even if the changed
+//! column is not JSON. The other checks find faults of forged entries whose checksum matches.
 
 use crate::canonical::{NotCanonical, check_str, members};
 use crate::entry::{Entry, FORMAT};
@@ -32,8 +32,9 @@ pub enum Fault {
         /// The checksum computed from the columns.
         computed: [u8; 32],
     },
-    /// The checksum matches, but a JSON column does not contain exactly one canonical JSON value.
-    /// Somebody who moves text from one column to another causes the fault `NotCanonical`.
+    /// The checksum matches, but a JSON column does not contain exactly one canonical JSON value. A
+    /// forger who moves text from one column to another without changing the preimage causes the
+    /// fault `NotCanonical`.
     #[error("{column} is not canonical JSON: {cause}")]
     NotCanonical {
         /// The name of the column.

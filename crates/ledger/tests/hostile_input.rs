@@ -24,7 +24,7 @@ thread_local! {
 struct Counting;
 
 fn count(change: isize) {
-    // While a thread ends, its counters are destroyed, so `try_with` fails. No test reads the
+    // `try_with` can fail while a thread ends. The failure is ignored, because no test reads the
     // counters of a thread that is ending.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + change);
@@ -208,8 +208,8 @@ proptest! {
         read_as_everything(text.as_bytes());
     }
 
-    /// Tests nearly valid texts. Each nearly valid text is spliced from valid texts, and then has
-    /// bytes changed, inserted or removed.
+    /// Tests nearly valid texts. The test joins the beginning of a valid text with the end of
+    /// another, and then changes, inserts or removes bytes.
     #[test]
     fn nearly_honest(
         which in (0..5usize, 0..5usize), at in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),

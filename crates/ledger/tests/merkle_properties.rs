@@ -24,12 +24,13 @@ fn tree(size: u64) -> Kept {
     writer.take_changed().into_iter().collect()
 }
 
-/// A tree in which all leaves are equal except one, so that even a huge tree needs no stored nodes.
+/// A tree in which all leaves except one, the odd leaf, are equal. Therefore even a huge tree needs
+/// no stored nodes.
 struct Huge {
     size: u64,
     odd: u64,
-    /// The roots of perfect trees of each height: `even_nodes` without the odd leaf, `odd_nodes`
-    /// with the odd leaf.
+    /// `even_nodes` contains the root of the perfect tree without the odd leaf, for each height.
+    /// `odd_nodes` contains the root of the perfect tree with the odd leaf, for each height.
     even_nodes: Vec<Hash>,
     odd_nodes: Vec<Hash>,
 }
@@ -248,8 +249,8 @@ fn tiles_of_the_specification() {
     assert_eq!(tiles.values().map(Vec::len).collect::<Vec<_>>(), [256, 1]);
 }
 
-/// Checks that a hash in a tile never changes: each tile of a tree is a prefix of the same tile of
-/// a larger tree.
+/// Checks that a hash in a tile never changes: each tile of a tree is the beginning of the tile at
+/// the same position in a larger tree.
 #[test]
 fn a_larger_tree_has_the_tiles_of_a_smaller_one() {
     let larger = tree(70_000);
@@ -289,8 +290,8 @@ fn tiles_that_were_tampered_with_are_not_resumed() {
     assert!(TileWriter::resume(701, &root, &honest).is_err());
 }
 
-/// Changes, removes, inserts or reorders leaves of the tree of a known checkpoint. Checks that no
-/// consistency proof then leads from the known root to the new root.
+/// Changes, removes, inserts or reorders leaves of a tree whose root is known. Checks that no
+/// consistency proof leads from the known root to the root of the changed tree.
 #[test]
 fn a_fork_has_no_proof() {
     let honest: Vec<Hash> = (0..50).map(leaf).collect();

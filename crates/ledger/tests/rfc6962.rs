@@ -138,7 +138,8 @@ const N45: &str = "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558e
 const N67: &str = "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0";
 const N47: &str = "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4";
 
-/// Each element is the index of a leaf, the tree size and the inclusion proof.
+/// The inclusion proofs of the test vectors. Each element contains the index of a leaf, the tree
+/// size and the inclusion proof.
 const CT_INCLUSION: [(u64, u64, &[&str]); 5] = [
     (0, 1, &[]),
     (0, 8, &[L1, N23, N47]),
@@ -147,7 +148,8 @@ const CT_INCLUSION: [(u64, u64, &[&str]); 5] = [
     (1, 5, &[CT_ROOTS[1], N23, L4]),
 ];
 
-/// Each element is the older size, the newer size and the consistency proof.
+/// The consistency proofs of the test vectors. Each element contains the size of the older tree,
+/// the size of the newer tree and the consistency proof.
 const CT_CONSISTENCY: [(u64, u64, &[&str]); 4] =
     [(1, 1, &[]), (1, 8, &[L1, N23, N47]), (6, 8, &[N45, N67, CT_ROOTS[4]]), (2, 5, &[N23, L4])];
 
@@ -173,7 +175,7 @@ fn certificate_transparency_vectors() {
     }
 }
 
-/// Returns the sizes of the trees of which every proof is tested.
+/// Returns the sizes of trees. For a tree of each size, the tests check every proof.
 fn sizes() -> impl Iterator<Item = usize> {
     (0..=100).chain([127, 128, 129, 255, 256, 257, 300])
 }

@@ -173,7 +173,8 @@ fn both_accept_the_same() {
         );
         *accepted.entry(*kind).or_insert(0) += usize::from(ours);
     }
-    // For each kind, the valid original and at least one changed text must be accepted.
+    // For each kind of text, both implementations must accept the valid original and at least one
+    // changed text.
     assert!(
         accepted.len() == KINDS.len() && accepted.values().all(|&count| count > 1),
         "{accepted:?}"

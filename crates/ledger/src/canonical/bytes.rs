@@ -1,7 +1,7 @@
-//! Writes JSON values with invalid bytes: bytes that are not UTF-8, or NUL, which PostgreSQL's
-//! jsonb cannot store. An object with percent-encoded text replaces a value with invalid bytes, so
-//! no byte is lost. The `details` of the entry list the replaced values (docs/FORMAT.md, section
-//! 3.1).
+//! Writes JSON values that contain invalid bytes. Invalid bytes are NUL, which PostgreSQL's jsonb
+//! cannot store, and bytes that are not UTF-8. This module writes an object with percent-encoded
+//! text in place of a value with invalid bytes, so no byte is lost. The `details` of the entry list
+//! the replaced values (docs/FORMAT.md, section 3.1).
 
 use super::write::{find_special, write_escaped};
 use crate::sink::Sink;
@@ -75,7 +75,7 @@ fn write_percent(out: &mut impl Sink, bytes: &[u8]) {
 }
 
 enum Piece<'a> {
-    /// A text that stays unchanged.
+    /// A part of the text that is copied unchanged.
     Text(&'a str),
     /// A byte that must be percent-encoded.
     Byte(u8),

@@ -93,7 +93,7 @@ struct Checker<'a> {
     at: usize,
     inside: Inside,
     /// The kinds of the open containers around `inside`. The last key of each object in `outer` is
-    /// in `outer_keys`, a separate list, so that a nested array needs only one byte.
+    /// in `outer_keys`, a separate list, so that a nested array takes only one byte of memory.
     outer: Vec<Inside>,
     outer_keys: Vec<Range<usize>>,
 }
@@ -102,7 +102,8 @@ type Checked<T = ()> = Result<T, NotCanonical>;
 
 impl Checker<'_> {
     fn run(mut self) -> Checked {
-        // The last key of the innermost open container, if the container is an object.
+        // The position in `text` of the last key that was read in the innermost open object. The
+        // range is empty if the innermost open container is not an object.
         let mut key = 0..0;
         'value: loop {
             match self.peek()? {
@@ -307,7 +308,8 @@ fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
     })
 }
 
-/// Iterates over the bytes of a string, and decodes the escapes, which must have been checked.
+/// Iterates over the bytes of a JSON string, and decodes its escapes. The checker has already
+/// accepted the string.
 struct Unescaped<'a>(&'a [u8]);
 
 impl Iterator for Unescaped<'_> {

@@ -85,12 +85,13 @@ fn is_special(byte: u8) -> bool {
 
 /// Finds the bytes of `word` that a JSON string must escape. In the returned word, the top bit of
 /// each byte that must be escaped is set as a flag. Only the lowest flag is reliable, because a
-/// borrow can set a wrong flag above a right flag. The caller uses only the lowest flag.
+/// borrow of the subtraction can set a wrong flag above a right flag. The caller uses only the
+/// lowest flag.
 #[inline]
 fn special_flags(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x80 * ONES;
-    // The xor with 2 moves `"` (0x22) to 0x20 and leaves the control characters below 0x20.
+    // The xor with 2 turns `"` (0x22) into 0x20, and keeps every control character below 0x20.
     // Therefore one subtraction finds `"` and all control characters.
     let control_or_quote = (word ^ (0x02 * ONES)).wrapping_sub(0x21 * ONES);
     let backslash = (word ^ (0x5c * ONES)).wrapping_sub(ONES);

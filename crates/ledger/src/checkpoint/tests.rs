@@ -1,7 +1,7 @@
 use super::*;
 use crate::cosignature::CosigningKey;
 
-/// The text of the checkpoint that C2SP tlog-checkpoint has as an example.
+/// The text of the example checkpoint in C2SP tlog-checkpoint.
 const EXAMPLE: &str =
     "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 const ROOT: &str = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=";
@@ -96,7 +96,7 @@ fn who_has_signed_for_what() {
         Err(CheckpointError::NotSignedBy("example.com/log".into()))
     );
 
-    // A note with an invalid signature of a known witness is refused, although the log's signature
+    // A note with an invalid signature by a known witness is refused, even if the log's signature
     // is valid.
     let mut forged = note.clone();
     forged

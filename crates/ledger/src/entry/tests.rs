@@ -2,8 +2,8 @@ use super::*;
 use crate::hash::sha256;
 use proptest::prelude::*;
 
-/// Returns an entry in which every column is set. A JSON library that parses and writes
-/// `row_values` again can change the number `1.10`.
+/// Returns an entry in which every column is set. A JSON library that parses and serializes
+/// `row_values` can turn the number `1.10` into `1.1`.
 fn full() -> Entry<'static> {
     Entry {
         id: 7,

@@ -71,7 +71,7 @@ impl Frontier {
         let mut hash = leaf_hash;
         for height in 1..=self.size.trailing_ones() {
             // `hashes` has one hash for each set bit of `size`. The loop runs once for each
-            // trailing one bit of `size`, so `pop` always returns a hash.
+            // trailing 1 bit of `size`, so `pop` always returns a hash.
             let Some(left) = self.hashes.pop() else { break };
             hash = node_hash(&left, &hash);
             completed(height, &hash);

@@ -112,8 +112,8 @@ impl<T: Tiles> Nodes<T> {
     /// Returns the root of the perfect subtree of 2^`height` leaves that begins at leaf `start`.
     pub(super) fn perfect(&mut self, height: u32, start: u64) -> Result<Hash, TreeError<T::Error>> {
         let level = height / TILE_HEIGHT;
-        // The tile stores `count` nodes of the subtree, and `first` is the index of the leftmost of
-        // the `count` nodes within the tile's level.
+        // The subtree has `count` nodes at the tile's level. `first` is the index, within this
+        // level, of the leftmost node of the subtree.
         let first = start >> (TILE_HEIGHT * level);
         let count = 1 << (height % TILE_HEIGHT);
         let id = TileId { level: level as u8, index: first / TILE_WIDTH as u64 };

@@ -1,8 +1,9 @@
 //! Defines the tiles in which a Merkle tree is stored (C2SP tlog-tiles, "Merkle Tree").
 //!
 //! A tile at level L holds up to 256 consecutive nodes of height 8·L. The tiles of level 0 hold
-//! leaf hashes. The tiles of each higher level hold the roots of the full tiles of the level below.
-//! Only the last tile of a level can be partial. A hash in a tile never changes.
+//! leaf hashes. In a tile of a higher level, each hash is computed from all 256 hashes of one full
+//! tile of the level below. Only the last tile of a level can be partial. A hash in a tile never
+//! changes.
 
 use super::{Hash, hash_text};
 use std::borrow::Cow;
@@ -41,9 +42,9 @@ pub trait Tiles {
     /// The error of a failed attempt to read a tile.
     type Error;
 
-    /// Returns all stored hashes of a tile. If the stored tree is larger than the tree of the
-    /// caller, the tile can have more hashes than the caller needs. Returns an empty slice if the
-    /// tile is missing.
+    /// Returns all stored hashes of a tile. If the stored tree is larger than the tree for which
+    /// the caller needs the tile, the tile can have more hashes than the caller needs. Returns an
+    /// empty slice if the tile is missing.
     fn tile(&self, id: TileId) -> Result<Cow<'_, [Hash]>, Self::Error>;
 }
 

@@ -54,8 +54,8 @@ pub enum ProofError {
     },
 }
 
-/// Checks an inclusion proof: that `leaf_hash` is leaf `index` of the tree with this size and root
-/// (RFC 9162, section 2.1.3.2).
+/// Checks an inclusion proof (RFC 9162, section 2.1.3.2). The proof must show that `leaf_hash` is
+/// leaf `index` of the tree with this size and root.
 pub fn verify_inclusion(
     leaf_hash: &Hash,
     index: u64,

@@ -52,8 +52,8 @@ impl TileWriter {
             edge.push(Edge { index, hashes, changed: false });
         }
         // The loop visits the maximal perfect subtrees of the tree from left to right. The root of
-        // each maximal perfect subtree is computed from one of the tiles that the first loop has
-        // read.
+        // each maximal perfect subtree is computed from one of the tiles that the first loop of
+        // this function has read.
         let mut hashes = Vec::with_capacity(size.count_ones() as usize);
         let mut start = 0;
         for height in (0..u64::BITS).rev().filter(|height| size >> height & 1 == 1) {

@@ -98,7 +98,7 @@ pub enum KeyError {
 /// tlog-cosignature limits the names of logs and witnesses to 255 bytes.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Maximum size of a key's text in bytes. The text of every valid key is shorter.
+/// Maximum size of a key's text in bytes. The text of every valid key is shorter than this maximum.
 const MAX_TEXT_BYTES: usize = 512;
 
 /// Returns whether `name` is allowed as the name of a key (C2SP signed-note, "Format"). The name

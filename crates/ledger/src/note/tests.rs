@@ -107,7 +107,8 @@ fn keys_that_are_known_and_keys_that_are_not() {
         1,
         "of a key that is not known nothing is"
     );
-    // A signature is by an unknown key if only its name or only its id is that of Peter's key.
+    // A signature line of which only the name or only the key id matches Peter's key counts as a
+    // signature by an unknown key.
     for stranger in
         [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")]
     {
@@ -119,8 +120,8 @@ fn keys_that_are_known_and_keys_that_are_not() {
     // Two signatures by the same key count as one signature, and both signatures must be valid.
     let note = Note::parse(format!("{TEXT}\n{BY_PETER}{BY_PETER}").as_bytes()).unwrap();
     assert_eq!(note.verify(std::slice::from_ref(&peter)).unwrap().len(), 1);
-    // Three signatures are impossible: one is too short, one is too long, and one has a scalar that
-    // is not reduced (RFC 8032, section 5.1.7).
+    // Four signatures are invalid: two are too short, one is too long, and one has a scalar that is
+    // not reduced (RFC 8032, section 5.1.7).
     let good = both.signatures()[0].bytes();
     let mut unreduced = good.to_vec();
     unreduced[63] |= 0xf0;
@@ -239,8 +240,8 @@ fn unsigned_texts() {
     }
 }
 
-/// Checks that a part of a key's text and a text with one changed byte are refused, as the tests of
-/// Go's library do.
+/// Checks that a key's text is refused if only a part of the text is given, or if one byte of the
+/// text is changed. The tests of Go's library check the same.
 #[test]
 fn damaged_keys() {
     let damaged = |text: &str, accepts: &dyn Fn(&str) -> bool| {

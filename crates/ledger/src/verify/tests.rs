@@ -83,8 +83,8 @@ fn a_format_that_is_not_known() {
     );
 }
 
-/// Verification checks for canonical JSON because of this attack: two entries with different
-/// columns have the same preimage.
+/// Shows an attack on the checksum: two entries with different columns have the same preimage.
+/// Verification finds the attack, because one of the columns is not canonical JSON.
 #[test]
 fn text_moved_between_columns_keeps_the_checksum_and_is_found() {
     let honest = Entry { details: Some("{}"), error_code: Some("23505"), ..entry() };

@@ -260,7 +260,8 @@ proptest! {
         prop_assert_eq!(found, Err(expected));
     }
 
-    /// Checks that a mutated text is accepted if and only if `rewritten` returns the same text.
+    /// Checks that `check` accepts a mutated text if and only if `rewritten` returns exactly this
+    /// text.
     #[test]
     fn accepts_a_mutation_only_if_it_is_canonical(
         json in json(),
