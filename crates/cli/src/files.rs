@@ -63,7 +63,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     written.map_err(error)
 }
 
-/// Flushes the directory of `path` to disk, so that a new or renamed file in it survives a crash.
+/// Flushes the directory of `path` to disk, so that a new or renamed file in this directory
+/// survives a crash.
 fn sync_directory(path: &Path) -> io::Result<()> {
     let parent = path
         .parent()
@@ -120,7 +121,7 @@ mod tests {
         replace(&link, b"three").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"three");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        // If the test runs as root, `replace` must not replace the device by a file.
+        // Even if the test runs as root, `replace` must not replace the device by a file.
         replace(Path::new("/dev/null"), b"four").unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

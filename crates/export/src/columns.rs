@@ -122,7 +122,7 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     let mut next = 0;
     for (name, value) in members(preimage) {
         // `value` is a slice of the preimage, so its address shows at which byte of the preimage
-        // the value begins. The `1` counts the brace that follows after the last value.
+        // the value begins. The `1` counts the closing brace of the object.
         length = value.as_ptr() as usize - preimage.as_ptr() as usize + value.len() + 1;
         // A valid preimage has its members in the order of `COLUMNS`.
         let Some(ahead) = COLUMNS[next..].iter().position(|column| column.name() == name) else {
@@ -146,8 +146,8 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
             EntryColumn::Format => entry.format = value.parse().unwrap_or_default(),
             EntryColumn::KeyHash => entry.key_hash = value.parse().ok(),
             EntryColumn::PreviousKeyHash => entry.previous_key_hash = value.parse().ok(),
-            // The checks depend only on the operations UPDATE and KEY, and neither word contains
-            // escapes.
+            // The checks compare the operation only with UPDATE and KEY, which contain no escapes.
+            // Therefore the value is not unescaped.
             EntryColumn::Operation => entry.operation = inside(value),
             EntryColumn::RowKey => entry.row_key = Some(value),
             EntryColumn::RowValues => entry.row_values = Some(value),

@@ -3,8 +3,8 @@
 //!
 //! An export consists of lines of canonical JSON. A verifier trusts only the signed checkpoints of
 //! an export, and checkpoints that the verifier had before. The verifier trusts no other part of an
-//! export. This crate reads hostile files. [`read::Limits`] bounds the memory, and no function
-//! calls itself. All text from a file is escaped before it is shown.
+//! export. This crate reads hostile files. [`read::Limits`] bounds the memory, and no function of
+//! this crate is recursive. All text from a file is escaped before it is shown.
 //!
 //! * [`Record`] – the content of one line of an export
 //! * [`write`] – writes lines to a plain or compressed file, and continues an interrupted file

@@ -177,7 +177,7 @@ pub enum RecordError {
     /// The line is canonical JSON, but not a record that this version knows.
     #[error("not a record of an export")]
     Unknown,
-    /// The line begins an export of a version that this program does not read.
+    /// The line begins an export whose format version this program cannot read.
     #[error("an export of version {0}: this program reads version {VERSION}")]
     Version(u64),
     /// The record lacks a member, or has a superfluous member.

@@ -1,8 +1,9 @@
 //! Writes exports to plain or compressed files. The records have the order that `docs/FORMAT.md`
 //! defines. This module can also continue the file of an interrupted export.
 //!
-//! Verifiers do not trust the writer. If the stored data are inconsistent, the writer writes the
-//! data as they are stored, and adds the values that identify the entry.
+//! Verifiers do not trust the writer. The writer writes inconsistent data as they are stored. For a
+//! changed, damaged or missing entry, the writer adds the leaf that the tree has at the position of
+//! the entry.
 
 mod history;
 mod output;

@@ -28,7 +28,7 @@ fn has_python() -> bool {
 #[derive(Clone, Default)]
 struct Knows {
     key: bool,
-    /// Further keys that are not the log's key, each with its name and seed.
+    /// Further public keys that the verifier knows, each as the name and the seed of the key.
     keys: Vec<(&'static str, u8)>,
     kept: Vec<String>,
     older: bool,
@@ -187,8 +187,8 @@ fn changed_entries() {
                 .replace("\"unsealed\":{", "\"unsealed\": {")
         });
         if id < 16 {
-            // In the export, the line of a changed entry contains the leaf that was sealed. A forger
-            // removes this leaf from the line, and computes the checksum of the line again.
+            // In the export, the line of a changed entry contains the leaf that was sealed. A
+            // forger removes this leaf from the line, and writes a matching checksum into the line.
             let parts = parts(&entry(id, "eve"));
             with(&|lines| {
                 lines[at] = format!(

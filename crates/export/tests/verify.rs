@@ -43,8 +43,8 @@ fn found(text: &str) -> Named {
     outcome.named()
 }
 
-/// Replaces the bytes at a position with `by`. If these bytes already equal `by`, replaces the
-/// bytes with `or_by`.
+/// Replaces the bytes of `line` at the position `at` with `by`. If `line` already contains `by` at
+/// this position, replaces `by` with `or_by`.
 fn replace(line: &mut String, at: usize, by: &str, or_by: &str) {
     let range = at..at + by.len();
     let by = if line[range.clone()] == *by { or_by } else { by };
@@ -127,7 +127,7 @@ fn histories_in_pieces() {
     assert_intact(&run(&bytes, &with_checkpoint(log.note_at(14))));
     // Verifies the later pieces without the first piece. A kept checkpoint at the start of a piece
     // vouches for no entry of the piece. A kept checkpoint within a piece vouches for the entries
-    // before it.
+    // before this checkpoint.
     assert_intact(&run(&bytes[1..], &with_key()));
     assert_intact(&run(&bytes[1..], &with_checkpoint(log.note_at(8))));
     let outcome = run(&bytes[1..2], &with_checkpoint(log.note_at(3)));
@@ -146,7 +146,8 @@ fn an_older_checkpoint_is_reached_by_a_proof() {
     let outcome = run(&[piece.as_bytes()], &trust);
     assert_intact(&outcome);
     assert_eq!(outcome.report.known_matched, 1);
-    // Without the consistency proof in the export, the older checkpoint is not compared.
+    // Without a consistency proof in the export, verification cannot compare the older checkpoint
+    // with the tree.
     let outcome = run(&[log.history(8, 14, &[]).as_bytes()], &trust);
     assert_eq!(outcome.named(), []);
     assert_eq!(outcome.report.known_unjudged.len(), 1);
@@ -196,7 +197,7 @@ fn a_changed_column_is_named() {
         let at = line_of(&changed, id);
         changed[at] = changed[at].replace("u-17", "u-18");
         assert_eq!(found(&joined(&changed)), [("changed", one(id))]);
-        // A forger changes an entry and computes its checksum again. Without the sealed leaf,
+        // A forger changes an entry and writes a matching checksum. Without the sealed leaf,
         // verification finds only that some entry of the checkpoint was changed.
         let log_ids = |log: &Log| {
             log.checkpoints.iter().find(|c| c.entry_ids.contains(id)).unwrap().entry_ids.clone()
@@ -227,7 +228,7 @@ fn entries_that_the_database_lost_are_named() {
         log.entries.remove(&id);
     }
     assert_eq!(found(&log.whole()), [1, 3, 7, 15].map(|id| ("missing", one(id))));
-    // The ids of the checkpoint also omit the lost entry, so verification reports the checkpoint as
+    // If the ids of the checkpoint also omit the lost entry, verification reports the checkpoint as
     // changed.
     let mut log = Log::of(&[&[1, 2, 3, 4, 5], &[6, 7]]);
     log.entries.remove(&3);

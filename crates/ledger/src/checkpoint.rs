@@ -70,7 +70,7 @@ impl Checkpoint {
     }
 
     /// Parses the text of a checkpoint without its signatures (C2SP tlog-checkpoint, "Note text").
-    /// [`Display`](fmt::Display) writes a parsed checkpoint back as the same bytes.
+    /// [`Display`](fmt::Display) writes a parsed checkpoint back byte for byte.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let mut rest = text;
         let mut next = || {

@@ -29,8 +29,8 @@ fn tree(size: u64) -> Kept {
 struct Huge {
     size: u64,
     odd: u64,
-    /// `even_nodes` contains the root of the perfect tree without the odd leaf, for each height.
-    /// `odd_nodes` contains the root of the perfect tree with the odd leaf, for each height.
+    /// For each height, `even_nodes` contains the root of a perfect tree without the odd leaf. For
+    /// each height, `odd_nodes` contains the root of a perfect tree with the odd leaf.
     even_nodes: Vec<Hash>,
     odd_nodes: Vec<Hash>,
 }

@@ -21,7 +21,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Disable,
-    /// Stands for `prefer` and `allow`. Both modes try with and without TLS, in opposite orders.
+    /// Stands for `prefer` and `allow`. Both modes try to connect with and without TLS, in opposite
+    /// orders.
     Prefer,
     Require,
     VerifyCa,
@@ -64,8 +65,8 @@ pub fn connect(url: &str) -> Result<Client, CommandError> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mode = match (mode, config.get_ssl_mode(), variable("PGSSLMODE")) {
         (Some(mode), ..) => Some(mode),
-        // `options()` found no `sslmode`. The connection string has an `sslmode` in a form that
-        // only the driver recognises.
+        // If `options()` found no `sslmode` but the driver did, the connection string has an
+        // `sslmode` in a form that only the driver recognises.
         (None, SslMode::Disable, _) => Some(Mode::Disable),
         (None, SslMode::Require, _) => Some(Mode::Require),
         (None, _, variable) => variable.map(|mode| Mode::of(&mode)).transpose()?,
@@ -158,8 +159,8 @@ fn options(url: &str) -> Result<Options, CommandError> {
             if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
         }
         _ if is_url => url.to_owned(),
-        // This line splits a quoted value that contains spaces, and joins its parts again
-        // unchanged.
+        // `split` also cuts a quoted value at its spaces. `join` puts the parts of this value
+        // together unchanged.
         _ => url.split(' ').filter(|option| keep(option)).collect::<Vec<_>>().join(" "),
     };
     Ok(Options { rest, mode: mode.map(|mode| Mode::of(&mode)).transpose()?, roots })

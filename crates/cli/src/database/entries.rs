@@ -41,8 +41,8 @@ impl<'s> EntryReader<'s> {
                     );
                     return Err(CommandError::Database(text));
                 }
-                // The query returns the name of an unknown column that has a value, because this
-                // version cannot judge the entry.
+                // If a row has a value in an unknown column, the query returns the name of this
+                // column, because this version cannot judge the row.
                 None => unknown += &format!("WHEN e.{quoted} IS NOT NULL THEN {} ", literal(name)),
             }
         }

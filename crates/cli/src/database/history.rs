@@ -13,7 +13,8 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
-/// Number of leaves after which a round of reading ends with the current checkpoint.
+/// Number of leaves that `write_history` reads in one round. The checkpoint at which the round
+/// reaches this number is the last checkpoint of the round.
 const LEAVES_AT_ONCE: u64 = 1 << 16;
 
 /// Number of checkpoints that one query reads.
@@ -133,7 +134,7 @@ pub fn write_history<W: Write>(
         for some in ranges.chunks(RANGES_AT_ONCE) {
             reader.read::<ExportError>(some, |id, stored| {
                 // Several tampered checkpoints can contain the same ids. If an id is lower than the
-                // previous id, its entry belongs to a later checkpoint.
+                // id before it, the entry with the lower id belongs to a later checkpoint.
                 while !open || !current.contains(id) || last.is_some_and(|last| last > id) {
                     if open {
                         writer.end_checkpoint()?;

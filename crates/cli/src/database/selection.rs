@@ -118,8 +118,8 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
             parameters.push(&hashes);
         }
     }
-    // The settings of the snapshot forbid the best plans for this query, so these settings are
-    // changed until the query ends.
+    // The snapshot disables sequential scans and bitmap scans, which can be the best plans for this
+    // query. Both are enabled until this query ends.
     snapshot
         .client
         .borrow_mut()

@@ -16,8 +16,8 @@ use postgres::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Number of new checkpoints after which a look at the log stops reading the database. Later looks
-/// read the remaining checkpoints.
+/// Number of new checkpoints after which one call of [`Source::look`] stops reading the database.
+/// Later calls of [`Source::look`] read the remaining checkpoints.
 const MOST_AT_ONCE: usize = 10_000;
 
 /// The database and the directory that the witness follows.
@@ -27,7 +27,7 @@ pub struct Source {
     client: Option<Client>,
 }
 
-/// The result of one look at the log.
+/// The result of one call of [`Source::look`].
 pub struct Seen {
     /// A fault that the witness found while it read the checkpoints.
     pub alarm: Option<Alarm>,
@@ -55,7 +55,8 @@ impl Source {
         self.client = None;
     }
 
-    /// Ends the transaction on `tree`, and keeps the connection for the next look.
+    /// Ends the transaction on `tree`, and keeps the connection for the next call of
+    /// [`look`](Self::look).
     pub fn rest(&mut self, tree: Option<Tree>) -> Result<(), CommandError> {
         if let Some(Tree(snapshot)) = tree {
             self.client = Some(snapshot.end()?);
@@ -156,8 +157,8 @@ fn note_root(stored: &StoredCheckpoint) -> Option<ledger::merkle::Hash> {
     Some(*Checkpoint::parse(note.text()).ok()?.root())
 }
 
-/// Returns a text about a log that has fewer leaves than the witnessed history. The second returned
-/// value is true if the remaining history can be the witnessed history.
+/// Describes a log that has fewer leaves than the witnessed history. Returns the description, and
+/// whether the remaining leaves of the log can be the beginning of the witnessed history.
 fn gone_back(
     state: &State,
     newest: &StoredCheckpoint,
@@ -223,8 +224,8 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
     let first = state.sizes().first().copied();
     let files = match checkpoint_files(directory) {
         Ok(files) => files,
-        // `checkpoint_files` found no checkpoint in the directory, because the log has not
-        // published any yet.
+        // This error means that the directory contains no checkpoint, because the log has not
+        // published a checkpoint yet.
         Err(CommandError::Content { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -234,8 +235,8 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
             continue;
         };
         let known = state.sizes().contains(&size);
-        // Skips a checkpoint that the witness already keeps, and a checkpoint that is older than
-        // the first kept checkpoint. Only the newest kept checkpoint is compared at every look.
+        // Skips every kept checkpoint except the newest, because the witness has already checked
+        // it. Skips every checkpoint that is older than the first kept checkpoint.
         if known && size != newest || !known && first.is_some_and(|first| size < first) {
             continue;
         }
@@ -263,8 +264,8 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
     {
         seen.notes.retain(|&other, _| other == size);
     }
-    // If the directory has the newest kept checkpoint with the same root, the checkpoint is not
-    // kept again.
+    // A checkpoint with the size and root of the newest kept checkpoint is not new, so it is
+    // removed from the result.
     if let Some(same) = seen.notes.get(&newest)
         && state.held().is_some_and(|held| root_of(same) == Some(*held.checkpoint.root()))
     {

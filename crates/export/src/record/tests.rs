@@ -118,8 +118,8 @@ fn what_is_no_record() {
 }
 
 proptest! {
-    /// A line that was truncated, or in which one byte was changed, is either refused or parsed. A
-    /// parsed line is written back as the same bytes.
+    /// Checks that a record can be written in only one way. `parse` refuses a truncated or changed
+    /// line, or `write` writes the parsed line back byte for byte.
     #[test]
     fn one_spelling(
         which in 0..18usize,

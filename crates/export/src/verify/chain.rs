@@ -62,8 +62,8 @@ pub(super) struct Chain<'t> {
     line: u64,
     phase: Phase,
     kind: Kind,
-    /// The number of lines of this export up to the current line. `faults_before` is the number of
-    /// faults that the verifier found before this export.
+    /// `lines` is the number of lines of this export up to the current line. `faults_before` is the
+    /// number of faults that the verifier found before this export.
     lines: u64,
     faults_before: u64,
     tree: Option<Tree>,
@@ -79,13 +79,14 @@ pub(super) struct Chain<'t> {
     /// Whether the note at the start of the export has a second signature. The second signature can
     /// be by the log's next key.
     may_have_successor: bool,
-    /// The size of the largest tree that was signed by a known key whose name is the tree's origin.
+    /// The tree size of the largest checkpoint that a known key has signed. The name of this key
+    /// must be the origin in the checkpoint.
     signed_to: Option<u64>,
     /// `origins` contains the origins of the notes of this export. `header_origin` is the origin in
     /// the first line of this export.
     origins: Vec<String>,
     header_origin: Option<String>,
-    /// Whether the history contains the origin that the verifier asked for.
+    /// Whether one of the checkpoints has the origin that [`Trust::origin`] requires.
     origin_found: bool,
     /// Changes of the origin without a KEY entry in the history.
     unexplained: Vec<Fault>,
@@ -242,8 +243,8 @@ impl<'t> Chain<'t> {
         self.header_origin = header.origin;
         if header.kind == Kind::History {
             self.histories += 1;
-            // This export continues the previous history and repeats its unsealed entries, so
-            // counting starts again.
+            // An export that continues the previous history repeats the unsealed entries of the
+            // previous history. Therefore unsealed entries are counted from 0 in each history.
             self.report.unsealed = 0;
         }
     }

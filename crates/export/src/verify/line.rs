@@ -78,7 +78,7 @@ pub(super) type Opened = Result<OpenedNote, String>;
 #[derive(Debug)]
 pub(super) struct OpenedNote {
     pub checkpoint: Checkpoint,
-    /// The signers of the note. An error if a signature by a known key is bad.
+    /// The signers of the note. The value is an error if a signature by a known key is bad.
     pub signers: Result<Signers, NoteError>,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct OpenedNote {
 pub(super) struct Signers {
     /// Whether the note has a signature by a known key whose name is the origin of the note.
     pub own: bool,
-    /// The known keys, as text, whose signature is in the note and whose name is not the origin of
+    /// The texts of the known keys that have signed the note, but whose name is not the origin of
     /// the note.
     pub former: Vec<String>,
     /// Whether the note has a signature by an unknown key whose name is the origin of the note.
@@ -109,8 +109,8 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
             if let Some(leaf) = leaf {
                 judged.leaf = Some(leaf);
                 judged.other_leaf = None;
-                // `fault` holds one problem. `NotSealed` is a fault, and an unknown column is not,
-                // so `NotSealed` replaces the problem of an unknown column.
+                // `fault` can hold only one problem. An unknown column or format is not a fault, so
+                // the fault `NotSealed` replaces it.
                 if judged.fault.as_ref().is_none_or(|problem| problem.is_unknown()) {
                     judged.fault = Some(Box::new(EntryProblem::NotSealed));
                 }

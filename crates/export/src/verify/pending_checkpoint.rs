@@ -17,7 +17,8 @@ const MAX_KEPT: usize = 1 << 20;
 /// Maximum number of malformed lines that a [`PendingCheckpoint`] keeps.
 const MAX_MALFORMED: usize = 64;
 
-/// A checkpoint of which the verifier has not read all entries yet, and the entries that were kept.
+/// A checkpoint of which the verifier has not read all entries yet, with the entries that the
+/// verifier keeps in memory.
 pub(super) struct PendingCheckpoint {
     pub tree_size: u64,
     pub root: Hash,
@@ -33,9 +34,10 @@ pub(super) struct PendingCheckpoint {
     pub line: u64,
     /// Number of leaves that the checkpoint adds to the tree.
     pub leaves: u64,
-    /// Whether `ids` can be the ids of the added leaves: the number of ids is the number of leaves.
+    /// Whether the number of ids in `ids` equals `leaves`. If the numbers differ, `ids` cannot be
+    /// the ids of the added leaves.
     pub plausible: bool,
-    /// The index of a range in `ids`, and the next expected id, which is in this range.
+    /// The next expected id, preceded by the index of the range in `ids` that contains this id.
     next: Option<(usize, i64)>,
     /// All entries that were read from the first unexpected entry on.
     kept: Vec<Arrival>,
@@ -72,7 +74,7 @@ pub(super) struct BatchResult {
     pub missing: IdRanges,
     /// Entries that do not belong to the checkpoint, each with its id, line and leaf.
     pub extra: Vec<(Option<i64>, u64, Option<Hash>)>,
-    /// The ids that were read again, each with the line of the repeated entry.
+    /// The ids of which more than one entry was read, each with the line of the repeated entry.
     pub duplicated: Vec<IdLine>,
     /// The ids that are not in ascending order. These ids are the smallest set that must move to
     /// restore the order.
@@ -112,7 +114,8 @@ impl PendingCheckpoint {
         self.next = None;
     }
 
-    /// Returns whether an entry was read for each id in order, and no other line was read.
+    /// Returns whether one entry was read for each id, in the order of the ids, and no other line
+    /// was read.
     pub fn is_complete(&self) -> bool {
         self.next.is_none() && self.kept.is_empty() && self.malformed.is_empty()
     }
@@ -177,8 +180,8 @@ impl PendingCheckpoint {
     pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
-            // The number of ids differs from the number of leaves, so the ids of the checkpoint are
-            // wrong. The leaves can still be complete, in the order in which they were read.
+            // If `plausible` is false, the ids of the checkpoint are wrong. The leaves can still be
+            // complete, in the order in which they were read.
             let leaves = (kept.len() as u64 == self.leaves)
                 .then(|| kept.iter().map(|arrival| arrival.leaf).collect())
                 .flatten();

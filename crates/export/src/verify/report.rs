@@ -49,8 +49,8 @@ pub struct Report {
     pub faults: BTreeMap<FaultKind, u64>,
     /// Number of entries of which this version does not know some part.
     pub not_judged: u64,
-    /// Whether all exports are selections without sealed entries. Selections of this kind prove
-    /// nothing.
+    /// Whether all exports are selections without sealed entries. A selection without sealed
+    /// entries proves nothing.
     pub is_empty_selection: bool,
     /// The tree size from which on the log's key is unknown. The value is None if a kept checkpoint
     /// vouches for the entries after the change of the key.

@@ -21,7 +21,8 @@ pub struct Known {
 /// export.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// Public keys of the log. One of these keys must have signed each checkpoint.
+    /// Public keys of the log. A signature by any of these keys counts, so the list can contain the
+    /// keys before and after a change of the log's key.
     pub keys: Vec<VerifierKey>,
     /// The kept checkpoints, by tree size.
     pub known: BTreeMap<u64, Known>,
@@ -96,8 +97,9 @@ impl Trust {
             note.verify(witnesses).map_err(|cause| error(cause.into()))?;
         }
         let checkpoint = Checkpoint::parse(note.text()).map_err(error)?;
-        // The origin is not compared with the names of the keys, because the log can have changed
-        // its origin later. The history shows each change of the origin.
+        // The origin of the kept checkpoint is not compared with the names of the keys, because the
+        // log can have changed its origin after this checkpoint. The history shows each change of
+        // the origin.
         let known = Known {
             root: *checkpoint.root(),
             origin: checkpoint.origin().to_owned(),

@@ -8,8 +8,8 @@ use ledger::{IdRange, IdRanges};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// Number of leaves after which the writer adds the right edge to a checkpoint. If a file is
-/// damaged, a verifier can check roots again from the next right edge on.
+/// Number of leaves after which the writer adds the right edge to a checkpoint. After a damaged
+/// part of a file, a verifier can compute roots from the next right edge on.
 const EDGE_EVERY: u64 = 4096;
 
 /// A row of `lead_audit.checkpoint`.
@@ -104,9 +104,9 @@ impl<W: Write> HistoryWriter<W> {
         let mut with_edge = self.since_edge >= EDGE_EVERY;
         if self.edge.root() != stored.root || self.edge.size() != stored.tree_size {
             with_edge = false;
-            // Without a right edge from `stored_edge`, the writer continues with the edge of the
-            // leaves. The verifier then finds that the leaves do not yield the root of the
-            // checkpoint.
+            // If `stored_edge` returns None, the writer continues with the right edge that it
+            // computed from the leaves. The verifier then finds that the leaves do not yield the
+            // root of the checkpoint.
             if let Some(edge) = stored_edge()
                 .filter(|edge| edge.size() == stored.tree_size && edge.root() == stored.root)
             {
@@ -147,8 +147,8 @@ impl<W: Write> HistoryWriter<W> {
                 return self.sealed(id, stored, None);
             }
             if pending.places.is_some() {
-                // The ids do not correspond to the leaves, and can be very many. Therefore
-                // `skip_before` skips whole ranges.
+                // If the number of ids differs from the number of leaves, the ranges can contain
+                // very many ids. Therefore `skip_before` skips whole ranges.
                 pending.skip_before(id);
             }
         }
@@ -167,8 +167,8 @@ impl<W: Write> HistoryWriter<W> {
                 sealed = pending.leaves.get(pending.placed).copied();
                 pending.placed += 1;
             }
-            // The ids do not correspond to the leaves, so only the entry's own leaf shows its
-            // position.
+            // If the number of ids differs from the number of leaves, only the entry's own leaf
+            // shows the position of the entry.
             Some(places) => {
                 let own = stored.leaf().and_then(|leaf| places.get(&leaf).copied());
                 if let Some(place) = own.filter(|&place| place >= pending.placed) {
@@ -201,8 +201,8 @@ impl<W: Write> HistoryWriter<W> {
     fn missing(&mut self, id: Option<i64>) -> io::Result<()> {
         let Some(pending) = &mut self.pending else { return Ok(()) };
         if pending.places.is_some() {
-            // If the ids do not correspond to the leaves, `entry` and `end_checkpoint` write the
-            // missing leaves.
+            // If the number of ids differs from the number of leaves, `entry` and `end_checkpoint`
+            // write the missing leaves.
             return Ok(());
         }
         let leaf = pending.leaves.get(pending.placed).copied();
@@ -278,8 +278,8 @@ pub(super) fn write_unsealed<W: Write>(
         StoredEntry::Entry { preimage, checksum } => {
             output.write(&Record::Unsealed { checksum: *checksum, entry: preimage })
         }
-        // The row is reported as damaged, because an inserted row is a fault even if it has an
-        // unknown column.
+        // An inserted row is a fault even if the row has an unknown column. Therefore the row is
+        // written as a record `damaged`.
         StoredEntry::Unknown { .. } if inserted => {
             let fault = "no checkpoint took it, and none can; it has a value in an unknown column"
                 .to_owned();

@@ -96,7 +96,7 @@ pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint,
                 Err(ResumeError::Read(ReadError::Io(_))) => break,
                 Err(error) => return Err(error),
             }
-            // The file is cut off at the end of a complete frame.
+            // A compressed file can be continued only at the end of a complete frame.
             if scan.at_border {
                 border = Point { offset: reader.stream_position()?, ..scan.point.clone() };
             }

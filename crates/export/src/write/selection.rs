@@ -42,6 +42,7 @@ impl<W: Write> SelectionWriter<W> {
 
     /// Writes a proof that the tree of the selection's checkpoint extends the tree of `from_size`
     /// leaves.
+    ///
     /// # Errors
     /// Fails if writing fails.
     pub fn consistency(&mut self, from_size: u64, hashes: Vec<Hash>) -> io::Result<()> {

@@ -15,7 +15,7 @@ pub enum StoredEntry {
         /// The stored checksum.
         checksum: Hash,
     },
-    /// A row that cannot be an entry, with the reason.
+    /// A row that cannot be written as an entry, with the reason.
     Damaged(String),
     /// An entry with a value in a column that this version does not know.
     Unknown {
@@ -44,8 +44,8 @@ impl StoredEntry {
             StoredEntry::Damaged(fault) => {
                 Some(Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed }))
             }
-            // The row has another checksum than the sealed row, so the row is damaged. The content
-            // of the row's unknown column does not matter.
+            // If the leaf of the row's checksum differs from the sealed leaf, the row is damaged.
+            // The content of the row's unknown column does not matter.
             StoredEntry::Unknown { .. } if sealed.is_some() && self.leaf() != sealed => {
                 let fault =
                     "it has a value in an unknown column, and not the checksum that was sealed"

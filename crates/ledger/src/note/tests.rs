@@ -107,8 +107,8 @@ fn keys_that_are_known_and_keys_that_are_not() {
         1,
         "of a key that is not known nothing is"
     );
-    // A signature line of which only the name or only the key id matches Peter's key counts as a
-    // signature by an unknown key.
+    // If only the name or only the key id of a signature matches Peter's key, the signature is by
+    // an unknown key.
     for stranger in
         [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")]
     {

@@ -318,7 +318,8 @@ impl Chain<'_> {
         if signers.own {
             self.report.key_unknown_from = None;
         } else if signers.stranger {
-            // The log can have changed its key before this note.
+            // The signature by an unknown key can be by the new key of a log that has changed its
+            // key.
             self.report.key_unknown_from = Some(size);
         } else if !signers.former.is_empty() {
             let detail = format!(
@@ -367,8 +368,8 @@ impl Chain<'_> {
         }
         self.note_origin(&origin, size);
         let Some(signers) = signers else {
-            // The bad signature is already reported, so the checkpoint is not also reported as
-            // unsigned.
+            // If a signature is bad, the verifier has already reported it, and does not report the
+            // checkpoint as unsigned too.
             self.last_signed = None;
             return;
         };
@@ -392,7 +393,7 @@ impl Chain<'_> {
         let was_known = self.signed_before && self.report.key_unknown_from.is_none();
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
-            // A log that ends signing has no new key, so the new key cannot be known.
+            // If the log ends signing, `new_key` is None. This case is treated like an unknown key.
             Some(KeyChange { new_key, .. })
                 if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
             {
@@ -515,8 +516,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Returns the report of the verification. The caller has passed all lines of all files to this
-    /// `Chain`.
+    /// Returns the report of the verification. The caller must have passed all lines of all files
+    /// to this `Chain`.
     pub(in crate::verify) fn finish(mut self) -> Report {
         let end = self.report.tree_size;
         for (&size, known) in &self.trust.known {
@@ -552,7 +553,7 @@ impl Chain<'_> {
         self.report
     }
 
-    /// Adds the questions that verification could not decide to the report.
+    /// Adds to the report the questions that verification could not decide.
     pub(super) fn remark(&mut self) {
         let report = &mut self.report;
         if let Some(from) = report.key_unknown_from {

@@ -15,8 +15,8 @@ impl Chain<'_> {
         let (id, line) = (entry.id, self.line);
         match problem.as_deref() {
             None => {}
-            // The entry has one possible leaf, so its checksum is correct and its unknown part is
-            // not a fault.
+            // If `other_leaf` is None, the checksum of the entry is correct. In this case an
+            // unknown column or an unknown format is not a fault.
             Some(EntryProblem::Entry(fault))
                 if fault.is_unknown() && entry.other_leaf.is_none() =>
             {
@@ -72,7 +72,8 @@ impl Chain<'_> {
                 self.report.unsealed += 1;
                 self.unsealed(id);
             }
-            // All entries of the checkpoint were read, so this entry is unsealed.
+            // If all entries of the checkpoint were already read, an entry with an unknown column
+            // is an unsealed entry.
             Section::Sealed
                 if self.kind == Kind::History
                     && matches!(problem.as_deref(), Some(EntryProblem::Unknown(_)))
@@ -88,7 +89,8 @@ impl Chain<'_> {
                 self.report.entries += u64::from(there);
                 match self.kind {
                     Kind::History => self.sealed(entry),
-                    // The selection has no proof for this entry, and the entry is already reported.
+                    // A selection contains no proof for an entry with an unknown column. The code
+                    // above has already reported the entry.
                     Kind::Selection
                         if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
                     Kind::Selection => {
@@ -107,8 +109,8 @@ impl Chain<'_> {
             self.back_from_tail();
         }
         if self.pending.is_none() && self.phase == Phase::Anchored {
-            // The checkpoint of this entry is missing. The next checkpoint shows which leaves
-            // belong to the missing checkpoint.
+            // If no checkpoint precedes an entry, the checkpoint of the entry is missing. The next
+            // checkpoint shows which leaves belong to the missing checkpoint.
             let size = self.tree.as_ref().map_or(0, |tree| tree.size);
             self.pending =
                 Some(PendingCheckpoint::new(size, [0; 32], None, IdRanges::new(), self.line));
@@ -438,8 +440,8 @@ impl Chain<'_> {
         }
         if tree.suspect || tree.edge.is_none() {
             if let Some(given) = given {
-                // The right edge in the checkpoint's line yields the checkpoint's root, so the
-                // verifier continues with this right edge.
+                // The right edge `given` yields the root of the checkpoint, so the verifier
+                // continues with `given`.
                 (tree.edge, tree.suspect) = (Some(given), false);
                 self.ahead.retain(|&known| known >= pending.tree_size);
             } else {
@@ -484,7 +486,8 @@ impl Chain<'_> {
             Kind::History => self.tree.as_ref().map_or(0, |tree| tree.size),
             Kind::Selection => self.proven_by.map_or(0, |(size, ..)| size),
         };
-        // The verifier has already reported missing and superfluous lines as faults of entries.
+        // If the export has faults, the verifier has already reported missing and superfluous lines
+        // as faults of entries.
         if self.report.fault_count() > self.faults_before || to == Phase::Outside {
             return;
         }
