@@ -1,6 +1,6 @@
 //! The command `witness`, which follows a log and keeps its checkpoints. The witness notices if the
-//! log changes its history or takes back a checkpoint. Readers who require the cosignature of the
-//! witness therefore all see the same history.
+//! log changes its history or takes back a checkpoint. All readers who accept only checkpoints with
+//! the cosignature of the witness see the same history.
 //!
 //! The witness first checks a checkpoint, then cosigns it and keeps it on disk, and then publishes
 //! it. Because the witness publishes only checkpoints that it already keeps on disk, it can be

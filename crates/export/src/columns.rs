@@ -146,8 +146,8 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
             EntryColumn::Format => entry.format = value.parse().unwrap_or_default(),
             EntryColumn::KeyHash => entry.key_hash = value.parse().ok(),
             EntryColumn::PreviousKeyHash => entry.previous_key_hash = value.parse().ok(),
-            // The checks compare the operation only with UPDATE and KEY, which contain no escapes.
-            // Therefore the value is not unescaped.
+            // The checks only compare the operation with UPDATE and KEY, so an operation with
+            // escapes need not be unescaped.
             EntryColumn::Operation => entry.operation = inside(value),
             EntryColumn::RowKey => entry.row_key = Some(value),
             EntryColumn::RowValues => entry.row_values = Some(value),

@@ -24,7 +24,7 @@ fn tree(size: u64) -> Kept {
     writer.take_changed().into_iter().collect()
 }
 
-/// A tree in which all leaves except one, the odd leaf, are equal. Therefore even a huge tree needs
+/// A tree in which all leaves except one, the odd leaf, are equal, so that even a huge tree needs
 /// no stored nodes.
 struct Huge {
     size: u64,

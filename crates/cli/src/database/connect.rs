@@ -159,8 +159,8 @@ fn options(url: &str) -> Result<Options, CommandError> {
             if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
         }
         _ if is_url => url.to_owned(),
-        // `split` also cuts a quoted value at its spaces. `join` puts the parts of this value
-        // together unchanged.
+        // `split` also cuts a quoted value at its spaces. `join` restores each quoted value that
+        // `split` cut.
         _ => url.split(' ').filter(|option| keep(option)).collect::<Vec<_>>().join(" "),
     };
     Ok(Options { rest, mode: mode.map(|mode| Mode::of(&mode)).transpose()?, roots })

@@ -119,7 +119,7 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
         }
     }
     // The snapshot disables sequential scans and bitmap scans, which can be the best plans for this
-    // query. Both are enabled until this query ends.
+    // query. Sequential scans and bitmap scans are enabled until this query ends.
     snapshot
         .client
         .borrow_mut()

@@ -117,8 +117,8 @@ impl Checker {
             if signers.is_empty() || own {
                 return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
-            // Although the origin of the checkpoint is new, a known key of the log has signed the
-            // checkpoint. Therefore the log itself declares the change of its origin.
+            // If a known key has signed a checkpoint with a new origin, the log itself declares the
+            // change of its origin.
             return Ok(Verdict::Consent(format!(
                 "{detail}, and signed with its key. {}",
                 self.how_to_follow(origin)

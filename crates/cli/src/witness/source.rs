@@ -236,7 +236,8 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
         };
         let known = state.sizes().contains(&size);
         // Skips every kept checkpoint except the newest, because the witness has already checked
-        // it. Skips every checkpoint that is older than the first kept checkpoint.
+        // the kept checkpoints. Skips every checkpoint that is older than the first kept
+        // checkpoint.
         if known && size != newest || !known && first.is_some_and(|first| size < first) {
             continue;
         }

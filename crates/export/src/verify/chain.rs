@@ -243,8 +243,8 @@ impl<'t> Chain<'t> {
         self.header_origin = header.origin;
         if header.kind == Kind::History {
             self.histories += 1;
-            // An export that continues the previous history repeats the unsealed entries of the
-            // previous history. Therefore unsealed entries are counted from 0 in each history.
+            // The number of unsealed entries restarts at 0, because an export that continues a
+            // history repeats the unsealed entries of this history.
             self.report.unsealed = 0;
         }
     }

@@ -109,8 +109,8 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
             if let Some(leaf) = leaf {
                 judged.leaf = Some(leaf);
                 judged.other_leaf = None;
-                // `fault` can hold only one problem. An unknown column or format is not a fault, so
-                // the fault `NotSealed` replaces it.
+                // `fault` can hold only one problem. The fault `NotSealed` replaces an unknown
+                // column or format, which is not a fault.
                 if judged.fault.as_ref().is_none_or(|problem| problem.is_unknown()) {
                     judged.fault = Some(Box::new(EntryProblem::NotSealed));
                 }

@@ -278,8 +278,8 @@ pub(super) fn write_unsealed<W: Write>(
         StoredEntry::Entry { preimage, checksum } => {
             output.write(&Record::Unsealed { checksum: *checksum, entry: preimage })
         }
-        // An inserted row is a fault even if the row has an unknown column. Therefore the row is
-        // written as a record `damaged`.
+        // An inserted row with an unknown column is written as a record `damaged`, because an
+        // inserted row is always a fault.
         StoredEntry::Unknown { .. } if inserted => {
             let fault = "no checkpoint took it, and none can; it has a value in an unknown column"
                 .to_owned();

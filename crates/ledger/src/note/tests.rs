@@ -120,8 +120,8 @@ fn keys_that_are_known_and_keys_that_are_not() {
     // Two signatures by the same key count as one signature, and both signatures must be valid.
     let note = Note::parse(format!("{TEXT}\n{BY_PETER}{BY_PETER}").as_bytes()).unwrap();
     assert_eq!(note.verify(std::slice::from_ref(&peter)).unwrap().len(), 1);
-    // Four signatures are invalid: two are too short, one is too long, and one has a scalar that is
-    // not reduced (RFC 8032, section 5.1.7).
+    // The four signatures in this loop are invalid: two are too short, one is too long, and one has
+    // a scalar that is not reduced (RFC 8032, section 5.1.7).
     let good = both.signatures()[0].bytes();
     let mut unreduced = good.to_vec();
     unreduced[63] |= 0xf0;
@@ -241,7 +241,7 @@ fn unsigned_texts() {
 }
 
 /// Checks that a key's text is refused if only a part of the text is given, or if one byte of the
-/// text is changed. The tests of Go's library check the same.
+/// text is changed. Go's library tests damaged keys in the same way.
 #[test]
 fn damaged_keys() {
     let damaged = |text: &str, accepts: &dyn Fn(&str) -> bool| {

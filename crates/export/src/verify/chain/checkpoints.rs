@@ -393,7 +393,7 @@ impl Chain<'_> {
         let was_known = self.signed_before && self.report.key_unknown_from.is_none();
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
-            // If the log ends signing, `new_key` is None. This case is treated like an unknown key.
+            // If the log ends signing, `new_key` is None and counts as an unknown key.
             Some(KeyChange { new_key, .. })
                 if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
             {

@@ -15,8 +15,8 @@ impl Chain<'_> {
         let (id, line) = (entry.id, self.line);
         match problem.as_deref() {
             None => {}
-            // If `other_leaf` is None, the checksum of the entry is correct. In this case an
-            // unknown column or an unknown format is not a fault.
+            // If `other_leaf` is None, the checksum of the entry is correct. An unknown column or
+            // format of an entry with a correct checksum is not a fault.
             Some(EntryProblem::Entry(fault))
                 if fault.is_unknown() && entry.other_leaf.is_none() =>
             {
@@ -89,8 +89,8 @@ impl Chain<'_> {
                 self.report.entries += u64::from(there);
                 match self.kind {
                     Kind::History => self.sealed(entry),
-                    // A selection contains no proof for an entry with an unknown column. The code
-                    // above has already reported the entry.
+                    // A selection contains no proof for an entry with an unknown column, which the
+                    // code above has already reported.
                     Kind::Selection
                         if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
                     Kind::Selection => {
