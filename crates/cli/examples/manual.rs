@@ -1,6 +1,6 @@
 //! Writes the manual pages of `lead-audit`, and its completions for bash, fish and zsh.
-//! scripts/package.sh puts these pages and completions into the package. `cargo run -p cli
-//! --example manual -- DIRECTORY` writes the pages and completions to a directory.
+//! scripts/package.sh puts the manual pages and completions into the package. `cargo run -p cli
+//! --example manual -- DIRECTORY` writes the manual pages and completions to DIRECTORY.
 
 #[allow(dead_code)] // the example only builds the command and reads no field
 #[path = "../src/arguments.rs"]

@@ -1,4 +1,5 @@
-//! Reads a database through one connection. All reads on this connection see one snapshot.
+//! Reads a database through one connection. All reads through this connection see the same snapshot
+//! of the database.
 //!
 //! The database is not trusted. Values are exported as they are stored, so that verification can
 //! judge them.
@@ -171,9 +172,9 @@ const CHECKPOINTS: &str =
     "SELECT tree_size, root, entry_ids::text, sealed_at, note FROM lead_audit.checkpoint";
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
-    // A tamperer who can change the table can store NULL or unbounded ids. Verification must report
-    // NULL and unbounded ids as a fault, and must not fail to read them. The values that replace
-    // NULL and unbounded ids match no sealed entry.
+    // A tamperer who can change `lead_audit.checkpoint` can store NULL or unbounded ids.
+    // Verification must report NULL and unbounded ids as a fault, and must not fail to read them.
+    // The values that replace NULL and unbounded ids match no sealed entry.
     let size: i64 = row.try_get(0)?;
     let root: Option<&[u8]> = row.try_get(1)?;
     let ids: Option<&str> = row.try_get(2)?;

@@ -41,8 +41,8 @@ pub fn on_one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-/// Returns the value as JSON. Characters to which a terminal can react are escaped. These
-/// characters occur only inside of JSON strings.
+/// Returns the value as JSON. Characters to which a terminal can react are escaped. In JSON,
+/// characters to which a terminal can react occur only inside of strings.
 fn plain_json(value: &Value) -> String {
     let mut shown = String::new();
     for character in value.to_string().chars() {

@@ -2,9 +2,9 @@
 //! log changes its history or takes back a checkpoint. All readers who accept only checkpoints with
 //! the cosignature of the witness see the same history.
 //!
-//! The witness first checks a checkpoint, then cosigns it and keeps it on disk, and then publishes
-//! it. Because the witness publishes only checkpoints that it already keeps on disk, it can be
-//! killed at any moment. After a restart, the witness cosigns only checkpoints that extend the
+//! The witness handles each checkpoint in four steps: it checks, cosigns, stores and publishes the
+//! checkpoint. Because the witness publishes only checkpoints that it already keeps on disk, it can
+//! be killed at any moment. After a restart, the witness cosigns only checkpoints that extend the
 //! newest kept checkpoint.
 
 mod alarm;

@@ -8,8 +8,8 @@ use export::verify::{Trust, Verdict};
 use export::{CheckpointRecord, Header, Record};
 use proptest::prelude::*;
 
-/// Generates logs of at most three checkpoints. The transactions of these logs overlapped, rolled
-/// back or are not sealed yet.
+/// Generates logs of at most three checkpoints. The transactions of a generated log overlap, roll
+/// back, or are not sealed yet.
 fn logs() -> impl Strategy<Value = Log> {
     prop::collection::vec((prop::sample::select(vec![0usize, 1, 1, 2, 3]), any::<bool>()), 1..40)
         .prop_map(|fates| {
@@ -102,11 +102,11 @@ proptest! {
         for trust in trusts(&log) {
             let outcome = run(&[&bytes], &trust);
             let intact = outcome.verdict() == Verdict::Intact;
-            // Verification can overlook a damaged signature in two cases. In the first case the
-            // verifier has no key, so it checks no signature. In the second case the damaged
-            // signature looks like the signature of an unknown key, so the log seems to begin
-            // signing at a later checkpoint. With a key, verification always finds a damaged
-            // signature of the last checkpoint.
+            // Verification can overlook a damaged signature in two cases: the verifier has no key,
+            // or the damaged signature looks like the signature of an unknown key. If a damaged
+            // signature looks like the signature of an unknown key, the log seems to begin signing
+            // at a later checkpoint. A verifier with a key always finds a damaged signature of the
+            // last checkpoint.
             let is_last = honest[..honest.floor_char_boundary(at)].rfind("{\"checkpoint\"") == honest.rfind("{\"checkpoint\"");
             let only_signature = below_a_note(&honest, at) && (trust.keys.is_empty() || !is_last);
             prop_assert!(!intact || !changed || only_signature, "byte {} of {}\n{}", at, honest, outcome.shown());

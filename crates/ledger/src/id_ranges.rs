@@ -124,8 +124,8 @@ impl IdRanges {
         self.insert_range(id, id)
     }
 
-    /// Adds the ids from `first` to `last`. If the set already contains one of these ids, returns
-    /// false and adds nothing.
+    /// Adds the ids from `first` to `last`. Returns false and adds nothing if the set already
+    /// contains any id of this range.
     pub fn insert_range(&mut self, first: i64, last: i64) -> bool {
         let at = self.ranges.partition_point(|other| other.first <= first);
         let left = at.checked_sub(1).map(|left| self.ranges[left]);

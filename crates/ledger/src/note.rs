@@ -15,12 +15,12 @@ use std::fmt;
 use thiserror::Error;
 
 /// Maximum size of a note in bytes. C2SP signed-note, "Format", lets each verifier choose its own
-/// limit for the size of notes. The value is the limit of Go's library
+/// limit for the size of notes. `MAX_NOTE_BYTES` equals the limit of Go's library
 /// `golang.org/x/mod/sumdb/note`.
 pub const MAX_NOTE_BYTES: usize = 1_000_000;
 
 /// Maximum number of signatures in a note. C2SP requires verifiers to accept at least 16
-/// signatures. The value is the limit of Go's library `golang.org/x/mod/sumdb/note`.
+/// signatures. `MAX_SIGNATURES` equals the limit of Go's library `golang.org/x/mod/sumdb/note`.
 pub const MAX_SIGNATURES: usize = 100;
 
 /// A text with signatures that are not verified yet.

@@ -1,6 +1,6 @@
 //! Checks this crate with the test vectors in `docs/FORMAT.md`, sections 11 to 17.
-//! `verifiers/python/tests/tree_examples.py` generates these vectors with the verifier in Python,
-//! which was written from `docs/FORMAT.md`. Tests in crates/export check the vectors of
+//! `verifiers/python/tests/tree_examples.py` generates these test vectors with the verifier in
+//! Python, which was written from `docs/FORMAT.md`. Tests in crates/export check the vectors of
 //! `docs/FORMAT.md`, section 18.
 
 use ledger::checkpoint::Checkpoint;

@@ -19,7 +19,7 @@ pub struct Selection {
 }
 
 /// The ids of the selected entries. `sealed` contains the index and the id of each sealed entry, in
-/// the order of the tree. `unsealed` contains the ids of the other entries.
+/// the order of the tree. `unsealed` contains the ids of the selected entries that are not sealed.
 pub struct Selected {
     pub sealed: Vec<(u64, i64)>,
     pub unsealed: Vec<i64>,

@@ -65,8 +65,8 @@ impl<'s> DatabaseTiles<'s> {
             &[&i16::from(id.level), &index],
         )?;
         let mut hashes = Vec::new();
-        // A tile can remain in `tree_edge` after it was filled and stored in `tree_tile`. In this
-        // case the longer of the two rows is the complete tile.
+        // A tile can remain in `tree_edge` after it was filled and stored in `tree_tile`. If both
+        // tables have a row for a tile, the longer row is the complete tile.
         for row in &rows {
             let Raw(bytes) = row.try_get(0)?;
             let (found, _) = bytes.as_chunks::<32>();

@@ -53,8 +53,8 @@ pub fn raise(
     console: Console,
 ) -> Result<(), CommandError> {
     let evidence = alarm.note.as_ref().map(|note| {
-        // The name of the evidence file depends only on the tree size and the note. Therefore
-        // repeated alarms for the same note do not fill the disk.
+        // The name of the evidence file depends only on the tree size and the note. Repeated alarms
+        // for the same note write the same file, so they do not fill the disk.
         let name = format!(
             "evidence-{:020}-{:08x}",
             alarm.found.map_or(0, |(size, _)| size),

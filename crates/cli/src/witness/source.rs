@@ -194,8 +194,8 @@ fn gone_back(
 /// history.
 fn explained(mut alarm: Alarm, snapshot: &Snapshot, state: &State) -> Result<Alarm, CommandError> {
     let tiles = snapshot.tiles();
-    // Finds the largest kept tree that the tree in the database extends. A binary search finds this
-    // tree, because a tree that extends a kept tree also extends all smaller kept trees.
+    // Finds the largest kept tree that the tree in the database extends. A binary search is
+    // possible, because a tree that extends a kept tree also extends all smaller kept trees.
     let sizes: Vec<u64> = state.sizes().iter().copied().collect();
     let (mut low, mut high) = (0, sizes.len());
     while low < high {

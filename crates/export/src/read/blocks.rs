@@ -100,8 +100,8 @@ impl<R: Read> Blocks<R> {
 
     fn read_block(&mut self) -> Result<Option<Block>, ReadError> {
         let mut bytes = std::mem::take(&mut self.rest);
-        // `bytes` begins with the rest of the previous block. The rest contains no newline, so the
-        // search skips it.
+        // `bytes` begins with the rest of the previous block. The rest of the previous block
+        // contains no newline, so the search for a newline begins after the rest.
         let mut searched = bytes.len();
         while !self.ended && searched <= self.limits.line {
             // The first pass reads the size of one block. Each further pass doubles `bytes`, until

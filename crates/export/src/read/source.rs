@@ -29,8 +29,8 @@ pub fn open_reader(reader: impl Read + Send + 'static) -> io::Result<Box<dyn Rea
     }
 }
 
-/// Returns the first bytes of the input. A read from a pipe can return few bytes. However, the
-/// first write of a program into a pipe contains at least the magic number of a frame.
+/// Returns the first bytes of the input. A read from a pipe can return few bytes. The first write
+/// of a program into a pipe contains at least the magic number of a frame.
 fn fill(reader: &mut impl BufRead) -> io::Result<&[u8]> {
     reader.fill_buf()
 }

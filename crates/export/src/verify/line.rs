@@ -146,9 +146,9 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
     }
 }
 
-/// Reads a sealed entry of a history, the most frequent line: `{"checksum":"…","entry":{…}}`. In a
-/// canonical line of this form, each part has a fixed position, so one pass over the line is
-/// enough. Returns None for any other line, even if the line is valid.
+/// Reads a sealed entry of a history, the most frequent line: `{"checksum":"…","entry":{…}}`. In
+/// the canonical line of a sealed entry, each part has a fixed position, so one pass over the line
+/// is enough. Returns None for any other line, even if the line is valid.
 fn plain_entry(line: &[u8], scratch: &mut Vec<u8>) -> Option<EntryLine> {
     let (hex, rest) = line.strip_prefix(b"{\"checksum\":\"")?.split_first_chunk::<64>()?;
     let preimage = rest.strip_prefix(b"\",\"entry\":")?.strip_suffix(b"}")?;

@@ -76,8 +76,8 @@ pub(super) struct BatchResult {
     pub extra: Vec<(Option<i64>, u64, Option<Hash>)>,
     /// The ids of which more than one entry was read, each with the line of the repeated entry.
     pub duplicated: Vec<IdLine>,
-    /// The ids that are not in ascending order. These ids are the smallest set that must move to
-    /// restore the order.
+    /// The ids that are not in ascending order. This list is the smallest set of ids that must move
+    /// to restore the ascending order.
     pub reordered: Vec<IdLine>,
     /// The leaves of the kept entries in the order of their ids. The value is None if a leaf is
     /// unknown. Several sequences of leaves can be possible. The field contains the first sequence
@@ -217,9 +217,9 @@ impl PendingCheckpoint {
     }
 
     /// Returns the leaves of the checkpoint in the order of their ids. An entry has several
-    /// possible leaves if it was read twice, or if its checksum does not match its columns. From
-    /// the possible sequences of leaves, the function chooses one that yields the root, if there
-    /// are only few sequences.
+    /// possible leaves if it was read twice, or if its checksum does not match its columns. If
+    /// there are only few possible sequences of leaves, the function searches for a sequence that
+    /// yields the root.
     fn leaves_that_fit(
         &self,
         by_id: &BTreeMap<i64, Vec<usize>>,
@@ -278,9 +278,9 @@ fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
     if order.is_sorted() {
         return Vec::new();
     }
-    // `ends` has an element for each length of a subsequence. The element is the index at which the
-    // subsequence of this length with the lowest last id ends. `before` has, for each index, the
-    // index of the previous member of the same subsequence.
+    // For each length, `ends` contains the index of the last element of an ascending subsequence of
+    // this length. Of all these subsequences, it is the one with the lowest last id. For each
+    // index, `before` contains the index of the previous element of the subsequence.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(order.len());
     for (i, (id, _)) in order.iter().enumerate() {

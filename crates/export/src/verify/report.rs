@@ -52,8 +52,8 @@ pub struct Report {
     /// Whether all exports are selections without sealed entries. A selection without sealed
     /// entries proves nothing.
     pub is_empty_selection: bool,
-    /// The tree size from which on the log's key is unknown. The value is None if a kept checkpoint
-    /// vouches for the entries after the change of the key.
+    /// The tree size from which on the log's key is unknown. The value is None if the key is always
+    /// known, or if a kept checkpoint vouches for the entries after the change of the key.
     pub key_unknown_from: Option<u64>,
     /// The questions that verification could not decide, as sentences for people.
     pub remarks: Vec<String>,

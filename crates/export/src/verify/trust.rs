@@ -28,8 +28,8 @@ pub struct Trust {
     pub known: BTreeMap<u64, Known>,
     /// An origin that the log has or had. The value is None if the verifier knows no origin.
     pub origin: Option<String>,
-    /// Whether the export can be older than the kept checkpoints. For an older export, it is not a
-    /// fault to end before a kept checkpoint.
+    /// Whether the export can be older than the kept checkpoints. If `older` is true, an export can
+    /// end before a kept checkpoint without a fault.
     pub older: bool,
 }
 

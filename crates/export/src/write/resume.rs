@@ -72,8 +72,8 @@ impl From<io::Error> for ResumeError {
 }
 
 /// Finds the position at which `file` can be continued. The position follows after the last
-/// checkpoint whose entries are complete, or after a complete export. The position in an empty file
-/// is its beginning.
+/// checkpoint whose entries are complete, or after a complete export. For an empty file, the
+/// position is the beginning of the file.
 ///
 /// # Errors
 /// Fails if the file is not an export, or if it is damaged before its end.

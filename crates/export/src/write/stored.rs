@@ -77,8 +77,8 @@ pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) 
             checksum.len()
         ));
     };
-    // The writer inserts the text of each column into the line unchanged. Therefore each text must
-    // be exactly one JSON object.
+    // The text of each JSON column must be exactly one JSON object, because the writer inserts the
+    // text into the line unchanged.
     let columns = [
         ("row_key", entry.row_key),
         ("row_values", entry.row_values),

@@ -92,7 +92,7 @@ fn special_flags(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x80 * ONES;
     // The xor with 2 turns `"` (0x22) into 0x20, and keeps every control character below 0x20.
-    // Therefore one subtraction finds `"` and all control characters.
+    // After the xor, one subtraction finds `"` and all control characters.
     let control_or_quote = (word ^ (0x02 * ONES)).wrapping_sub(0x21 * ONES);
     let backslash = (word ^ (0x5c * ONES)).wrapping_sub(ONES);
     // A byte of `word` whose top bit is set is never special, so `!word` clears its flag.

@@ -4,7 +4,8 @@
 //!
 //! A KEY entry records that the log changed its key or its origin. The checkpoint that includes the
 //! KEY entry is the first checkpoint with the new key and origin, and the old key has signed it
-//! too. Therefore the verifier judges a checkpoint only after it has read the checkpoint's entries.
+//! too. The verifier judges a checkpoint only after it has read the checkpoint's entries, because
+//! one of them can be a KEY entry.
 
 use super::{Chain, Fault, MAX_ID_RANGES, Phase, Tree};
 use crate::record::{CheckpointRecord, Kind, Start};
@@ -338,7 +339,8 @@ impl Chain<'_> {
     }
 
     /// Judges whether a checkpoint is from this log, and whether a known key has signed it. The
-    /// caller has read all entries of the checkpoint, or the file has ended early (`cut`).
+    /// caller must have read all entries of the checkpoint. `cut` means that the file ends before
+    /// the last entry of the checkpoint.
     pub(super) fn judge_note(&mut self, pending: &mut PendingCheckpoint, cut: bool) {
         let Some(Said { origin, signers }) = pending.said.take() else { return };
         let size = pending.tree_size;

@@ -369,7 +369,8 @@ impl Chain<'_> {
     }
 
     /// Handles the entries that follow after the entries of a checkpoint without belonging to the
-    /// checkpoint. Either somebody inserted these entries, or their checkpoint is missing.
+    /// checkpoint. If an entry does not belong to the checkpoint, either somebody inserted the
+    /// entry, or the entry's own checkpoint is missing.
     pub(super) fn place_extra(
         &mut self,
         tree: &mut Tree,
