@@ -152,7 +152,8 @@ fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError
 }
 
 /// Returns the key hashes that a row with this key can have. A number that the user typed can be
-/// the value of a numeric column or of a text column, so there can be several key hashes.
+/// the value of a numeric column or of a text column, so one row can have several possible key
+/// hashes.
 fn key_hashes(
     snapshot: &Snapshot,
     watch_ids: &[String],

@@ -42,9 +42,9 @@ pub trait Tiles {
     /// The error of a failed attempt to read a tile.
     type Error;
 
-    /// Returns all stored hashes of a tile. If the stored tree is larger than the tree for which
-    /// the caller needs the tile, the tile can have more hashes than the caller needs. Returns an
-    /// empty slice if the tile is missing.
+    /// Returns all stored hashes of a tile. The tile can have more hashes than the caller needs,
+    /// because the stored tree can be larger than the caller's tree. Returns an empty slice if the
+    /// tile is missing.
     fn tile(&self, id: TileId) -> Result<Cow<'_, [Hash]>, Self::Error>;
 }
 

@@ -3,9 +3,9 @@
 //! checkpoints (`docs/FORMAT.md`, sections 15 and 18).
 //!
 //! A KEY entry records that the log changed its key or its origin. The checkpoint that includes the
-//! KEY entry is the first checkpoint with the new key and origin, and the old key has signed it
-//! too. The verifier judges a checkpoint only after it has read the checkpoint's entries, because
-//! one of them can be a KEY entry.
+//! KEY entry is the first checkpoint with the new key and origin. The old key has also signed the
+//! checkpoint that includes the KEY entry. The verifier judges a checkpoint only after it has read
+//! the checkpoint's entries, because one of them can be a KEY entry.
 
 use super::{Chain, Fault, MAX_ID_RANGES, Phase, Tree};
 use crate::record::{CheckpointRecord, Kind, Start};
