@@ -118,8 +118,8 @@ fn what_is_no_record() {
 }
 
 proptest! {
-    /// Checks that a record can be written in only one way. `parse` refuses a truncated or changed
-    /// line, or `write` writes the parsed line back byte for byte.
+    /// Checks that a record can be written in only one way. Either `parse` refuses a truncated or
+    /// changed line, or `write` writes the parsed line back byte for byte.
     #[test]
     fn one_spelling(
         which in 0..18usize,

@@ -278,9 +278,9 @@ fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
     if order.is_sorted() {
         return Vec::new();
     }
-    // For each length, `ends` contains the index of the last element of an ascending subsequence of
-    // this length. Of all these subsequences, it is the one with the lowest last id. For each
-    // index, `before` contains the index of the previous element of the subsequence.
+    // `ends[n]` is the index at which an ascending subsequence of `n + 1` ids ends. If several
+    // subsequences have this length, `ends` refers to the subsequence with the lowest last id.
+    // `before[i]` is the index of the previous id in the subsequence that ends at index `i`.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(order.len());
     for (i, (id, _)) in order.iter().enumerate() {

@@ -148,7 +148,7 @@ impl<W: Write> HistoryWriter<W> {
             }
             if pending.places.is_some() {
                 // If the number of ids differs from the number of leaves, the ranges can contain
-                // very many ids. Therefore `skip_before` skips whole ranges.
+                // very many ids, so `skip_before` skips whole ranges.
                 pending.skip_before(id);
             }
         }
