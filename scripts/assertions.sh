@@ -2,24 +2,25 @@
 # assertions.sh: runs the in-database tests on a PostgreSQL that is built with --enable-cassert.
 # `make test-assertions` calls this script. The script builds the server from Debian's sources
 # (postgres_source.sh). Then the script runs some of the tests again with debug_discard_caches = 1.
-# With this setting PostgreSQL discards its caches at every opportunity, so a test that uses a
-# stale cache entry fails.
+# With debug_discard_caches = 1, PostgreSQL discards its caches at every opportunity, so a test
+# fails if the library uses a stale cache entry.
 #
-#   assertions.sh           runs all in-database tests, then the selected tests with
-#                           debug_discard_caches = 1
+#   assertions.sh           runs all in-database tests, and then runs the tests of the list
+#                           "discarding" with debug_discard_caches = 1
 #   assertions.sh all       runs all in-database tests once, without debug_discard_caches
-#   assertions.sh discard   runs only the selected tests with debug_discard_caches = 1
+#   assertions.sh discard   runs only the tests of the list "discarding", with debug_discard_caches
+#                           = 1
 #
 # The script puts the server, and the extension for this server, in target/assertions15 (15 is the
-# major version). The script does not change other builds.
+# major version). The script changes no file of another build.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 work=$TARGET/assertions$PG_MAJOR
 server=$work/server
 
-# The names of the tests that run with debug_discard_caches = 1. A part of a name selects each test
-# that contains it. These tests cover each part of the library that caches facts about a relation.
-# With this setting, all in-database tests together would take hours.
+# The names of the tests that run with debug_discard_caches = 1. Each element selects all tests
+# whose names contain the element. These tests cover each part of the library that caches facts
+# about a relation. With debug_discard_caches = 1, a run of all in-database tests would take hours.
 discarding=(
   capture::tests::pg_insert_update_delete
   capture::tests::pg_soft_delete_and_restore
@@ -57,7 +58,7 @@ build_server() {
   (
     cd "$work/build"
     # The options --without-… disable features of PostgreSQL that need further packages. The tests
-    # do not need these features.
+    # do not use the disabled features.
     run_logged assertions-configure "$source/configure" --prefix="$server" \
       --enable-cassert --enable-debug --without-readline --without-zlib CFLAGS=-O1
     run_logged assertions-make make -s -j "$(nproc)"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # build.sh: makes release builds. `make build` and `make install` call this script. The tests and
-# the demo do not need it.
+# the demo do not need this script.
 #
 #   build.sh           builds the extension and the command lead-audit in target/release
 #   build.sh install   builds the extension, and installs it into the server of $PG_CONFIG (by

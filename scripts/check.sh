@@ -32,7 +32,8 @@ step "scripts/module_order.py"
 python3 scripts/module_order.py
 # PostgreSQL reads the SQL script of an extension in the encoding of the database. The SQL script
 # of lead_audit raises an error in a database that is not UTF-8. If the SQL script contained
-# characters that are not ASCII, PostgreSQL's own error would come before this error.
+# characters that are not ASCII, PostgreSQL could fail to decode the script, and would not run the
+# statement that raises the error.
 step "The SQL of the extension is ASCII"
 ! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql ||
   die "these lines are not ASCII"

@@ -1,29 +1,29 @@
 #!/bin/bash
 # cluster.sh: manages private PostgreSQL clusters for the demo and for tests. A cluster listens
 # only on a Unix socket, in a directory that only its owner and root can enter. The superuser is
-# postgres. There are no passwords. If root runs this script, the server runs as the user postgres
-# or nobody. Run scripts/install.sh first.
+# postgres. The roles of a cluster have no passwords. If root runs this script, the server runs as
+# the user postgres or nobody. Run scripts/install.sh first.
 #
 #   cluster.sh start DIR [LINE...]      creates the cluster in DIR if it does not exist, and starts
 #                                       the server. Each LINE is a line of postgresql.conf, for
 #                                       example "fsync = off". Lines of earlier starts have no
-#                                       effect. Returns when the server accepts connections. If
-#                                       the server already runs, nothing changes. Works after a
-#                                       crash or kill -9 of the server.
-#   cluster.sh stop DIR [MODE]          stops the server. MODE: fast (default), immediate (like a
-#                                       crash), smart
+#                                       effect. Returns when the server accepts connections. If the
+#                                       server already runs, nothing changes. The command also
+#                                       works after a crash or kill -9 of the server.
+#   cluster.sh stop DIR [MODE]          stops the server. MODE is fast (the default), immediate
+#                                       (like a crash) or smart
 #   cluster.sh remove DIR               stops the server and deletes DIR
 #   cluster.sh status DIR               returns exit code 0 if the server runs
 #   cluster.sh url DIR [DATABASE]       prints the superuser's connection URL (default: postgres)
 #   cluster.sh psql DIR [ARGUMENT...]   runs psql with these arguments, as the superuser unless -U
 #                                       is given
-#   cluster.sh socket DIR               prints the directory of the socket, which can be another
-#                                       one after each start
+#   cluster.sh socket DIR               prints the directory of the server's socket. The directory
+#                                       can change at each start
 #   cluster.sh log DIR                  prints the path of the server's log
 #
-# DIR contains data/, log and run. run is the directory of the socket. If its path is too long for
-# a socket, run is a link to a directory in /tmp. DIR itself may be a link to a directory outside
-# of target/, see STATE in lib.sh. After a failure, the script prints a message and the end of the
+# DIR contains data/, log and run. run is the directory of the socket. If the path of run is too
+# long for a socket, run is a link to a directory in /tmp. DIR can be a link to a directory outside
+# of target/ (see STATE in lib.sh). After a failure, the script prints a message and the end of the
 # server's log on standard error, and returns exit code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # If the server's environment has one of these variables, pgrx adds a location in the library's
@@ -38,7 +38,7 @@ socket_limit=$((107 - 16)) # the maximum length of a socket's directory
 locate() {
   home=$(realpath -m "$1")
   if [ ! -e "$home" ] && [ "$STATE" != "$TARGET" ] && [[ $home == "$TARGET"/* ]]; then
-    # The server's user cannot enter target/. So the cluster is in STATE, and make_home makes DIR a
+    # If the server's user cannot enter target/, the cluster is in STATE, and make_home makes DIR a
     # link to the cluster.
     home=$STATE/${home#"$TARGET"/}
   fi
@@ -107,7 +107,8 @@ start() {
   make_socket_directory
   write_configuration "$@"
   [ ! -e "$log" ] || logged=$(stat -c %s "$log")
-  # After a kill -9 of the server, its remaining processes need time to release the shared memory.
+  # After a kill -9 of the postmaster, the server's other processes need time to end and release
+  # the shared memory.
   until as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -l "$log" start \
     </dev/null >/dev/null 2>"$home/pg_ctl.log"; do
     tries=$((tries + 1))

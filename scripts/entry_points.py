@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Finds functions without a guard that PostgreSQL can call.
+"""Finds functions that PostgreSQL can call and that have no guard.
 
-A panic in such a function would end the server. A function with a C calling convention passes the
-check if it meets one of these conditions:
+A panic in a function without a guard would end the server. A function with a C calling convention
+passes the check if it meets one of these conditions:
 * It has the attribute #[pgrx::pg_guard], which turns a panic into an error of the statement.
-* It is a hook in src/hooks that calls the next hook with `next::`, `.run(` or `previous(`. Before
-  and after this call, a hook runs two other functions, each of which has a guard.
+* It is a hook in src/hooks that calls the next hook with `next::`, `.run(` or `previous(`. The hook
+  calls a guarded function before the next hook, and another guarded function after it.
 * A comment `// Unguarded: ...` stands above the function and states why the function needs no
   guard.
 * Its name begins with pg_finfo_. A pg_finfo_ function only returns the address of a static.

@@ -37,8 +37,8 @@ make_key() {
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home/signing.key"
 }
 
-# Prints the pid of the application if the application runs. The pid in an old pid file can belong
-# to another process.
+# Prints the pid of the application if the application runs. The function checks the process's
+# command line, because the pid in an old pid file can belong to another process.
 server_pid() {
   local pid
   pid=$(cat "$pid_file" 2>/dev/null) &&

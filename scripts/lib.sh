@@ -1,6 +1,6 @@
 # lib.sh: all other scripts source this file. lib.sh sets paths, the operating system user of the
-# server, and the environment of cargo and pgrx. lib.sh does not start or install anything, because
-# setup.sh is for that.
+# server, and the environment of cargo and pgrx. lib.sh starts nothing and installs nothing.
+# setup.sh installs the missing packages.
 #
 #   ROOT          the checkout
 #   TARGET        the directory for all output of the scripts: ROOT/target, or $LEAD_AUDIT_TARGET.
@@ -27,7 +27,8 @@ TARGET=${LEAD_AUDIT_TARGET:-$ROOT/target}
 
 # ---- messages -----------------------------------------------------------------------------------
 
-# The time at which the first script of a chain of calls started.
+# The time at which the outermost script started. A script that another script calls inherits this
+# variable.
 export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS}
 
 step() { printf '==> [%3d s] %s\n' $((EPOCHSECONDS - LEAD_AUDIT_STARTED)) "$*"; }

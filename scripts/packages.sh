@@ -5,22 +5,23 @@
 # script. If no package is missing, the script is quick and prints nothing.
 #
 # The script installs missing packages with apt if it runs as root, or if sudo works without a
-# password. The script never installs the server, because the package postgresql-15 would create
-# and start a cluster of the system. Instead it downloads the server, and the libraries that the
-# system lacks, and unpacks them in target/packages. If the script cannot install packages, it
-# unpacks everything except the C compiler in target/packages.
+# password. The script never installs the package of the PostgreSQL server, because the package
+# postgresql-15 would create and start a cluster of the system. Instead the script downloads the
+# server, and the libraries that the system lacks, and unpacks them in target/packages. If the
+# script cannot install packages, it unpacks everything except the C compiler in target/packages.
 #
 #   packages.sh [EXTRA...]   EXTRA names further packages for some tests. The script never installs
 #                            these packages in the system. It unpacks them
-#     pip         pip, if Python does not contain it. scripts/python.sh needs pip
-#     sqlsmith    sqlsmith, which generates random queries
-#     pgbouncer   PgBouncer. The script puts PgBouncer on the PATH
-#     jdbc        PostgreSQL's JDBC driver, with support for Unix sockets
-#     spring      Spring's jdbc and transaction modules
-#     ruby        Ruby with pg and ActiveRecord, if they are not installed
-#     go          Go with pgx 4, if they are not installed
+#     pip         unpacks pip, if Python does not contain pip. scripts/python.sh needs pip
+#     sqlsmith    unpacks sqlsmith, which generates random queries
+#     pgbouncer   unpacks PgBouncer, and puts PgBouncer on the PATH
+#     jdbc        unpacks PostgreSQL's JDBC driver, with support for Unix sockets
+#     spring      unpacks Spring's jdbc and transaction modules
+#     ruby        unpacks Ruby with pg and ActiveRecord, if they are not installed
+#     go          unpacks Go with pgx 4, if they are not installed
 #
-#   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, not even as root
+#   LEAD_AUDIT_PRIVATE_PACKAGES=1   with this variable, the script installs nothing in the system,
+#                                   not even as root
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 lib=usr/lib/postgresql/$PG_MAJOR
@@ -138,8 +139,9 @@ has_headers || headers=("postgresql-server-dev-$PG_MAJOR")
 step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them:" \
   "${wanted[*]} ${headers[*]}"
 
-# apt runs with its own lists, cache and status here, so it needs no rights of root. The status is
-# a copy of the system's status, so apt downloads only packages that are not installed.
+# apt runs with private lists, a private cache and a private status, so apt needs no rights of
+# root. The status is a copy of the system's status, so apt downloads only packages that are not
+# installed.
 work=$TARGET/apt
 rm -rf "$work"
 mkdir -p "$work"/{lists/partial,archives/partial,lone,unpacked}

@@ -5,10 +5,11 @@
 #
 #   PG_SOURCE_16=/path/to/sources   uses the unpacked sources in this directory, and does not
 #              change them
-#   otherwise  downloads Debian's source package and unpacks it into target/source17. The list of
-#              the mirror can name a version that the mirror lacks. So the script takes the newest
-#              version that the mirror really has. The script does not apply Debian's patches,
-#              because with them the server would load libraries from the directories of the system
+#   otherwise  downloads Debian's source package and unpacks it into target/source17. The mirror's
+#              list of source packages can name a version whose files the mirror lacks. So the
+#              script takes the newest version whose files the mirror has. The script does not
+#              apply Debian's patches, because with them the server would load libraries from the
+#              directories of the system
 #
 # The script changes nothing outside of target/.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -2,11 +2,11 @@
 # postgres_suites.sh: runs PostgreSQL's regression and isolation suites with the library in the
 # server. `make test-postgres` calls this script. Each suite runs in three modes:
 #
-#   plain       without the library. In this mode, the machine causes all differences from
-#               PostgreSQL's expected output
+#   plain       runs the suite without the library. In this mode, all differences from PostgreSQL's
+#               expected output come from the machine
 #   preloaded   with the library preloaded and the extension in the database
-#   watched     with the library preloaded and the extension in the database. In addition, an event
-#               trigger calls enable() for every table that the suite creates
+#   watched     preloads the library and creates the extension in the database. In addition, an
+#               event trigger calls enable() for every table that the suite creates
 #               (postgres_suites/watch.sql)
 #
 # A result in the mode preloaded or watched must equal the result in the mode plain.
@@ -22,11 +22,12 @@
 #   postgres_suites.sh run MODE SUITE [TEST...]   runs one suite (regress or isolation) in one
 #                                       mode. With TESTs, runs only the tests with these names, in
 #                                       the given order
-#   postgres_suites.sh compare          only compares the results of the last runs again
+#   postgres_suites.sh compare          compares the results of the last runs, and runs no suite
 #
 # The script writes its output to target/postgres-suites15 (15 is the major version). If
 # target/state exists, the output is in postgres-suites15 in the directory to which target/state
-# points. The directory MODE/SUITE in it contains output/results/, run.log and server.log.
+# points. For each mode and suite, the output directory has a subdirectory MODE/SUITE, which
+# contains output/results/, run.log and server.log.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 MODES=(plain preloaded watched)
@@ -95,8 +96,8 @@ run() {
     name=isolation_regression program=isolation/pg_isolation_regress schedule=isolation_schedule
   }
   [ "$mode" = plain ] || settings+=("shared_preload_libraries = 'lead_audit'")
-  # The WAL contains UPDATEs that change no value, too. With log_unchanged, the audit trail also
-  # contains these UPDATEs.
+  # The WAL also contains UPDATEs that change no value. With lead_audit.log_unchanged, the audit
+  # trail also contains these UPDATEs.
   [ "$mode" != watched ] || settings+=("lead_audit.log_unchanged = on")
   tests=("$@")
   [ $# -gt 0 ] || tests=("--schedule=$work/$suite/$schedule")

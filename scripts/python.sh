@@ -6,14 +6,14 @@
 #   python.sh                  makes target/venv from
 #                              clients/python/requirements/sqlalchemy-2.0.txt
 #   python.sh sqlalchemy-1.4   makes target/venv-sqlalchemy-1.4 from sqlalchemy-1.4.txt in
-#                              clients/python/requirements. Other files of this directory work in
-#                              the same way
+#                              clients/python/requirements. The argument can be the name of any
+#                              file in this directory, without .txt
 #   python.sh python-3.9       makes target/venv-python-3.9 from python-3.9.txt, with Python 3.9
 #                              from the PATH or from pyenv. The script ends with exit code 3 if it
 #                              finds no Python 3.9
 #   python.sh examples/leads-api/requirements.txt   makes target/venv-leads-api from the file
-#                              examples/leads-api/requirements.txt. Other paths of files work in
-#                              the same way
+#                              examples/leads-api/requirements.txt. The argument can be the path of
+#                              any file with requirements
 #
 # Each virtual environment also contains the package of clients/python, directly from the checkout.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,9 +1,9 @@
 #!/bin/bash
-# server.sh: gets a PostgreSQL server whose major version Debian's own package does not have, or
-# whose pg_config the user has chosen. With PG=17 the script fills target/pg17 (for the release
-# build) and target/pg17-test (for the in-database tests). setup.sh calls this script. If both
-# directories exist, the script does and prints nothing. The server comes from the first of these
-# sources that exists:
+# server.sh: gets a PostgreSQL server if PG names another major version than that of Debian's
+# package, or if the user has chosen a pg_config. With PG=17 the script fills target/pg17 (for the
+# release build) and target/pg17-test (for the in-database tests). setup.sh calls this script. If
+# both directories exist, the script does nothing and prints nothing. The server comes from the
+# first of these sources that exists:
 #
 #   PG_CONFIG_17=/path/to/pg_config   the installation of the pg_config in PG_CONFIG_17. The script
 #                copies it with its headers

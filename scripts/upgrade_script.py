@@ -2,7 +2,7 @@
 """upgrade_script.py: generates the upgrade script of the next version from the SQL files.
 
   upgrade_script.py            writes sql/lead_audit--OLD--NEW.sql
-  upgrade_script.py --check    exit code 1 if the existing file is not up to date
+  upgrade_script.py --check    ends with exit code 1 if the existing file is not up to date
 
 NEW is the default_version of lead_audit.control. OLD is the newest version with an install script
 in sql/released/. The upgrade script has every statement of sql/*.sql that the install script of OLD
@@ -21,7 +21,7 @@ The line "-- GENERATED" divides sql/upgrade/OLD--NEW.sql. In the upgrade script,
 line stands before the generated statements, and the part below this line stands after them.
 
 crates/acceptance/tests/upgrade.rs compares the catalogs of a new database and of an upgraded
-database. So it finds statements that the upgrade script lacks.
+database. So the comparison finds statements that the upgrade script lacks.
 docs/decisions/004-upgrade-scripts.md gives the reasons for this design.
 """
 

@@ -87,8 +87,8 @@ COMMENT ON COLUMN lead_audit.watched_relation.is_restored IS
   'Whether a restore created its triggers and may still create its primary key. Ends with the '
   'next change.';
 
--- From this table, history() learns under which earlier watch ids the rows of a table have
--- entries.
+-- The earlier watch ids of watched tables. history() also finds the entries that have one of these
+-- watch ids.
 CREATE TABLE lead_audit.earlier_identity (
   watch_id uuid NOT NULL,
   earlier_id uuid NOT NULL,
@@ -150,8 +150,8 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_change_by_others() IS
   'Trigger: refuses changes to the list of watched tables by roles with rights on all tables, '
   'such as members of pg_write_all_data. Error 42501.';
 
--- Refuses writes by a role with pg_write_all_data to tables to which only the library and sealing
--- write.
+-- Only the library and sealing write to the tables with this trigger function. The function
+-- refuses writes by other roles, for example by a role with pg_write_all_data.
 CREATE FUNCTION lead_audit_internal.refuse_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

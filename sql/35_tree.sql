@@ -1,6 +1,6 @@
 -- The Merkle tree over the entries, and its checkpoints. Only lead_audit.seal() and the worker
--- write to the tables of this file (src/seal/). The tree follows RFC 6962. Its leaves are hashes
--- of the entries of finished transactions, in the order of sealing.
+-- write to the tables of this file (src/seal/). The tree follows RFC 6962. The leaves of the tree
+-- are hashes of committed entries, in the order of sealing.
 
 CREATE TABLE lead_audit.checkpoint (
   tree_size bigint NOT NULL PRIMARY KEY CHECK (tree_size > 0),
@@ -78,8 +78,8 @@ COMMENT ON COLUMN lead_audit.tree_edge.level IS 'Same levels as in tree_tile.';
 COMMENT ON COLUMN lead_audit.tree_edge.hashes IS 'Concatenated hashes.';
 
 -- The log id and the state of sealing. CREATE EXTENSION inserts a row, and a restore of a dump
--- adds the dump's row. Only the row with the largest tree counts. If several rows have trees of
--- this size, the oldest of these rows counts.
+-- adds the dump's row. Only the row with the largest tree counts. If several rows have the same
+-- largest tree_size, the oldest of these rows counts.
 CREATE TABLE lead_audit.tree (
   log_id uuid NOT NULL PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

@@ -1,6 +1,6 @@
 -- The functions that the view lead_audit.log calls. PUBLIC keeps EXECUTE on these functions,
--- because PostgreSQL checks the right of the role that reads the view. The functions are harmless:
--- they only compute a result from their arguments, and accept any JSON.
+-- because PostgreSQL checks whether the role that reads the view has EXECUTE. The functions are
+-- harmless: they only compute a result from their arguments, and accept any JSON.
 CREATE FUNCTION lead_audit_internal.as_jsonb(value json) RETURNS jsonb
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_as_jsonb';
 CREATE FUNCTION lead_audit_internal.new_values_of(row_values json, changed_values json)
@@ -17,9 +17,9 @@ COMMENT ON FUNCTION lead_audit_internal.diff_of(json, json) IS
   'large or nested too deeply.';
 
 -- The view of the audit trail for readers. An entry stores the old row and the changed values.
--- From these columns the view computes the complete new row and the diff. A text of this length is
--- neither too large nor too deeply nested for jsonb. For a JSON text of less than 1,000 bytes, the
--- view uses a plain cast, which is faster than as_jsonb().
+-- From these columns the view computes the complete new row and the diff. For a JSON text of less
+-- than 1,000 bytes, the view uses a plain cast, which is faster than as_jsonb(). A text of less
+-- than 1,000 bytes is neither too large nor too deeply nested for jsonb.
 CREATE VIEW lead_audit.log AS
 SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.operation,
        e.outcome,

@@ -28,10 +28,10 @@ COMMENT ON FUNCTION lead_audit_internal.is_audit_trigger_name(name) IS
 -- The audit triggers in pg_trigger, with the watch id from the arguments of each trigger. An audit
 -- trigger with a condition or a column list does not fire for every event, so it does not count as
 -- on. tgenabled is O for an ordinary trigger, and A for a trigger that also fires with
--- session_replication_role = replica. All audit triggers should have A. For a table without
--- replica, the last argument of the audit trigger is origin_only. The trigger function then leaves
--- out the changes that a trusted source replicates. The bytea constant in the view is the text
--- origin_only.
+-- session_replication_role = replica. All audit triggers should have A. If a table is watched
+-- without the option replica, the last argument of its audit triggers is origin_only. With
+-- origin_only, the trigger function records no changes that a trusted source replicates. The bytea
+-- constant in the view is the text origin_only.
 CREATE VIEW lead_audit.audit_trigger AS
 SELECT k.watch_id, t.tgrelid AS relation, t.tgname AS trigger_name, k.is_row,
        t.tgparentid = 0 AS is_own,
@@ -71,11 +71,11 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_on IS
 COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
   'Whether it is ENABLE ALWAYS, and has the last argument that lead_audit.watch.replica asks for.';
 
--- For each watched table: its root, and whether row changes and TRUNCATEs are recorded in the
+-- Shows the root of each watched table, and whether row changes and TRUNCATEs are recorded in the
 -- table, its partitions and its child tables. The view finds partitions and child tables by
--- inheritance, so it also finds those without audit triggers. A child table that is watched on its
--- own has its own watch id. Its audit triggers count for its parent too. A foreign table does not
--- need the TRUNCATE trigger.
+-- inheritance, so it also finds relations without audit triggers. A child table that is watched on
+-- its own has its own watch id. The audit triggers of this child table also count for its parent.
+-- A foreign table does not need the TRUNCATE trigger.
 CREATE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 tree(watch_id, relation) AS (
@@ -730,9 +730,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name)
 COMMENT ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name) IS
   'Returns the soft-delete column that enable() uses, or NULL. Errors 42703, 42804.';
 
--- Checks that enable() and disable() share. enable() and disable() are written in SQL and
+-- enable() and disable() share the following checks. The two functions are written in SQL and
 -- PL/pgSQL, so PostgreSQL also runs them with an older library. An older library lacks functions
--- that they call. So enable() and disable() check the version of the library first.
+-- that the SQL code calls. So enable() and disable() check the version of the library first.
 CREATE FUNCTION lead_audit_internal.require_library() RETURNS void
   LANGUAGE c AS 'MODULE_PATHNAME', 'require_library_wrapper';
 REVOKE ALL ON FUNCTION lead_audit_internal.require_library() FROM PUBLIC;

@@ -1,8 +1,8 @@
 -- The DDL guard protects the audit triggers. The owner of a table could end the table's watching
 -- with ALTER TABLE ... DISABLE TRIGGER or DROP TRIGGER. The DDL guard refuses these commands if
 -- the role has no right to execute disable(). If a role with the right to execute disable() runs
--- one of these commands, an entry records the role and the command. A drop of the table also has
--- this entry.
+-- one of these commands, an entry records the role and the command. A drop of a watched table also
+-- has an entry with the role and the command.
 CREATE FUNCTION lead_audit_internal.may_disable(who oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT has_function_privilege(who, 'lead_audit.disable(regclass)', 'EXECUTE')
@@ -79,11 +79,11 @@ COMMENT ON FUNCTION lead_audit_internal.affected_relations(boolean) IS
   'Returns the relations that the current command reaches: those that it changes, their '
   'partitions and child tables, and the tables that have columns of their row types.';
 
--- Raises an error if the DDL guard refuses the command. The check is a function of its own that
--- runs first, because an error in the DDL guard's other work must not hide the refusal. A relation
--- that leaves its watched table loses its audit triggers. The DDL guard does not refuse this loss,
--- and handle_detached() handles the relation. If a superuser has disabled some audit triggers of a
--- table, the table's other audit triggers remain protected.
+-- Raises an error if the DDL guard refuses the command. This check is a separate function and runs
+-- first, because an error in the DDL guard's other work must not hide the refusal. A partition or
+-- child table that leaves its watched table loses its audit triggers. The DDL guard does not
+-- refuse this loss, and handle_detached() handles the detached relation. If a superuser has
+-- disabled some audit triggers of a table, the table's other audit triggers remain protected.
 CREATE FUNCTION lead_audit_internal.refuse_ddl(invoker oid, is_drop boolean) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -256,8 +256,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
                          WHERE a.is_row AND a.watch_id <> ($2).watch_id)
 $$;
 -- Begins to watch a new partition or child table of a watched table, during the command that
--- creates or attaches it. During other commands, the function does nothing with a relation without
--- audit triggers, because a restore creates tables first and their triggers later.
+-- creates or attaches it. During other commands, the function ignores relations without audit
+-- triggers, because a restore creates tables first and their triggers later.
 CREATE FUNCTION lead_audit_internal.handle_attached(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -337,9 +337,9 @@ COMMENT ON FUNCTION lead_audit_internal.handle_attached(lead_audit.watch, oid, o
   'recorded as an entry.';
 
 -- Writes an entry if a command changes columns or the key of a watched table, renames the table or
--- moves it to another schema. The DDL commands that have an entry change values or names without
--- any row event. A parallel restore can create the primary key after the audit triggers. A primary
--- key that a restore creates is no change, so it has no entry.
+-- moves it to another schema. Such a DDL command changes values or names of a table, but causes no
+-- row event. A parallel restore can create the primary key after the audit triggers. A primary key
+-- that a restore creates is no change, so it has no entry.
 CREATE FUNCTION lead_audit_internal.handle_altered(
   watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -669,7 +669,8 @@ COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
 
 -- Shows the differences between the state that the DDL guard maintains and the catalog. A
 -- difference comes from a command that the DDL guard did not see. A child table can be watched on
--- its own, or its own watching can be disabled. Neither is a fault of its parent.
+-- its own, or its own watching can be disabled. These two states of a child table are no faults of
+-- its parent.
 CREATE VIEW lead_audit.watch_fault AS
 WITH RECURSIVE known AS (
   SELECT m.watch_id, m.relation, m.is_root, m.is_complete, m.table_schema, m.table_name,

@@ -262,8 +262,8 @@ COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS
 
 -- An entry is unsealed if its id is above looked_to, which is the last id that sealing examined.
 -- An entry is also unsealed if its transaction ended after sealing examined its id. If more than
--- 100,000 entries have ids above looked_to, the view does not count them. Instead it subtracts
--- looked_to from the last id.
+-- 100,000 entries have ids above looked_to, the view does not count them. In this case, the view
+-- shows the last id minus looked_to as the number of unsealed entries.
 CREATE VIEW lead_audit.stats AS
 SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s)
          + (SELECT coalesce(sum(u.entries), 0)::bigint FROM lead_audit.unwritten u)

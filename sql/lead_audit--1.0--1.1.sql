@@ -3101,15 +3101,16 @@ COMMENT ON COLUMN lead_audit.stats.quarantined IS
 COMMENT ON FUNCTION lead_audit_internal.watch_leads() IS 'Last step of CREATE EXTENSION.';
 
 -- In version 1.1, the digest of a table's columns also covers the attributes of composite types.
--- This statement stores the new digests, so that the next DDL command on each table has no entry
--- as a change of the table's columns.
+-- This statement stores the new digests, because with the old digest of a table, the next DDL
+-- command on the table would be recorded as a change of columns.
 SELECT lead_audit_internal.note_relations(w.watch_id, NULL)
 FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled');
 
--- Makes the audit triggers of version 1.0, which are ordinary triggers, ENABLE ALWAYS. A change of
--- a table's triggers locks the table against writes until the update ends. A table that is in use
--- keeps its ordinary triggers until check_watched() changes them. The lock timeout is shorter than
--- deadlock_timeout, so that PostgreSQL does not end a writer's transaction by a deadlock.
+-- Sets the audit triggers of version 1.0 to ENABLE ALWAYS. In version 1.0, the state of these
+-- triggers is plain ENABLE. A change of a table's triggers locks the table against writes until
+-- the update ends. If a table is in use, its triggers keep the state plain ENABLE until
+-- check_watched() changes it. The lock timeout is shorter than deadlock_timeout, so that
+-- PostgreSQL does not end a writer's transaction by a deadlock.
 SET LOCAL lock_timeout = '500ms';
 DO $$
 DECLARE

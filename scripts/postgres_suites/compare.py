@@ -100,7 +100,7 @@ def read_accepted(path: Path) -> list[Section]:
 
 
 def without_widths(path: Path) -> bytes:
-    """Returns an output file with shortened runs of spaces and dashes, without row counts."""
+    """Returns the text of an output file without row counts and without the width of columns."""
     text = path.read_bytes()
     text = re.sub(rb"^\(\d+ rows?\)$", b"(rows)", text, flags=re.MULTILINE)
     text = re.sub(rb"[ \t]+$", b"", text, flags=re.MULTILINE)

@@ -28,7 +28,7 @@ CROSS JOIN LATERAL (
   UNION ALL
   SELECT t.name, CASE WHEN t.moved_from IS NOT NULL THEN 'INSERT'
                       -- The rows of CREATE TABLE AS exist before their table is watched, so each
-                      -- has a SNAPSHOT entry of the baseline.
+                      -- of these rows has a SNAPSHOT entry of the baseline.
                       WHEN e.operation = 'SNAPSHOT' AND EXISTS (
                         SELECT FROM held.note h
                         WHERE h.relation = e.relation AND h.xid = e.txid AND h.watched

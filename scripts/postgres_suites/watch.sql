@@ -1,7 +1,7 @@
 -- Watches every table as soon as it exists. The table held.note has a row for each table. The row
--- notes whether the table is watched, and whether the table is unlogged and so leaves no changes
--- in the WAL. A rollback of the transaction that creates a table also removes the table's row in
--- held.note.
+-- states whether the table is watched, and whether the table is unlogged. An unlogged table leaves
+-- no changes in the WAL. A rollback of the transaction that creates a table also removes the
+-- table's row in held.note.
 CREATE SCHEMA held;
 CREATE TABLE held.note (
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -23,7 +23,8 @@ CREATE TABLE held.decoded (
   n bigint NOT NULL
 );
 
--- Rows without an entry for which the server's log has a line instead. storm.py fills this table.
+-- One row for each changed row that has no entry, but a line in the server's log instead. storm.py
+-- fills this table.
 CREATE TABLE held.gap (
   txid xid8 NOT NULL,
   relation oid NOT NULL,

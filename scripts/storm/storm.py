@@ -303,7 +303,8 @@ class Storm:
                 session.execute(
                     "SELECT request_id, count(*) FROM lead_audit.entry"
                     " WHERE outcome = 'failed' AND table_name = 'fixed' AND error_code = '23505'"
-                    # Only the writers set a request id. sqlsmith can fail on this table, too.
+                    # Statements of sqlsmith on this table can also fail, but only the writers'
+                    # statements have a request id.
                     " AND request_id IS NOT NULL GROUP BY 1"
                 ).fetchall()
             )

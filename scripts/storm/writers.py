@@ -102,7 +102,7 @@ class Writer(threading.Thread):
         self.random = random.Random(seed * 1000 + number)
         self.requests = 0
         self.request = ""
-        self.doing = "transaction"  # what the session does; an error's count shows it
+        self.doing = "transaction"  # the name of the running step, for the counts of errors
         self.fault: BaseException | None = None
         self.writes: list[tuple[int, Callable[[Connection], None]]] = [
             (8, self.insert),
@@ -522,8 +522,8 @@ class Writer(threading.Thread):
         self.shared.add(name)
 
     def drop_table(self, session: Connection) -> None:
-        # Drops the more tables at once, the more tables there are, so that the number of tables
-        # stays limited.
+        # Drops several tables at once if many tables exist, so that the number of tables stays
+        # limited.
         names = {
             self.shared.some_name(self.random) for _ in range(1 + len(self.shared.names) // 20)
         } - {"s.plain_0"}
