@@ -1,9 +1,9 @@
 #!/bin/bash
-# compare.sh: measures the cost of writes to a table that lead_audit audits. The script compares
-# this cost with the cost of writes without audit, with PL/pgSQL triggers, and with the floor
+# compare.sh: measures the cost of writes to a table that lead_audit audits. For comparison, the
+# script also measures writes without audit, writes with PL/pgSQL triggers, and the floor
 # (bench/README.md). `make bench` runs this script.
 #
-#   compare.sh [ARGUMENT...]   see --help for the ARGUMENTs
+#   compare.sh [ARGUMENT...]   runs the comparison. --help lists the ARGUMENTs
 #
 # The script starts two private clusters in target/bench-compare-*, and deletes them at the end.
 # One of the clusters preloads the library. The script writes the results to

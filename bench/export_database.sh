@@ -2,7 +2,7 @@
 # export_database.sh: measures exports and verification by the command `lead-audit`. The command
 # connects to the database of a private cluster in target/bench-export.
 #
-#   export_database.sh [ENTRIES]   the number of entries, by default 500000
+#   export_database.sh [ENTRIES]   ENTRIES is the number of entries, by default 500000
 #
 # The script prints a Markdown table. The memory in the table is the maximum that the command uses,
 # without the memory of the server process.

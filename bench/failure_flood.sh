@@ -4,10 +4,10 @@
 #
 # One session updates rows of a watched table by primary key as fast as possible, with one
 # transaction for each row. Eight other sessions together cause 10,000 failed statements a second.
-# The script measures alternate intervals: with lead_audit.enabled on and off for the role that
-# fails. lead_audit records the failed statements only while this setting is on. For each interval,
-# the script prints the successful transactions a second, the number of recorded failures, and the
-# processor time of each kind of process.
+# The script measures intervals in turn with lead_audit.enabled on and off for the role whose
+# statements fail. lead_audit records the failed statements only while this setting is on. For each
+# interval, the script prints the successful transactions a second, the number of recorded
+# failures, and the processor time of each kind of process.
 #
 # At the end, the script prints the ratio of the median rates. The script also prints the processor
 # time that the recording of one failed statement adds, in the worker (including sealing) and in

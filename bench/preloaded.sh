@@ -2,10 +2,10 @@
 # preloaded.sh [SECONDS [ROUNDS]]: measures the cost that a preloaded library adds to successful
 # statements, because it must be ready to record failures.
 #
-# One session updates rows of a watched table by primary key. It does so in turns on a server that
-# preloads the library and on a server that does not. Neither server seals entries. The script
-# prints the transactions a second for each interval. At the end, it prints the ratio of the two
-# medians.
+# One session updates rows of a watched table by primary key. The session runs in turns on a server
+# that preloads the library, and on a server that does not preload the library. Neither server
+# seals entries. The script prints the transactions a second for each interval. At the end, the
+# script prints the ratio of the two medians.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-10} rounds=${2:-7}
 "$ROOT/scripts/install.sh" >&2

@@ -2,7 +2,7 @@
 # seal.sh: measures the times of sealing, verify() and proofs, on a private cluster in
 # target/bench-seal.
 #
-#   seal.sh [ENTRIES]   the number of entries, by default 1000000
+#   seal.sh [ENTRIES]   ENTRIES is the number of entries, by default 1000000
 #
 # The script prints a Markdown table. For comparison with verify(), the script measures
 # PostgreSQL's sha256() over about as many bytes as the preimages of the entries have. The time of

@@ -165,7 +165,7 @@ mod tests {
             ('row_key', e.row_key::text), ('row_values', e.row_values::text), ('db_session_user', to_json(e.db_session_user)::text),
             ('db_current_user', to_json(e.db_current_user)::text), ('client_addr', to_json(e.client_addr)::text),
             ('application_name', to_json(e.application_name)::text)) c(k, v) WHERE v IS NOT NULL)"#;
-        // As a check of `preimage` itself: with the unchanged `row_key`, it gives the stored
+        // Checks `preimage` itself: with the unchanged `row_key`, the preimage gives the stored
         // checksum.
         forge("row_key", &row_key, preimage);
         assert_intact();

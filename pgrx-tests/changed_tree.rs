@@ -35,8 +35,8 @@ mod tests {
              CREATE FUNCTION pg_temp.set_leaf(leaf int, hash bytea) RETURNS void LANGUAGE sql AS $$
                UPDATE lead_audit.tree_tile SET hashes = overlay(hashes PLACING hash FROM leaf % 256 * 32 + 1) WHERE level = 0 AND index = leaf / 256;
                UPDATE lead_audit.tree_edge SET hashes = overlay(hashes PLACING hash FROM leaf % 256 * 32 + 1) WHERE level = 0 AND index = leaf / 256 $$"#);
-        // forge() computes the right checksum, because after it every unchanged entry still
-        // verifies.
+        // Checks forge() itself: after forge() has stored the checksum of each unchanged entry,
+        // every entry still verifies.
         run("SELECT pg_temp.forge(id) FROM lead_audit.entry");
         assert_intact();
     }
@@ -81,8 +81,8 @@ mod tests {
             )),
             ["77 checksum"]
         );
-        // verify() cannot find a change of an unsealed entry together with its checksum, because
-        // the tree has no leaf for the entry yet.
+        // verify() cannot find a change of an unsealed entry if the checksum was changed to match.
+        // The tree has no leaf for an unsealed entry yet.
         assert_eq!(faults_after(&rewrite(unsealed)), [""; 0]);
         assert_eq!(
             faults_after(&format!("{}; {}", rewrite(sealed), rewrite(entry(600)))),

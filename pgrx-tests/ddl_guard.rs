@@ -103,9 +103,9 @@ mod tests {
         run_as("clerk", "ALTER TABLE p DETACH PARTITION p1");
         assert_eq!(rows(kept), all);
 
-        // The tables get ordinary triggers (not ENABLE ALWAYS), as they would from a dump of
-        // version 1.0. The test does this once with the DDL guard active, and once with the DDL
-        // guard disabled.
+        // The test replaces the audit triggers by triggers with plain ENABLE, which a dump of
+        // version 1.0 contains. The test replaces the triggers once with the DDL guard active, and
+        // once with the DDL guard disabled.
         let old = "DROP TRIGGER \"00_lead_audit_row\" ON plain; DROP TRIGGER \"00_lead_audit_truncate\" ON plain;
              DROP TRIGGER \"00_lead_audit_row\" ON p";
         let identity = |table: &str| {
@@ -460,8 +460,8 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// A command that changes a type changes the values of its columns. So the command has an entry
-    /// for each watched table with a column of the type.
+    /// A command that changes a type can change the values of columns with this type. Such a
+    /// command has an entry for each watched table with a column of the type.
     #[pg_test]
     fn types_of_columns() {
         begin();

@@ -20,8 +20,8 @@ pub fn begin() {
 
 /// Makes the server and the library discard cached data whenever the data might be stale
 /// (`debug_discard_caches`), if scripts/assertions.sh asks for this mode. The mode ends with the
-/// transaction of the test. So it does not slow down the CREATE EXTENSION before the first test,
-/// which would take very long in this mode.
+/// transaction of the test. So the mode does not slow down the CREATE EXTENSION before the first
+/// test. CREATE EXTENSION would take very long in this mode.
 fn discard_caches(discard: bool) {
     run(&format!(
         "SELECT pg_catalog.set_config('debug_discard_caches', CASE WHEN {discard} THEN current_setting('tests.debug_discard_caches') ELSE '0' END, true)
@@ -40,7 +40,7 @@ pub fn begin_with_leads() {
 }
 
 /// Returns the number of unwritten entries: the committed count plus the count of the current
-/// transaction, which the commit adds to it.
+/// transaction. A commit adds the second count to the committed count.
 pub fn not_written() -> i64 {
     number("SELECT entries_not_written FROM lead_audit.stats")
         + crate::entries::not_written_yet_counted()

@@ -105,8 +105,8 @@ mod tests {
     }
 
     /// Creates the function f() as the owner of the table. f() is IMMUTABLE, so the owner can use
-    /// it in indexes and partition keys. f() executes the command in the table `orders` once and
-    /// deletes it.
+    /// it in indexes and partition keys. f() executes the command that the table `orders` contains,
+    /// and deletes the command from the table, so that the command runs once.
     fn begin_with_code_in_indexes() {
         begin_with_clerk();
         run_as(
@@ -119,8 +119,8 @@ mod tests {
         );
     }
 
-    /// Runs `commands` as the clerk, during which f() executes the command `order`. Returns the new
-    /// entries.
+    /// Runs `commands` as the role clerk. During `commands`, f() executes the command `order`.
+    /// Returns the new entries.
     fn entries_of(order: &str, commands: &str) -> Vec<String> {
         let last = number("SELECT coalesce(max(id), 0) FROM lead_audit.entry");
         run_as("clerk", &format!("INSERT INTO orders VALUES ({}); {commands}", literal(order)));
@@ -131,7 +131,8 @@ mod tests {
     }
 
     /// ATTACH PARTITION builds missing indexes before PostgreSQL gives the partition its triggers.
-    /// The expression of an index can call a function of the owner, which writes rows at this time.
+    /// The expression of an index can call a function of the owner, and this function can write
+    /// rows before the triggers exist.
     #[pg_test]
     fn code_executed_while_a_partition_is_attached() {
         begin_with_code_in_indexes();

@@ -117,10 +117,11 @@ mod tests {
              WHERE pronamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace)
                AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
-        // PostgreSQL requires that the owner of a partitioned table has the right to execute
-        // capture(). A role with this right still cannot create triggers with capture(), as
-        // privileges.rs tests. The views lead_audit.log and lead_audit.stats call the remaining
-        // functions in this list as the role that reads the view.
+        // The owner of a watched partitioned table needs the right to execute capture(), because
+        // PostgreSQL checks this right when the owner creates a partition. A role with this right
+        // still cannot create triggers with capture(), as privileges.rs tests. The views
+        // lead_audit.log and lead_audit.stats call the remaining functions in this list as the role
+        // that reads the view.
         assert_eq!(
             granted,
             [

@@ -1,7 +1,8 @@
 //! Tests that history() finds the entries of a row by its primary key in any spelling of the key.
-//! history() finds the entries even if the table or its key has changed since. The entry of an
-//! UPDATE that changes the key is in the history of the old key and of the new key. The result of
-//! history() never contains entries of other rows, or of rows with the same key in other tables.
+//! history() finds the entries even if the table or its key has changed after they were written.
+//! The entry of an UPDATE that changes the key is in the history of the old key and of the new key.
+//! The result of history() never contains entries of other rows, or of rows with the same key in
+//! other tables.
 
 #[pgrx::pg_schema]
 mod tests {

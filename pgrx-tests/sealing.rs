@@ -8,8 +8,8 @@ mod tests {
     use ledger::tlog_proof::TlogProof;
     use pgrx::prelude::*;
 
-    /// Computes the roots of the trees with the sizes `sizes` with the Python verifier. The leaves
-    /// are the entries in the order in which the checkpoints sealed them.
+    /// Calls the Python verifier, which computes the root of the tree for each size in `sizes`. The
+    /// leaves are the entries in the order in which the checkpoints sealed them.
     fn roots(sizes: &[i64]) -> Vec<String> {
         let checksums = rows(
             "SELECT encode(e.checksum, 'hex') FROM lead_audit.checkpoint c JOIN lead_audit.entry e ON e.id <@ c.entry_ids

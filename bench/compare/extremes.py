@@ -1,4 +1,4 @@
-"""Measures a large UPDATE's memory, cost by size of statement and of log, seal() and verify()."""
+"""Measures the memory of a large UPDATE, the cost by size, and the speed of seal() and verify()."""
 
 import pathlib
 import statistics
@@ -78,7 +78,7 @@ def growth(system, unaudited, sizes, rows, rounds):
     count = lambda: connection.execute("SELECT count(*) FROM twin").fetchone()[0]
     found = []
     connection.execute("TRUNCATE twin")
-    connection.execute("SET enable_seqscan = off")  # because the log has no statistics
+    connection.execute("SET enable_seqscan = off")  # the log has no statistics
     for size in sizes:
         while (
             have := connection.execute("SELECT count(*) FROM lead_audit.entry").fetchone()[0]
@@ -150,7 +150,7 @@ def by_statement_size(system, unaudited, sizes, rounds):
 
 
 def sealing(system):
-    """Measures how many entries a second seal() and verify() process."""
+    """Measures how many entries per second seal() and verify() process."""
     connection = system.connection("leads")
     began = time.perf_counter()
     size = connection.execute("SELECT lead_audit.seal()").fetchone()[0]

@@ -1,4 +1,4 @@
-"""Measures the transactions a second of pgbench, with single-row writes and small transactions."""
+"""Measures pgbench's transactions per second, with single-row writes and small transactions."""
 
 import pathlib
 import re
@@ -101,7 +101,7 @@ class Runner:
             self.files[name].write_text(text)
 
     def tps(self, system, load, series):
-        """Runs a load. Returns the transactions a second. The keys of new rows contain `series`."""
+        """Runs a load, whose new keys contain `series`. Returns the transactions per second."""
         if load not in self.counts:
             raise KeyError(f"{load} has not been calibrated")
         return self._run(system, load, series, self.counts[load])
@@ -122,7 +122,7 @@ class Runner:
         )
 
     def floor(self, system, load):
-        """Returns the transactions a second of a statement that updates a row and inserts an entry.
+        """Returns the speed of a statement that updates a row and inserts an entry.
 
         session_replication_role = replica turns the audit trigger off. Returns None if the load is
         not UPDATE.

@@ -175,7 +175,7 @@ class Floor:
         connection, first, last = self.connection, self.last, self._last()
         self.last = last
         before = wal(connection)
-        connection.execute("SET enable_seqscan = off")  # because the log has no statistics
+        connection.execute("SET enable_seqscan = off")  # the log has no statistics
         took = timed(
             connection, f"INSERT INTO twin SELECT * FROM lead_audit.entry WHERE id > {first}"
         )

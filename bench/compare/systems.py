@@ -1,4 +1,4 @@
-"""The compared audit systems. A system has a database for each table. An SQL file sets it up."""
+"""The compared audit systems. An SQL file sets up a system in one database for each table."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ TABLES = {
     "wide": BENCH / "tables" / "wide.sql",
     "toasted": BENCH / "tables" / "toasted.sql",
 }
-# Settings with the context that an application would set. Some systems do not read them.
+# Settings with the context that an application would set. Some systems do not read these settings.
 CONTEXT = (
     "-c lead_audit.user_id=u-17 -c lead_audit.user_ip=203.0.113.7"
     " -c lead_audit.request_id=req-000123"
@@ -72,7 +72,7 @@ class System:
     name: str
     label: str
     preloaded: bool
-    full: bool  # whether it runs only with --full
+    full: bool  # whether the system runs only with --full
     cluster: Cluster = None
     connections: dict = field(default_factory=dict)
 

@@ -1,6 +1,6 @@
 -- label: PL/pgSQL trigger
--- A PL/pgSQL trigger that does the same work as lead_audit. It stores the complete old and new
--- row, the changed columns, the context, and a SHA-256 checksum.
+-- A PL/pgSQL trigger that does the same work as lead_audit. The trigger stores the complete
+-- old and new row, the changed columns, the context, and a SHA-256 checksum.
 CREATE SCHEMA audit;
 CREATE TABLE audit.log (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, occurred_at timestamptz NOT NULL,

@@ -20,7 +20,7 @@ TEMPLATE = "leads_template"
 
 
 def _server_user() -> Optional[str]:
-    """Returns the user that scripts/lib.sh runs the server as if the tests run as root, or None."""
+    """Returns the server's user in scripts/lib.sh, or None if root does not run the tests."""
     if os.geteuid() != 0:
         return None
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"

@@ -1,8 +1,9 @@
 """Relays messages between a client and the server, and counts the client's round trips.
 
 Each Query, each Sync, and each Flush that does not follow a Sync counts as a round trip. (psycopg
-sends a Flush right after a Sync, which requests nothing more.) The server sends its answers only
-after one of these messages, so a client never waits for an answer before it.
+sends a Flush right after a Sync, and this Flush requests nothing.) The server sends its answers
+only after one of these messages, so a client never waits for an answer before it has sent one of
+these messages.
 """
 
 from __future__ import annotations

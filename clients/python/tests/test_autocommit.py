@@ -625,7 +625,7 @@ def test_what_only_reads_is_sent_as_it_is(
 
 
 def test_the_catalogue_is_asked_again(database: Database) -> None:
-    """The client reads the catalog for a connection from before attach(), and again after DDL."""
+    """The client reads the catalog for a connection opened before attach(), and after DDL."""
     engine = create_engine(database.url(SYNC[-1]), pool_size=1, max_overflow=0, future=True)
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))

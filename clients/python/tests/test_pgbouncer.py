@@ -209,8 +209,8 @@ async def test_requests_cancelled_half_way(
         )
     assert AuditContext.current() == AuditContext()
     assert foreign_entries(database) == []
-    # The next transactions on the server connections have no context, so their entries must have
-    # none.
+    # The next transactions on the server connections have no context, so the entries of these
+    # transactions must have no context.
     factory: Any = sessionmaker(engine, class_=AsyncSession)
     for number in range(2 * CONNECTIONS):
         async with factory() as session:

@@ -77,7 +77,7 @@ def test_a_transaction_that_a_raw_cursor_ends(engine: Engine, database: Database
 
 
 def test_cursors_from_elsewhere(engine: Engine, database: Database) -> None:  # noqa: F811
-    """Tests a cursor from before the first statement, and a cursor of a result's connection."""
+    """Tests a cursor made before the first statement, and a cursor of a result's connection."""
     with engine.begin() as connection:
         driver: Any = connection.connection.dbapi_connection
         early = driver.cursor()
@@ -236,8 +236,8 @@ def test_cursor_factories_of_psycopg2s(database: Database) -> None:
 def test_a_cursor_of_psycopg2s_that_is_not_followed(database: Database) -> None:
     """The client cannot see the statements of a cursor from `cursor(cursor_factory=…)`.
 
-    The client cannot see those of a cursor that its class makes either. A call of apply_context()
-    sets the context again (see README.md).
+    The client also cannot see the statements of a cursor that the connection's own class makes. A
+    call of apply_context() sets the context again (see README.md).
     """
     import psycopg2.extensions
     from psycopg2.extras import RealDictCursor

@@ -21,7 +21,7 @@ READ = text("SELECT count(*) FROM leads")
 ALICE = AuditContext("alice", "203.0.113.7", "Firefox", "r-1")
 
 # For each driver, the number of additional round trips that the context takes for a writing
-# statement in AUTOCOMMIT. asyncpg has no pipelines, so it takes two.
+# statement in AUTOCOMMIT. asyncpg has no pipelines, so the context takes two round trips.
 EXTRA_IN_AUTOCOMMIT = {"psycopg2": 0, "psycopg": 0, "psycopg_async": 0, "asyncpg": 2}
 
 

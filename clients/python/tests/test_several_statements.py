@@ -137,7 +137,7 @@ def test_a_transaction_that_is_left_open(connection: Connection, database: Datab
 
 
 def test_results_are_those_of_the_application(connection: Connection) -> None:
-    """psycopg 3 shows the result of a string's first statement, psycopg2 of its last."""
+    """For a query string, psycopg 3 shows the first result, and psycopg2 shows the last result."""
     is_last = connection.dialect.driver == "psycopg2"
     with ALICE:
         first = connection.execute(text(f"{ROW} RETURNING 'one'; COMMIT; {ROW} RETURNING 'two'"))

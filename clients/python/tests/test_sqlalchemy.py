@@ -470,7 +470,7 @@ def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> No
 def test_listeners_that_are_added_later_see_the_statement(
     engine: Engine, database: Database
 ) -> None:
-    """The listeners include one that runs the statement itself, and one from before attach()."""
+    """One listener runs the statement itself, and one listener was added before attach()."""
     seen: list[str] = []
 
     def looks_on(cursor: Any, statement: str, parameters: Any, context: Any) -> None:

@@ -204,7 +204,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_the_connection(
 ) -> None:
     """SQLAlchemy closes a cancelled task's connection.
 
-    Tasks that share it must not wait forever.
+    Other tasks that share the closed connection must not wait forever.
     """
 
     async def work(connection: Any, user: str, seconds: float = 0) -> None:

@@ -205,8 +205,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
     for number in 0..TAMPERINGS {
         let (column, type_name) = &columns[number % columns.len()];
         let all = changes(column, type_name);
-        // Prefers entries that have a value in this column, because a change from NULL is easier to
-        // detect.
+        // Prefers entries that have a value in the changed column, because a change from NULL is
+        // easier to detect.
         let candidates: Vec<i64> = admin
             .query(
                 &format!(

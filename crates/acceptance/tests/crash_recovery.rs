@@ -30,8 +30,8 @@ fn after_a_crash_each_change_has_its_entry() {
     call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
     drop(admin);
     let mut random = Random::new(700);
-    // The transactions of all writers, by request id. The number of a transaction is the number of
-    // entries that the transaction must have if it was committed.
+    // The transactions of all writers, by request id. Each value contains the number of entries
+    // that the transaction must have if it was committed, and the end of the transaction.
     let mut transactions: BTreeMap<String, (i64, End)> = BTreeMap::new();
     for round in 0..crashes {
         let pause = Duration::from_millis(100 + random.below(500));

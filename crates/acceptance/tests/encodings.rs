@@ -59,8 +59,9 @@ fn a_client_in_another_encoding_works() {
     assert_eq!(entry, "René Müller");
     assert_intact(&mut admin);
 
-    // The server cannot send these characters to the client, because the client's encoding does
-    // not contain them. The entry must contain the characters nevertheless.
+    // The server cannot send the characters of this value to the client, because the client's
+    // encoding does not contain these characters. The entry must contain the characters
+    // nevertheless.
     call(&mut cluster.session("app", "utf8"), "UPDATE leads SET company_name = '日本 😀'");
     let read = |query: &str| {
         let psql = cluster

@@ -282,8 +282,8 @@ fn a_superuser_can_switch_per_database_and_role() {
         // The count omits the entries of failed statements and of unwritten entries, which exist
         // only if the library is preloaded.
         let entries = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
-        // The session `fresh` of a superuser has not loaded the library. A superuser can change
-        // the library's settings in this session.
+        // The superuser's session `fresh` has not loaded the library. A superuser can change the
+        // library's settings in this session.
         let mut fresh = cluster.admin("postgres");
         let mut before: i64 = value(&mut admin, entries);
         let mut expect = |more: i64, what: &str| {

@@ -38,7 +38,7 @@ const SCHEMA: &str = "
 /// Statements, each with the key of the row at which the statement fails. The key is None if the
 /// extension cannot determine the row reliably.
 const STATEMENTS: [(&str, Option<&str>); 39] = [
-    // In these statements, the executor uses a row of the plan directly, or copies it, or does
+    // For these statements, the executor uses a row of the plan directly, copies the row, or does
     // both.
     ("INSERT INTO leads SELECT * FROM same_shape", Some("bad")),
     ("INSERT INTO leads TABLE same_shape LIMIT 1", Some("bad")),

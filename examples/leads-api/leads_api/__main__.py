@@ -30,8 +30,8 @@ def listen(port: int | None) -> socket.socket:
 def main() -> None:
     listener = listen(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
-    # uvicorn must not take the client's address from a header. AuditMiddleware takes it from the
-    # header, but only if a proxy in LEADS_TRUSTED_PROXIES has sent the request.
+    # uvicorn must not take the client's address from a header. AuditMiddleware takes the address
+    # from the header, but only if a proxy in LEADS_TRUSTED_PROXIES has sent the request.
     config = uvicorn.Config(
         create_app(Settings.from_environment()), proxy_headers=False, server_header=False
     )

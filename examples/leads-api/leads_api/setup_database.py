@@ -54,7 +54,7 @@ def set_up(
             connection.execute((SQL / "audit.sql").read_bytes())
     except psycopg.Error:
         with psycopg.connect(superuser_url, autocommit=True) as server:
-            server.execute(f'DROP DATABASE "{database}"')  # the next run then starts again
+            server.execute(f'DROP DATABASE "{database}"')  # so that the next run can create it
         raise
     return True
 

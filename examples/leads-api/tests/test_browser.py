@@ -82,7 +82,7 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
 
 
 def table(event: Locator, caption: str) -> dict[str, tuple[str | None, str | None]]:
-    """Returns the shown diff: column → (before, after), with None for a side that is missing."""
+    """Returns the shown diff: column → (before, after), with None for a missing value."""
     found = {}
     for row in (
         event.locator("table", has=event.page.locator(f"caption:text-is('{caption}')"))
@@ -123,7 +123,7 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     address = maria.page.url
     lead_id = address.rsplit("/", 1)[1]
 
-    # Maria and Tom open the lead for editing. Tom saves it first.
+    # Maria and Tom open the lead for editing. Tom saves the lead first.
     for visitor in (maria, tom):
         visitor.page.goto(f"{address}/edit")
     tom.page.get_by_label("Company name").fill("Duet Records Ltd.")

@@ -1,4 +1,4 @@
-"""The Python client of lead_audit, which tells the database who writes.
+"""The Python client of lead_audit, which tells the database which user writes.
 
 `AuditContext` holds the user of the application. The modules `sqlalchemy` and `django` send the
 context to the database. The modules `asgi`, `starlette` and `django` set the context for each

@@ -9,9 +9,8 @@ with the stand-in, which sends the context without a further round trip:
   the statement on the next lines. The server runs the query string as one transaction. psycopg2
   quotes the values of the context.
 
-For other statements there is no stand-in, so the client sends BEGIN before the statement and COMMIT
-after it. DDL with psycopg2 has no stand-in, because the entry of a DDL command contains the whole
-query string.
+If a statement has no stand-in, the client sends BEGIN before the statement and COMMIT after it. DDL
+with psycopg2 has no stand-in, because the entry of a DDL command contains the whole query string.
 
 `inserting_cursor()` returns a stand-in that inserts `SELECT set_config(…)` into a query string of
 several statements.
@@ -38,7 +37,7 @@ _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 def combining_cursor(
     cursor: Any, analysis: Analysis, many: bool, context: AuditContext
 ) -> Optional[Any]:
-    """Returns a stand-in for a cursor outside of a transaction, or None if there is none."""
+    """Returns a stand-in for a cursor, or None if the client must send BEGIN and COMMIT."""
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
     if getattr(cursor, "name", None) is not None or analysis.is_copy:
@@ -76,7 +75,7 @@ def inserting_cursor(
 
 
 def _driven(cursor: Any) -> Any:
-    """Returns the driver's cursor, because a listener can execute a statement with a stand-in."""
+    """Returns the driver's cursor, even if `cursor` is a stand-in that a listener uses."""
     while isinstance(cursor, _StandIn):
         cursor = cursor._cursor
     return cursor
@@ -84,7 +83,7 @@ def _driven(cursor: Any) -> Any:
 
 def _has_pipelines(psycopg: Any) -> bool:
     pipeline = getattr(psycopg, "Pipeline", None)  # exists since psycopg 3.1
-    return pipeline is not None and bool(pipeline.is_supported())  # not in libpq 13
+    return pipeline is not None and bool(pipeline.is_supported())  # False with libpq 13
 
 
 class _StandIn:
@@ -129,11 +128,11 @@ class _Pipelined(_StandIn):
                     own.execute("BEGIN", **_UNPREPARED)
                     try:
                         own.execute(_SET_CONFIG, self._values, **_UNPREPARED)
-                    except UnicodeEncodeError:  # psycopg raises it before it sends the command
+                    except UnicodeEncodeError:  # psycopg raises it before sending
                         own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = execute()
                     own.execute("COMMIT", **_UNPREPARED)
-                except Exception as error:  # if it left the block, psycopg would log it
+                except Exception as error:  # psycopg logs an error that leaves the block
                     first = error
             if first is not None:
                 raise first
@@ -159,7 +158,7 @@ class _Pipelined(_StandIn):
 
 
 def _own_cursor(kind: Any, connection: Any) -> Any:
-    """Returns a plain cursor, whatever cursor or row factory the application has set."""
+    """Returns a plain cursor, even if the application has set a cursor factory or row factory."""
     return kind(connection, row_factory=sys.modules["psycopg"].rows.tuple_row)
 
 
@@ -239,7 +238,8 @@ class _Prefixed(_StandIn):
         statement = (
             query.decode(codec) if isinstance(query, bytes) else as_text(query, self._cursor)
         )
-        # psycopg2 inserts the parameters of the statement itself, so it raises its usual errors.
+        # psycopg2 itself inserts the parameters into the statement, so wrong parameters cause
+        # psycopg2's usual errors.
         try:
             prefix = self._cursor.mogrify(_SET_CONFIG, self._values)
         except UnicodeEncodeError:

@@ -34,8 +34,8 @@ class TrustedProxies:
     addresses: the addresses or networks ("10.0.0.0/8") of the proxies, or the names UNIX or
     TEST_CLIENT. If the list is empty, no proxy is trusted. header: "x-forwarded-for", "forwarded"
     (RFC 7239), or a header with a single address, such as "x-real-ip". Each trusted proxy must
-    write this header itself. If a proxy only passes the header on, the web client can forge its
-    address.
+    write this header itself. If a proxy only passes the header on, the web client can forge the
+    address in the header.
     """
 
     def __init__(self, addresses: Iterable[str] = (), header: str = X_FORWARDED_FOR) -> None:

@@ -274,7 +274,7 @@ class _Scope:
         self.request = request
         self.overrides = overrides  # the fields that the block sets; None if it sets all fields
         self.is_detached = is_detached  # whether the block belongs to no request
-        self._base: Optional[AuditContext] = None  # `context` comes from this outer context
+        self._base: Optional[AuditContext] = None  # the outer context from which `context` was made
 
 
 _NO_SCOPE: Final = _Scope(EMPTY, None)

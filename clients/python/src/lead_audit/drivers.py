@@ -107,7 +107,7 @@ class Driver:
         raise NotImplementedError("a driver that is not known")
 
     def send(self, values: tuple[str, ...]) -> None:
-        """Sets the context for the current transaction. If none is open, the driver begins one.
+        """Sets the context for the current transaction, or for a new transaction if none is open.
 
         The call takes one round trip. A BEGIN of the driver can take a second round trip.
         """
@@ -317,7 +317,7 @@ def _count_executions(connection: Any) -> Optional[_CountingCursors]:
 
     Returns None if the class of the connection overrides how cursors are made. The driver does not
     count the statements of a cursor that the application makes with `cursor(cursor_factory=…)`,
-    because psycopg2 has no hook for this cursor. psycopg2 is written in C.
+    because psycopg2, which is written in C, has no hook for this cursor.
     """
     extensions = sys.modules["psycopg2"].extensions
     present = connection.cursor_factory
@@ -357,7 +357,7 @@ def _counting(kind: Any) -> Any:
 
 
 class _AsyncpgUnwrapped(Driver):
-    """A connection of asyncpg whose wrapper is not one of SQLAlchemy that the client knows."""
+    """A connection of asyncpg in a wrapper that the client does not know."""
 
     __slots__ = ()
 
@@ -379,8 +379,8 @@ class _Asyncpg(_AsyncpgUnwrapped):
 
     def ask(self) -> Sequence[Sequence[str]]:
         async def ask(connection: Any) -> Any:
-            # asyncpg prepares the query before it executes it. Without BEGIN, a pooler could
-            # prepare and execute the query on different server connections.
+            # asyncpg first prepares the query and then executes the query. Without BEGIN, a pooler
+            # could prepare and execute the query on different server connections.
             await connection.execute("BEGIN")
             try:
                 return await connection.fetch(may_write.QUERY)
@@ -410,7 +410,7 @@ class _Asyncpg(_AsyncpgUnwrapped):
 
         async def run(asyncpg: Any) -> None:
             async with dbapi._execute_mutex:
-                if dbapi._transaction is None:  # as SQLAlchemy's cursors do
+                if dbapi._transaction is None:  # SQLAlchemy's cursors check this too
                     await dbapi._start_transaction()  # does nothing in autocommit
                 try:
                     await asyncpg.execute(statement)

@@ -20,8 +20,8 @@ from .statements import Statement
 logger = logging.getLogger("lead_audit")
 
 _SECONDS: Final = 300.0
-# After the names have expired, _MISSES statements get the context even if they do not need it.
-# After these statements, the client reads the catalog again.
+# After the cached names have expired, the next _MISSES statements get the context even if they do
+# not write. The client then reads the catalog again.
 _MISSES: Final = 50
 
 _FIRST_OWN_OID: Final = 16384

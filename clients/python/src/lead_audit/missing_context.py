@@ -81,7 +81,7 @@ def place() -> tuple[str, int]:
 
 
 def _frames() -> Iterator[FrameType]:
-    """Yields the frames outwards, also those of a coroutine that waits for a greenlet."""
+    """Yields frames from the innermost outwards, including the frames of the greenlet's parents."""
     greenlet: Any = sys.modules.get("greenlet")
     current: Any = greenlet.getcurrent() if greenlet is not None else None
     frame: Optional[FrameType] = sys._getframe(1)

@@ -34,5 +34,5 @@ def set_config_text(values: tuple[str, ...]) -> str:
 
 
 def ascii_only(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the values in ASCII, for a client_encoding that lacks a character of the values."""
+    """Returns the values in ASCII, with "?" in the place of each other character."""
     return tuple(value.encode("ascii", "replace").decode("ascii") for value in values)

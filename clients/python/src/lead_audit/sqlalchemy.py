@@ -78,7 +78,8 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     if factory is not None and factory not in _factories:
 
         def begins(session: Session, transaction: Any, connection: Connection) -> None:
-            # Takes the engine itself, because execution_options() can have made a copy of it.
+            # Takes the original engine, because `connection.engine` can be a copy that
+            # execution_options() has made.
             _attach_engine(getattr(connection.engine, "_proxied", connection.engine), reporter)
 
         # Listens to after_begin, because some sessions get their engine only in the constructor or
@@ -289,7 +290,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
 def _execute(
     dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]
 ) -> None:
-    """Runs the statement as SQLAlchemy does: with a later listener or, without one, the dialect."""
+    """Runs the statement as SQLAlchemy does: with a later listener, or else with the dialect."""
     is_after = False
     for listener in getattr(dialect.dispatch, event_name):
         if is_after and listener(cursor, statement, *arguments):

@@ -54,7 +54,7 @@ class TaskLock:
         except BaseException:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif self._task is None:  # this task was to take the lock: wake the next one
+            elif self._task is None:  # the lock is free, so the next task is woken
                 self._wake_next()
             raise
 

@@ -64,7 +64,7 @@ class TrackedContext:
     ) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
         """Removes the newest savepoint with this name and all later savepoints.
 
-        Returns the first of them.
+        Returns the first of the removed savepoints, or None if no savepoint has the name.
         """
         if savepoint is None:
             return None

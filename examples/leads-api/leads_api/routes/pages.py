@@ -187,7 +187,8 @@ async def show_lead(
     timeline = await trail.timeline(lead_id, before)
     if lead is None and not timeline.events:
         raise NoSuchLead(lead_id)
-    # The page shows the history, because a row that was deleted from the table still has a history.
+    # The page shows the history, because a lead that was deleted from the table still has a
+    # history.
     return _page(
         request,
         "lead.html",
@@ -282,7 +283,7 @@ async def _form(request: Request) -> dict[str, Any]:
 
 
 def _checked(model: type[Model], values: dict[str, Any]) -> Model:
-    """Validates a form. Adds False for a checkbox that the browser omits, as it is not checked."""
+    """Validates a form. Adds False for an unchecked checkbox, because the browser omits it."""
     return model.model_validate({"is_manual": False} | values)
 
 

@@ -170,7 +170,7 @@ def key_hash(watch_id, key):
 
 
 def previous_key(row):
-    """Returns the row key before an UPDATE (FORMAT.md, section 6), or None if it did not change.
+    """Returns the row key before an UPDATE (FORMAT.md, section 6), or None for an unchanged key.
 
     The JSON columns of `row`, an entry, must be canonical JSON.
     """

@@ -11,18 +11,21 @@
 
 Keys of the setting LEAD_AUDIT, all of them optional:
 
-    USER                A function or coroutine function, or its dotted path. It gets the request
-                        and returns the user's id or None. The client calls it when the request
-                        writes, and again if an attribute of the request has changed since, for
-                        example by a login. Its result overrides `identify()`, unless the result is
-                        None. The default returns the primary key of request.user if a user is
-                        logged in. The default does not override `identify()`.
-    TRUSTED_PROXIES     see `lead_audit.TrustedProxies`; by default no proxy is trusted
-    PROXY_HEADER        "x-forwarded-for" (default), "forwarded", …
-    REQUEST_ID_HEADER   "x-request-id" (default); None: each request gets a new id
-    ON_MISSING          what happens if a statement that can write has no context or no user:
-                        "warn" (default) logs it once for each place in the code, "raise" raises
-                        `lead_audit.MissingContext`, and "ignore" does nothing
+    USER                A function or coroutine function, or its dotted path. The function gets the
+                        request and returns the user's id or None. The client calls the function
+                        when the request writes, and again after an attribute of the request has
+                        changed, for example by a login. A result that is not None overrides
+                        `identify()`. The default function returns the primary key of request.user
+                        if a user is logged in, and does not override `identify()`.
+    TRUSTED_PROXIES     The trusted proxies (see `lead_audit.TrustedProxies`). By default, no proxy
+                        is trusted.
+    PROXY_HEADER        The header with the client's address: "x-forwarded-for" (default),
+                        "forwarded", …
+    REQUEST_ID_HEADER   The header with the request's id, by default "x-request-id". With None, each
+                        request gets a new id.
+    ON_MISSING          The reaction to a statement that can write and has no context or no user.
+                        "warn" (default) logs the statement once for each place in the code. "raise"
+                        raises `lead_audit.MissingContext`. "ignore" does nothing.
 """
 
 from .middleware import AuditMiddleware

@@ -1,4 +1,4 @@
-"""A wrapper around each statement of a Django connection, which runs it with execution.py.
+"""The wrapper that runs each statement of a Django connection with execution.py.
 
 Django's connections are in autocommit by default. In autocommit, each statement that can write
 shares a transaction with the set_config of its context. With `transaction.atomic()` or
@@ -28,7 +28,7 @@ def attach(connection: Any) -> None:
     if connection.vendor != "postgresql":
         return
     if not any(isinstance(wrapper, ContextWrapper) for wrapper in connection.execute_wrappers):
-        # Inserts the wrapper as the first, because the end of a block of Django's
+        # Inserts the wrapper at the first position, because the end of a block of Django's
         # `execute_wrapper()` removes the last wrapper.
         connection.execute_wrappers.insert(0, ContextWrapper())
     raw = connection.connection
