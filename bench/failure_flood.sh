@@ -5,8 +5,8 @@
 # One session updates rows of a watched table by primary key as fast as possible, with one
 # transaction for each row. Eight other sessions together cause 10,000 failed statements a second.
 # The script measures intervals in turn with lead_audit.enabled on and off for the role whose
-# statements fail. lead_audit records the failed statements only while this setting is on. For each
-# interval, the script prints the successful transactions a second, the number of recorded
+# statements fail. lead_audit records the failed statements only while lead_audit.enabled is on.
+# For each interval, the script prints the successful transactions a second, the number of recorded
 # failures, and the processor time of each kind of process.
 #
 # At the end, the script prints the ratio of the median rates. The script also prints the processor
@@ -86,8 +86,8 @@ used() {
     END { print sum / hz }'
 }
 idle() { awk -v hz="$(getconf CLK_TCK)" '$1 == "cpu" { print ($5 + $6) / hz }' /proc/stat; }
-# note_used: prints four numbers of seconds. They are the processor time of the worker, of the
-# failing sessions and of the successful session, and the idle time of the processors.
+# note_used: prints four numbers of seconds. The numbers are the processor time of the worker, of
+# the failing sessions and of the successful session, and the idle time of the processors.
 note_used() {
   echo "$(used "${worker[@]}") $(used "${failing[@]}") $(used "${succeeding[@]}") $(idle)"
 }

@@ -315,9 +315,9 @@ mod tests {
         run("ALTER FUNCTION told(mood) OWNER TO CURRENT_USER; GRANT ALL ON t TO clerk");
         run_as("clerk", "INSERT INTO t VALUES (3, 'a', NULL)");
         assert_eq!(log("new_values->>'m'").pop().as_deref(), Some("clerk"));
-        // If a value contains two types whose casts belong to different owners, its entry is not
-        // written, because the cast of one owner could run code of the second owner with the first
-        // owner's rights.
+        // If a value contains two types whose casts belong to different owners, no entry is
+        // written. The cast of one owner could otherwise run code of the second owner with the
+        // first owner's rights.
         run(
             "CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk",
         );

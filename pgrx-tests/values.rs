@@ -784,8 +784,9 @@ mod tests {
         assert_eq!(all_rows("lead_audit.log WHERE table_name = 't'"), readable);
         assert_eq!(rows("SELECT total, verified FROM lead_audit.summary('t', '1')"), ["5 | true"]);
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
-        // The entries of `bare` have no row key, so history() finds them by their values. The
-        // values of these entries, except those of the DELETE, are nested too deeply to be read.
+        // The entries of `bare` have no row key, so history() finds the entries by their values.
+        // Only the values in the entry of the DELETE can be read. The values in the other entries
+        // of `bare` are nested too deeply.
         run("ALTER TABLE bare ADD PRIMARY KEY (n)");
         assert_eq!(
             rows("SELECT operation FROM lead_audit.history('bare', '1') ORDER BY id"),

@@ -8,8 +8,8 @@
 #   assertions.sh           runs all in-database tests, and then runs the tests of the list
 #                           "discarding" with debug_discard_caches = 1
 #   assertions.sh all       runs all in-database tests once, without debug_discard_caches
-#   assertions.sh discard   runs only the tests of the list "discarding", with debug_discard_caches
-#                           = 1
+#   assertions.sh discard   runs only the tests of the list "discarding", with
+#                           debug_discard_caches = 1
 #
 # The script puts the server, and the extension for this server, in target/assertions15 (15 is the
 # major version). The script changes no file of another build.

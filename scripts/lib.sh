@@ -8,10 +8,10 @@
 #   STATE         the directory for files that the server's user must be able to read (the server,
 #                 clusters): TARGET, or a directory below /var/tmp
 #   PG_MAJOR      the major version of PostgreSQL: $PG, by default 15. Debian 12 has version 15
-#   PREFIX        the private copy of the server for the demo and the acceptance tests. It contains
-#                 a release build of the extension
-#   TEST_PREFIX   the private copy of the server for the in-database tests. It contains a debug
-#                 build of the extension with the tests
+#   PREFIX        the private copy of the server for the demo and the acceptance tests. The copy
+#                 contains a release build of the extension
+#   TEST_PREFIX   the private copy of the server for the in-database tests. The copy contains a
+#                 debug build of the extension with the tests
 #   BIN           the directory in PREFIX with the server's programs
 # shellcheck shell=bash disable=SC2034 # other scripts use these variables
 
@@ -61,8 +61,8 @@ run_logged() {
 # every 20 seconds. The function returns when the calling script ends.
 show_progress() {
   local start=$SECONDS seconds line
-  # The process `sleep` can outlive this function. So it sleeps for one second only, and closes the
-  # inherited output and the inherited lock file (descriptor 9).
+  # The process `sleep` can outlive this function. So `sleep` runs for one second only, without the
+  # inherited output and without the inherited lock file (descriptor 9).
   while sleep 1 >/dev/null 2>&1 9>&- && kill -0 "$$" 2>/dev/null; do
     seconds=$((SECONDS - start))
     line=$(tail -n 1 "$1" | tr -d '\r' | sed 's/^ *//' | cut -c 1-80)

@@ -11,7 +11,8 @@
 # script cannot install packages, it unpacks everything except the C compiler in target/packages.
 #
 #   packages.sh [EXTRA...]   EXTRA names further packages for some tests. The script never installs
-#                            these packages in the system. It unpacks them
+#                            these packages in the system. The script unpacks these packages in
+#                            target/packages
 #     pip         unpacks pip, if Python does not contain pip. scripts/python.sh needs pip
 #     sqlsmith    unpacks sqlsmith, which generates random queries
 #     pgbouncer   unpacks PgBouncer, and puts PgBouncer on the PATH

@@ -10,8 +10,8 @@ Runs the blocks of these kinds, in the order in which they are on the page:
                app. "crm-# " continues a statement, and "$ " is input of the shell. All other lines
                are output. In output, "…" matches any text within a line. A line that is only "…"
                matches any number of lines
-  ```sql       statements of the superuser in the database crm. They must succeed
-  ```sh        commands of the shell. They must succeed
+  ```sql       statements of the superuser in the database crm. The statements must succeed
+  ```sh        commands of the shell. The commands must succeed
 
 A word after the kind limits where a block runs. A "system" block needs a server that Debian's
 pg_ctlcluster manages, and runs only with --system. An "elsewhere" block never runs. Two kinds of

@@ -4,7 +4,7 @@
 #
 #   plain       runs the suite without the library. In this mode, all differences from PostgreSQL's
 #               expected output come from the machine
-#   preloaded   with the library preloaded and the extension in the database
+#   preloaded   preloads the library and creates the extension in the database
 #   watched     preloads the library and creates the extension in the database. In addition, an
 #               event trigger calls enable() for every table that the suite creates
 #               (postgres_suites/watch.sql)

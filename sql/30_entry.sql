@@ -143,7 +143,7 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.ent
 ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
 COMMENT ON TRIGGER append_only ON lead_audit.entry IS 'Refuses UPDATE, DELETE and TRUNCATE.';
 
--- This sequence counts unwritten entries that could not be counted in the table
+-- The sequence unwritten_seq counts the unwritten entries that could not be counted in the table
 -- lead_audit.unwritten. A rollback does not reset a sequence, so the count also survives a
 -- rollback.
 CREATE SEQUENCE lead_audit.unwritten_seq;

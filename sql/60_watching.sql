@@ -27,9 +27,9 @@ COMMENT ON FUNCTION lead_audit_internal.is_audit_trigger_name(name) IS
 
 -- The audit triggers in pg_trigger, with the watch id from the arguments of each trigger. An audit
 -- trigger with a condition or a column list does not fire for every event, so it does not count as
--- on. tgenabled is O for an ordinary trigger, and A for a trigger that also fires with
--- session_replication_role = replica. All audit triggers should have A. If a table is watched
--- without the option replica, the last argument of its audit triggers is origin_only. With
+-- on. tgenabled is O for a trigger that does not fire with session_replication_role = replica, and
+-- A for a trigger that always fires. tgenabled should be A for all audit triggers. If a table is
+-- watched without the option replica, the last argument of its audit triggers is origin_only. With
 -- origin_only, the trigger function records no changes that a trusted source replicates. The bytea
 -- constant in the view is the text origin_only.
 CREATE VIEW lead_audit.audit_trigger AS

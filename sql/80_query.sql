@@ -84,9 +84,9 @@ COMMENT ON FUNCTION lead_audit_internal.identities_of(regclass) IS
   'Returns the watch ids under which the rows of a table have entries, each with its last entry. '
   'A partition that was attached or detached has more than one.';
 
--- Returns the earlier forms of a row's key. An entry can come from a time when the table had no
--- primary key or a primary key of other columns. history() finds an entry from this time by its
--- values in the columns of the current primary key.
+-- Returns the earlier forms of a row's key. An entry can be older than the current primary key of
+-- its table. history() finds the older entry by the entry's values in the columns of the current
+-- primary key.
 CREATE FUNCTION lead_audit_internal.former_spellings(
   relation regclass, row_key text, identity uuid, until bigint)
 RETURNS TABLE (spelling jsonb, is_key boolean, after_entry bigint, until_entry bigint)

@@ -181,8 +181,7 @@ class Floor:
         )
         connection.execute("RESET enable_seqscan")
         written = wal(connection) - before
-        # The members of the computed preimages are those of the real preimages, but in a different
-        # order.
+        # A computed preimage has the members of the real preimage, but in a different order.
         connection.execute("TRUNCATE preimages")
         connection.execute(f"""INSERT INTO preimages SELECT (
               SELECT convert_to(

@@ -22,7 +22,7 @@ CONTEXT = (
 
 @dataclass
 class Cluster:
-    """A PostgreSQL server. `socket` is the directory of its Unix socket."""
+    """A PostgreSQL server. `socket` is the directory of the server's Unix socket."""
 
     socket: str
     tools: pathlib.Path

@@ -128,9 +128,9 @@ class Storm:
         """Sets all unlogged tables LOGGED before the kills begin.
 
         If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, PostgreSQL
-        can fail to start ("could not create file ...: File exists"). Its recovery replays the
-        creation of the table's init fork, but not the rollback. The file of the init fork exists
-        until PostgreSQL's next checkpoint.
+        can fail to start ("could not create file ...: File exists"). PostgreSQL's recovery replays
+        the creation of the table's init fork, but not the rollback. The file of the init fork
+        exists until PostgreSQL's next checkpoint.
         """
         self.shared.unlogged = False
         with self.admin() as session:

@@ -162,7 +162,7 @@ def test_ruby(name: str, folder: Path, database: Database) -> None:
 
 
 def java(folder: Path, jars: Sequence[str], *names: str) -> list[object]:
-    """Compiles the programs `names` of the page. Returns the command that runs the last of them."""
+    """Compiles the programs `names` of the page. Returns the command that runs the last one."""
     need("java", "javac")
     path = need_jars("postgresql.jar", "junixsocket-common.jar", *jars)
     for name in names:

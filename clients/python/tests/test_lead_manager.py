@@ -41,7 +41,8 @@ RIGHTS = """
     GRANT SELECT ON lead_audit.log TO app;
 """
 
-# Each request is a tuple (user, method, path, body). Its user agent contains the user's name.
+# Each request is a tuple (user, method, path, body). The user agent of a request contains the
+# user's name.
 REQUESTS: list[tuple[str, str, str, Any]] = [
     ("alice", "POST", "/leads", {"id": "a", "email": "a@example.com", "company": "A"}),
     ("bob", "POST", "/leads", {"id": "b", "email": "a@example.com"}),  # 409: the email exists
@@ -129,7 +130,7 @@ def driver(request: Any) -> str:
 
 @pytest.fixture
 def own(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
-    """Makes the version with its own audit code. Its database also has the extension."""
+    """Makes the version with its own audit code. The database also has the extension."""
     database = cluster.database()
     database.query("DROP EXTENSION lead_audit CASCADE; DROP TABLE leads")
     engine = create_engine(database.url(driver), future=True)
@@ -141,7 +142,7 @@ def own(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
 
 @pytest.fixture
 def new(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
-    """Makes the version with lead_audit. It creates its tables in a database with the extension."""
+    """Makes the version with lead_audit. Its database has the extension."""
     database = cluster.database()
     database.query("DROP TABLE leads;" + RIGHTS)
     engine = create_engine(database.url(driver), future=True)

@@ -1,6 +1,6 @@
 """Adapts to each driver: reads the state of a transaction, notices statements, sends the context.
 
-`driver_for()` returns the `Driver` of a connection. There are classes for psycopg 3, psycopg2,
+`driver_for()` returns the `Driver` of a connection. drivers.py has classes for psycopg 3, psycopg2,
 asyncpg and unknown drivers. `connection` is the driver's own connection. For an async connection,
 `dbapi` is SQLAlchemy's wrapper around `connection`. For other connections, `dbapi` and `connection`
 are the same object. execution.py decides which context is sent, and drivers.py sends this context.
@@ -148,8 +148,8 @@ def own_transaction(
 ) -> Iterator[None]:
     """A block with its own transaction and the context `values`, for connections in autocommit.
 
-    translated: a context manager around BEGIN and COMMIT. It turns the driver's errors into errors
-    of SQLAlchemy or Django.
+    translated: a context manager around BEGIN and COMMIT. The context manager turns the driver's
+    errors into errors of SQLAlchemy or Django.
     """
     try:
         with translated:

@@ -1,9 +1,9 @@
 """Changes values so that they fit into the fields of the context.
 
-The database refuses a value that does not fit into a setting of the context (SQLSTATE 22023). This
-error would make the transaction of the application fail. So the client cleans and shortens values
-before it sends them. A hostile HTTP header can change only the field that the client reads from
-this header.
+The database refuses a value that does not fit into a setting of the context (SQLSTATE 22023). The
+error of the database would make the transaction of the application fail. So the client cleans and
+shortens values before it sends them. A hostile HTTP header can change only the field that the
+client reads from this header.
 """
 
 from __future__ import annotations

@@ -405,9 +405,9 @@ class Verifier:
         """Checks a note.
 
         Returns (root, origin, signers), or None if the note is no valid checkpoint. signers is
-        (own, former, stranger). own: whether a known key that has the name of the origin has
-        signed. former: the known keys with other names that have signed. stranger: whether an
-        unknown key with the name of the origin has signed. The caller judges the signers.
+        (own, former, stranger). own: whether a known key with the name of the origin has signed.
+        former: the known keys with other names that have signed. stranger: whether an unknown key
+        with the name of the origin has signed. The caller judges the signers.
         """
         try:
             note = Note(text, allow_unsigned=True)
