@@ -133,7 +133,7 @@ row 'seal() while a transaction with 100000 entries is open' \
 
 step "Writers and the worker" >&2
 # For the last measurement, eight sessions write as fast as possible, 100 rows in each transaction.
-# Meanwhile the worker seals once a second.
+# During these writes, the worker seals once a second.
 cluster stop "$dir" >&2
 cluster start "$dir" "fsync = off" "shared_buffers = '512MB'" "max_wal_size = '8GB'" "jit = off" \
   "shared_preload_libraries = 'lead_audit'" >&2

@@ -169,7 +169,7 @@ mod tests {
         ));
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
         // During ATTACH PARTITION the DDL guard uses a temporary trigger name. The owner cannot
-        // rename a trigger to this name.
+        // rename a trigger to this temporary name.
         let statement =
             "ALTER TRIGGER \"00_lead_audit_row\" ON p RENAME TO \"00_lead_audit_row_before\"";
         assert_fails_as("clerk", statement, "42501", "permission denied to disable");

@@ -1,7 +1,7 @@
 #!/bin/bash
 # postgres_source.sh: prints the directory with the sources of PostgreSQL for the major version PG.
 # Downloads the sources if they are missing. Only the sources contain PostgreSQL's test suites. No
-# Debian package contains the suites.
+# binary package of Debian contains the suites.
 #
 #   PG_SOURCE_16=/path/to/sources   uses the unpacked sources in this directory, and does not
 #              change them

@@ -181,8 +181,8 @@ all() {
   for mode in "${MODES[@]}"; do
     step "PostgreSQL $PG_MAJOR's suites, mode $mode"
     jobs=()
-    # The two suites run in parallel. Together they take little longer than the regression suite
-    # alone, because the isolation suite mostly waits.
+    # The two suites run in parallel. Together the two suites take little longer than the
+    # regression suite alone, because the isolation suite mostly waits.
     for suite in "${SUITES[@]}"; do
       (run "$mode" "$suite") & jobs+=($!)
     done

@@ -90,8 +90,8 @@ write_sudo() {
   mkdir -p "$TOOLS/sudo"
   cat >"$TOOLS/sudo/sudo" <<'SUDO'
 #!/bin/bash
-# Replaces sudo for root: sudo [-u USER] [NAME=VALUE]... COMMAND... The script passes the
-# environment on. So the script ignores the assignments, which only repeat the environment.
+# Replaces sudo for root: sudo [-u USER] [NAME=VALUE]... COMMAND... It passes the environment on,
+# so it ignores the assignments, which only repeat the environment.
 user=
 if [ "$1" = -u ]; then user=$2; shift 2; fi
 while [[ $1 == *=* ]]; do shift; done

@@ -16,9 +16,9 @@
 #                               default 1800. SEED is random by default. With the same seed, each
 #                               session makes the same random choices, but at other times
 #
-# The output and the server's log stay in target/storm. If target/state exists, they stay in storm
-# in the directory to which target/state points. If the test found faults, the stopped cluster
-# stays too.
+# The output and the server's log stay in target/storm. If target/state exists, the output and the
+# log stay in the subdirectory storm of the directory to which target/state points. If the test
+# found faults, the stopped cluster stays too.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 seconds=${1:-1800} seed=${2:-$((EPOCHSECONDS % 100000))}

@@ -17,8 +17,9 @@ sql/upgrade/OLD--NEW.sql:
   comments
 * ALTER ... SET SCHEMA for an object that moves to another schema
 * statements that move data
-The line "-- GENERATED" divides sql/upgrade/OLD--NEW.sql. In the upgrade script, the part above this
-line stands before the generated statements, and the part below this line stands after them.
+The line "-- GENERATED" divides sql/upgrade/OLD--NEW.sql. In the upgrade script, the part above "--
+GENERATED" stands before the generated statements, and the part below "-- GENERATED" stands after
+the generated statements.
 
 crates/acceptance/tests/upgrade.rs compares the catalogs of a new database and of an upgraded
 database. So the comparison finds statements that the upgrade script lacks.

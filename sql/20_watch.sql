@@ -41,9 +41,9 @@ COMMENT ON COLUMN lead_audit.watch.replica IS
   'recorded too.';
 
 -- One row for each relation with audit triggers: each watched table, each of its partitions and
--- each of its child tables. The rows contain oids, which mean nothing in another cluster. So a
--- dump does not contain the rows. After a restore, the DDL guard fills this table again from the
--- arguments of the audit triggers.
+-- each of its child tables. The rows of watched_relation contain oids, which mean nothing in
+-- another cluster. So a dump does not contain the rows of watched_relation. After a restore, the
+-- DDL guard fills this table again from the arguments of the audit triggers.
 CREATE TABLE lead_audit.watched_relation (
   relation oid PRIMARY KEY,
   watch_id uuid NOT NULL,

@@ -338,8 +338,8 @@ COMMENT ON FUNCTION lead_audit_internal.handle_attached(lead_audit.watch, oid, o
 
 -- Writes an entry if a command changes columns or the key of a watched table, renames the table or
 -- moves it to another schema. Such a DDL command changes values or names of a table, but causes no
--- row event. A parallel restore can create the primary key after the audit triggers. A primary key
--- that a restore creates is no change, so it has no entry.
+-- row event. A parallel restore can create the primary key after the audit triggers. The creation
+-- of a primary key by a restore has no entry, because the dumped table had the same key.
 CREATE FUNCTION lead_audit_internal.handle_altered(
   watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -3109,7 +3109,7 @@ FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled');
 -- Sets the audit triggers of version 1.0 to ENABLE ALWAYS. In version 1.0, the state of these
 -- triggers is plain ENABLE. A change of a table's triggers locks the table against writes until
 -- the update ends. If a table is in use, its triggers keep the state plain ENABLE until
--- check_watched() changes it. The lock timeout is shorter than deadlock_timeout, so that
+-- check_watched() changes the state. The lock timeout is shorter than deadlock_timeout, so that
 -- PostgreSQL does not end a writer's transaction by a deadlock.
 SET LOCAL lock_timeout = '500ms';
 DO $$

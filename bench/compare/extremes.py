@@ -124,8 +124,8 @@ def growth(system, unaudited, sizes, rows, rounds):
 def by_statement_size(system, unaudited, sizes, rounds):
     """Measures the processor time that the audit adds to each row of an UPDATE, by number of rows.
 
-    A small UPDATE runs up to 200 times in one transaction, each time on other rows. Together these
-    UPDATEs change at most as many rows as the largest UPDATE.
+    A small UPDATE runs up to 200 times in one transaction, each time on different rows. Together
+    these UPDATEs change at most as many rows as the largest UPDATE.
     """
 
     def run(connection, size):

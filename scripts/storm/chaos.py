@@ -1,4 +1,4 @@
-"""Disturbs the storm: cancels and terminates sessions, rewrites catalogs, kills processes."""
+"""Disturbs the sessions of the storm: cancels and ends them, rewrites catalogs, kills processes."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class Storm:
                         session.execute(f"ALTER TABLE {name} SET LOGGED")
                     session.execute("CHECKPOINT")
                     return
-                except psycopg.errors.DatabaseError as error:  # another session was faster
+                except psycopg.errors.DatabaseError as error:  # for example, a table was dropped
                     if session.broken:
                         raise
                     self.shared.errors[f"end_unlogged {error.sqlstate}"] += 1

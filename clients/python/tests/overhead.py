@@ -82,7 +82,7 @@ def main(rounds: int) -> int:
     try:
         database = cluster.database()
         # Ends the watching of the table, because the script measures only the client. The cost of
-        # the audit triggers would depend on the context.
+        # the audit triggers depends on the context, and would distort the comparison.
         database.query("SELECT lead_audit.disable('leads')")
         database.query(f"ALTER DATABASE {database.name} SET log_statement = 'none'")
         print("| microseconds | " + " | ".join(f"{driver}: clock | CPU" for driver in SYNC) + " |")

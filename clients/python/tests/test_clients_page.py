@@ -289,7 +289,7 @@ def test_activerecord_through_pgbouncer(
     folder: Path, pooler: PgBouncer, database: Database
 ) -> None:
     environment = ruby()
-    reads = 'Lead.find("2")\n'  # ActiveRecord prepares this statement by default, but not writes
+    reads = 'Lead.find("2")\n'  # by default, ActiveRecord prepares reads, but no writes
     (folder / "records.rb").write_text(
         _with(program("records.rb"), "pool: 1", "pool: 1, prepared_statements: false") + reads
     )

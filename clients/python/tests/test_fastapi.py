@@ -154,7 +154,7 @@ def committing_app(database: Database) -> Iterator[FastAPI]:
         return await call_next(request)
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=log_in)
-    app.add_middleware(AuditMiddleware)  # Starlette runs the middleware first that was added last
+    app.add_middleware(AuditMiddleware)  # Starlette first runs the middleware that was added last
 
     def get_session() -> Iterator[Session]:
         with Session(engine, future=True) as session:

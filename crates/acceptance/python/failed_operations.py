@@ -581,7 +581,7 @@ class Check:
                 self.ignore(connection, "INSERT INTO leads (id, n) VALUES ('c', 'many')")
 
     def in_the_text(self):
-        """Fails statements before PostgreSQL knows the table. Only the text names the table."""
+        """Executes statements that fail before PostgreSQL knows the table that their text names."""
         for sql, operation, code in [
             ("EXPLAIN INSERT INTO leads (id, n) VALUES ('c', 'many')", "INSERT", "22P02"),
             ("PREPARE later AS UPDATE leads SET n = 'many'", "UPDATE", "22P02"),

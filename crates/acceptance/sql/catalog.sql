@@ -1,7 +1,7 @@
 -- Describes the extension's objects in the catalog, with one line for each fact. Two databases
--- with the same version of the extension have the same lines. No line contains an oid, because
--- oids differ between databases. The place of a column is its position among the table's existing
--- columns, because attnum also counts dropped columns.
+-- with the same version of the extension have the same lines. No line of the output contains an
+-- oid, because oids differ between databases. The place of a column is its position among the
+-- table's existing columns, because attnum also counts dropped columns.
 WITH schema AS (
   SELECT n.oid, n.nspowner, n.nspacl, 'schema ' || n.nspname AS title FROM pg_namespace n
   WHERE n.nspname IN ('lead_audit', 'lead_audit_internal')),

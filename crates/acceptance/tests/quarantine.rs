@@ -67,7 +67,7 @@ fn stop(session: &mut Session, worker: i32) {
 }
 
 /// Stops the worker, executes a statement that fails, and takes a lock that survives a crash. Then
-/// lets the worker continue until the worker waits for the lock, and kills the worker.
+/// lets the worker continue until the worker waits for the taken lock, and kills the worker.
 fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     let mut session = connect(cluster);
     wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");

@@ -106,7 +106,7 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
     ("INSERT INTO parts SELECT 5, 7, 'a' UNION ALL SELECT 6, n, id FROM same_shape", Some("6")),
     ("INSERT INTO parts VALUES (55, 1, 'nowhere')", None),
     ("UPDATE parts SET n = n * 10", Some("14")),
-    // In this UPDATE, the partition that refuses a row has accepted an earlier row.
+    // In this UPDATE, the partition that refuses a row has accepted another row before.
     ("UPDATE parts SET id = CASE id WHEN 15 THEN 5 ELSE id END, n = n + 10", Some("15")),
     ("DELETE FROM parts WHERE 1 / (id - 14) IS NOT NULL", None),
     ("UPDATE parts SET id = id + 10, n = n + 96 WHERE id = 4", Some("4")),

@@ -2,8 +2,8 @@
 //! with the SQL objects of one version, the library of the other version must record or refuse
 //! each write. upgrade.rs tests the update with only the library of the present version.
 //!
-//! `scripts/test.sh released` runs this test. The script provides the released package, and a copy
-//! of the installation in which the test can replace the library.
+//! `scripts/test.sh released` runs this test. scripts/test.sh provides the released package, and a
+//! copy of the installation in which the test can replace the library.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value,

@@ -122,8 +122,8 @@ fn settings_of_the_database_do_not_change_the_worker() {
     wait_until(&mut admin, LONG, &format!("SELECT EXISTS ({WORKER} AND pid <> {before})"));
     works(&mut admin, "whatever");
     let log = cluster.log_text();
-    // pg_terminate_backend() also cancels the current task of the old worker, which is not a
-    // failure.
+    // pg_terminate_backend() also cancels the current task of the old worker. This cancellation is
+    // not a failure of the new worker.
     let failed = log.lines().find(|line| {
         line.contains("could not check the watched tables") && !line.contains("canceling statement")
     });

@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.trail = Trail(auditor)
     # For lead_audit: gives each request its user, address, user agent and id. The session
     # middleware must run before AuditMiddleware, because `current_user` reads the session. So the
-    # session middleware is added after AuditMiddleware, because Starlette runs the middleware first
+    # session middleware is added after AuditMiddleware, because Starlette first runs the middleware
     # that was added last.
     app.add_middleware(AuditMiddleware, user=current_user, trusted_proxies=settings.trusted_proxies)
     app.add_middleware(

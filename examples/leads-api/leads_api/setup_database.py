@@ -35,8 +35,8 @@ def set_up(
         if server.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount:
             return False
         server.execute(f'CREATE DATABASE "{database}" OWNER {WRITER}')
-        # The timestamps of the table have no time zone. With the setting TimeZone, the timestamps
-        # are in UTC on every machine.
+        # The timestamps of the table have no time zone. The setting TimeZone makes PostgreSQL write
+        # the timestamps in UTC on every machine.
         settings = {
             "timezone": "UTC",
             "lead_audit.signing_key_file": key_file,

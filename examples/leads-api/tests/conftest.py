@@ -87,7 +87,7 @@ class Database:
     def tamper(self, entry_id: int) -> None:
         """Changes an entry.
 
-        Only a superuser can do so, after he has disabled the log's triggers.
+        Only a superuser can change an entry, after he has disabled the log's triggers.
         """
         with self.connection.transaction():
             self.connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL")

@@ -27,7 +27,7 @@ def changes(event: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def plain(column: str, value: Any) -> Any:
-    """Parses a timestamp, because PostgreSQL omits its trailing zeros and Python writes them."""
+    """Parses a timestamp, because PostgreSQL omits trailing zeros and Python writes them."""
     return datetime.fromisoformat(value) if value and column.endswith("_at") else value
 
 

@@ -175,8 +175,8 @@ def signed():
                 f"verifier  {key.verifier}",
             ],
         )
-    # The entries of section 10 of docs/FORMAT.md, in the order of their ids. The tree contains all
-    # entries except the last.
+    # The entries of section 10 of docs/FORMAT.md, in the order of their ids. The example tree
+    # contains all of these entries except the last.
     preimages = sorted(
         (int(columns["id"]), format_examples.preimage_of(columns))
         for columns in format_examples.EXAMPLES

@@ -281,7 +281,7 @@ class _Inserted(_StandIn):
         """Moves to the application's first result, if the first statement is set_config.
 
         psycopg 3 shows the first result of a query string, but psycopg2 shows the last result. So
-        only psycopg 3 has to move.
+        only a cursor of psycopg 3 has to move to another result.
         """
         if self._is_first and not is_psycopg2(self._cursor.connection):
             self._cursor.nextset()

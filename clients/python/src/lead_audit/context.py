@@ -208,14 +208,14 @@ class Request:
     def end(self) -> None:
         """Ends the request.
 
-        A task that outlives the request keeps the context of the request. If the task then writes,
-        the client logs a message.
+        A task that outlives the request keeps the context of the request. If the task writes after
+        the end of the request, the client logs a message.
         """
         self.is_over = True
         self._find_user = None
 
     def identify(self, cleaned: Mapping[str, Optional[str]]) -> None:
-        """Sets the fields `cleaned` of the request."""
+        """Sets the given fields, whose values are cleaned, in the request's context."""
         if "user_id" in cleaned:
             self._identified = cleaned["user_id"]
         self.context = self.context._with({**cleaned, "user_id": self._user(self.context.user_id)})

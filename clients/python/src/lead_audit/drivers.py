@@ -313,7 +313,7 @@ class _CountingCursors:
 
 
 def _count_executions(connection: Any) -> Optional[_CountingCursors]:
-    """Makes the cursors of a connection count their statements. Returns their factory, or None.
+    """Makes the cursors of a connection count their statements. Returns the cursor factory or None.
 
     Returns None if the class of the connection overrides how cursors are made. The driver does not
     count the statements of a cursor that the application makes with `cursor(cursor_factory=…)`,

@@ -2,7 +2,7 @@
 
     app.add_middleware(AuditMiddleware, user=lambda request: request.headers.get("x-user-id"))
 
-Starlette runs the middleware first that was added last. So if `user` needs a middleware for
+Starlette first runs the middleware that was added last. So if `user` needs a middleware for
 sessions or authentication, add that middleware after AuditMiddleware.
 """
 

@@ -69,7 +69,7 @@ class LeadRepository:
         self._commit()
 
     def import_each(self, rows: Iterable[dict[str, Any]]) -> list[str]:
-        """Inserts each row in its own savepoint. Returns the email addresses that already exist."""
+        """Inserts each row in its own savepoint. Returns the addresses that already exist."""
         taken = []
         for row in rows:
             try:

@@ -141,7 +141,8 @@ impl<'a> Writer<'a> {
         commits
     }
 
-    /// Counts a refused statement. Fails the test if no user should ever see the error.
+    /// Counts a refused statement. Fails the test if the statement's error is not one of the
+    /// expected errors.
     fn refused(&self, failure: Failure) {
         let Failure::Refused(error) = failure else { return };
         let Some(refusal) = error.as_db_error() else { panic!("{error}") };

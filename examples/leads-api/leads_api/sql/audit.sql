@@ -1,5 +1,5 @@
 -- Sets up the audit trail. A superuser runs this file once, in the application's database. Besides
--- this file, lead_audit needs only the marked lines in leads_api/app.py.
+-- this file, lead_audit needs only the lines of leads_api/app.py that are marked "for lead_audit".
 CREATE EXTENSION lead_audit; -- finds the table leads and watches it
 
 -- The baseline is one entry for each existing row, so that every history has a beginning.

@@ -68,5 +68,5 @@ def logged_in_user(request: HttpRequest) -> Any:
         not has_session and hasattr(request, "session") and not hasattr(request, "_cached_user")
     )
     if is_lazy and "_wrapped" in getattr(user, "__dict__", {}):
-        return None  # an attribute of Django's lazy user would read the session
+        return None  # Django's lazy user would read the session
     return user.pk if user.is_authenticated else None
