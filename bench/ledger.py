@@ -5,8 +5,8 @@ The script passes its arguments to criterion, for example the name of a benchmar
 --measurement-time 5.
 
 Each time in the table is the time of criterion's fastest sample, because other load can only slow a
-sample down. The ratio is this time divided by the time of SHA-256 over the same bytes, measured in
-the same run.
+sample down. The ratio of a benchmark is its time divided by the time of SHA-256 over the same
+bytes, measured in the same run.
 """
 
 import json

@@ -1,6 +1,6 @@
 #!/bin/bash
 # preloaded.sh [SECONDS [ROUNDS]]: measures the cost that a preloaded library adds to successful
-# statements, because it must be ready to record failures.
+# statements, because the library must be ready to record failures.
 #
 # One session updates rows of a watched table by primary key. The session runs in turns on a server
 # that preloads the library, and on a server that does not preload the library. Neither server

@@ -149,8 +149,8 @@ mod tests {
             entry(3),
             gap = entry(611)
         );
-        // The forged entry has an open id of this test's own transaction. Until this transaction
-        // ends, an entry with this id is no fault.
+        // The forged entry has an open id of this test's own transaction. Until the transaction
+        // ends, verify() does not report an entry with an open id.
         assert_eq!(faults_after(&slip_in), [""; 0]);
         assert_eq!(
             faults_after(&format!("DELETE FROM lead_audit.open_gap; {slip_in}")),

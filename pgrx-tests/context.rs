@@ -208,7 +208,7 @@ mod tests {
              INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1)");
         run_as("clerk", "SET LOCAL lead_audit.user_id = 'u'; DELETE FROM parent");
         // Since PostgreSQL 18, an AFTER trigger runs as the role that made the change. For a
-        // cascade of a foreign key, this role is the owner of the table.
+        // cascade of a foreign key, an AFTER trigger runs as the owner of the table.
         let owner =
             if cfg!(feature = "pg18") { one("SELECT current_user") } else { "clerk".to_owned() };
         assert_eq!(

@@ -532,8 +532,8 @@ mod tests {
                 "42501",
                 "permission denied",
             );
-            // Drops the foreign table's TRUNCATE trigger. A foreign table lacks this trigger after
-            // an upgrade of the server from PostgreSQL 15.
+            // Drops the foreign table's TRUNCATE trigger. A foreign table lacks its TRUNCATE
+            // trigger after an upgrade of the server from PostgreSQL 15.
             run("ALTER EVENT TRIGGER lead_audit_drop DISABLE; DROP TRIGGER \"00_lead_audit_truncate\" ON ft;
                  ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS");
             assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);

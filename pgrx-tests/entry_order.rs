@@ -139,9 +139,9 @@ mod tests {
     const SEED: &str = "CREATE FUNCTION seed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         EXECUTE format('INSERT INTO %I VALUES (%s)', TG_ARGV[0], TG_ARGV[1]); RETURN NULL; END $$";
 
-    /// Runs the TRUNCATE once outside and once inside a subtransaction. Outside, PostgreSQL empties
-    /// the file of the table, because this transaction created the file. In a subtransaction,
-    /// PostgreSQL gives the table a new file.
+    /// Runs the TRUNCATE once outside and once inside a subtransaction. Outside of a
+    /// subtransaction, PostgreSQL empties the file of the table, because this transaction created
+    /// the file. In a subtransaction, PostgreSQL gives the table a new file.
     fn truncate(command: &str, expected: &[&str]) {
         run("CREATE TABLE seen AS SELECT coalesce(max(id), 0) AS id FROM lead_audit.log");
         let new = "SELECT operation, table_name, new_values->'id', details->'row_count' FROM lead_audit.log WHERE id > (SELECT id FROM seen) ORDER BY id";
@@ -160,7 +160,8 @@ mod tests {
     }
 
     /// The TRUNCATE removes rows that BEFORE TRUNCATE triggers write, and keeps rows that AFTER
-    /// TRUNCATE triggers write. The entries show this order whatever names the triggers have.
+    /// TRUNCATE triggers write. The entries show which rows the TRUNCATE removed, no matter which
+    /// names the triggers have.
     #[pg_test]
     fn rows_written_by_triggers_of_truncate() {
         begin();

@@ -79,8 +79,8 @@ mod tests {
         assert_fails("CREATE EXTENSION lead_audit", "42501", "does not belong to a superuser");
     }
 
-    /// CREATE EXTENSION refuses an existing schema lead_audit_internal. The schema's owner could
-    /// replace functions in it that run with the rights of a superuser.
+    /// CREATE EXTENSION refuses an existing schema lead_audit_internal. The owner of an existing
+    /// schema could replace those functions of the schema that run with the rights of a superuser.
     #[pg_test]
     fn beside_an_internal_schema_of_somebody_else_is_refused() {
         begin();

@@ -1,8 +1,8 @@
 //! Tests that a table is watched with all its partitions and child tables. Partitions that are
-//! added later are watched too, whatever command adds them. A detached table stays watched under
-//! its own watch id. The writes of an attached table are recorded as writes of the watched table,
-//! even if the attached table was watched before. Each command that attaches or detaches a table
-//! has an entry. history() finds the entries of a row before and after all these commands.
+//! added later are watched too, no matter which command adds them. A detached table stays watched
+//! under its own watch id. The writes of an attached table are recorded as writes of the watched
+//! table, even if the attached table was watched before. Each command that attaches or detaches a
+//! table has an entry. history() finds the entries of a row before and after all these commands.
 
 #[pgrx::pg_schema]
 mod tests {

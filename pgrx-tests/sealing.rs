@@ -90,8 +90,8 @@ for size in {sizes:?}:
         assert_roots();
         let ids = one("SELECT entry_ids FROM lead_audit.checkpoint");
         assert_eq!(ids, one("SELECT range_agg(int8range(id, id, '[]')) FROM lead_audit.entry"));
-        // The ids of the rolled-back block are open ids until the transaction ends. Until then,
-        // seal() cannot know that no entries with these ids will appear.
+        // The ids of the rolled-back block are open ids until the transaction ends. Until the
+        // transaction ends, seal() cannot know that no entries with these ids will appear.
         assert_eq!(number("SELECT count(*) FROM lead_audit.open_gap"), 1);
         run("INSERT INTO leads (id) VALUES ('e')");
         assert_eq!(seal(), 3);

@@ -235,8 +235,8 @@ mod tests {
             );
         }
         // Each change of `replica` has an entry. ENABLE TRIGGER turns the audit triggers into
-        // ordinary triggers, which do not fire with session_replication_role = replica. The state
-        // of a table with `replica => true` is then `disabled`.
+        // ordinary triggers, which do not fire with session_replication_role = replica. After
+        // ENABLE TRIGGER, the state of a table with `replica => true` is `disabled`.
         run("SELECT lead_audit.enable('p', replica => false); SELECT lead_audit.enable('plain', replica => true, baseline => true);
              SELECT lead_audit.enable('plain', replica => true); SET LOCAL session_replication_role = replica; INSERT INTO p VALUES (1);
              INSERT INTO plain VALUES (1); SET LOCAL session_replication_role = origin; ALTER TABLE plain ENABLE TRIGGER ALL");

@@ -86,8 +86,8 @@ SELECT fact FROM (
                 a.title, place, format_type(atttypid, atttypmod), attnotnull,
                 pg_get_expr(d.adbin, d.adrelid), attcollation::regcollation, attstorage,
                 attcompression, attidentity, attgenerated,
-                -- The list omits the option pg_attver, a number that PostgreSQL's minor releases
-                -- from late 2026 on store with each column.
+                -- The list omits the option pg_attver. PostgreSQL's minor releases from late 2026
+                -- on store this number with each column.
                 ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'),
                 coalesce(attstattarget, -1))
   FROM attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -37,7 +37,7 @@ fn was_sprung(app: &mut Session) -> bool {
 
 /// When a detached partition is attached again, the DDL guard replaces the partition's audit
 /// triggers. The owner's code can run a command while the old triggers are removed. The DDL guard
-/// must refuse or record a command that runs at this moment.
+/// must refuse or record a command that runs while the old triggers are removed.
 #[test]
 fn commands_while_a_partition_is_attached() {
     let cluster = Cluster::start();

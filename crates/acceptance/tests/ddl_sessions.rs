@@ -1,6 +1,6 @@
-//! Two sessions run DDL on watched tables at once, under several isolation levels and in either
-//! order. The DDL must not disturb sessions that use other tables. The DDL guard must miss no
-//! command.
+//! Two sessions run DDL on watched tables at once, under several isolation levels and in both
+//! orders. The DDL must not disturb sessions that use none of these tables. The DDL guard must miss
+//! no command.
 
 use acceptance::{
     Cluster, Session, app_database, assert_all_on, assert_intact, call, operations, sqlstate,

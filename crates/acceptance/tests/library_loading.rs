@@ -1,6 +1,6 @@
 //! The library is loaded either at the start of the server, or in a session at the session's first
-//! write to a watched table. A setting that a session makes before it loads the library takes
-//! effect if the session has the right to change the setting.
+//! write to a watched table. A session can change a setting of lead_audit before the session loads
+//! the library. The change takes effect if the session has the right to change the setting.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value,

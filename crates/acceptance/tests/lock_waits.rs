@@ -61,7 +61,7 @@ fn a_locked_table_keeps_the_others_waiting_once() {
 }
 
 /// The owner of a table can lock an index with REINDEX, while the table itself can still be read.
-/// The worker must not wait until the owner releases this lock.
+/// The worker must not wait until the owner releases the lock on the index.
 #[test]
 fn a_locked_index_delays_the_worker_once() {
     let (cluster, mut admin) = cluster("1h");
@@ -148,7 +148,7 @@ fn a_wake_up_while_sealing_waits_is_not_lost() {
     let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND wait_event_type = 'Lock')";
     wait_until(&mut admin, LONG, waits);
     duplicate(&mut admin);
-    // During this time, the wait for the lock consumes the wake-up of the worker.
+    // During these two seconds, the wait for the lock consumes the wake-up of the worker.
     std::thread::sleep(Duration::from_secs(2));
     call(&mut holder, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");

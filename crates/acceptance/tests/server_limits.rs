@@ -257,8 +257,8 @@ fn thousands_of_watched_tables() {
 }
 
 /// The shared memory for locks is almost full. Each round leaves space for a different number of
-/// locks. The memory therefore becomes full at many places where the library or the statement
-/// takes a lock.
+/// locks. The memory for locks therefore becomes full at many places where the library or the
+/// statement takes a lock.
 #[test]
 fn the_lock_table_is_full() {
     const TABLES: i64 = 30;

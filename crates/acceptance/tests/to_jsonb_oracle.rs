@@ -23,8 +23,8 @@ const TYPES: &str = "
     SELECT lead_audit.enable('everything'), lead_audit.enable('pairs');
     GRANT ALL ON everything, pairs TO app";
 
-/// Columns in which values with different bytes can have the same JSON. Examples are 0 and -0, two
-/// texts of type json with different white space, and NULL and a JSON null.
+/// Columns in which values with different bytes can have the same JSON. Examples of such values are
+/// 0 and -0, two texts of type json with different white space, and NULL and a JSON null.
 const SEVERAL_FORMS: [&str; 5] = ["f4", "f8", "floats", "j", "jb"];
 
 const TIME_ZONES: [&str; 6] =

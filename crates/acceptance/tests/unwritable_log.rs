@@ -134,7 +134,7 @@ impl TinyDisk {
 
 impl Drop for TinyDisk {
     fn drop(&mut self) {
-        // The unmount is lazy, because the server can still run at this moment.
+        // The server can still run when a `TinyDisk` is dropped, so the unmount is lazy.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

@@ -122,7 +122,7 @@ class LeadRepository:
     async def _change(
         self, lead_id: str, version: str, by: str, while_deleted: bool, values: dict[str, Any]
     ) -> Lead:
-        """Changes the lead in one statement, but only if it has the version that the user saw."""
+        """Changes the lead in one statement if the lead still has the version that the user saw."""
         seen = func.to_char(Lead.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS.US') == version
         statement = (
             update(Lead)

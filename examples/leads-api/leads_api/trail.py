@@ -49,7 +49,7 @@ class Event:
     """An entry of the audit trail, arranged for display.
 
     The application sets user_id, user_ip, user_agent and request_id. The database itself records
-    db_session_user and the fields after it."""
+    db_session_user and the fields below db_session_user."""
 
     id: int
     occurred_at: datetime

@@ -109,7 +109,7 @@ def tiles():
             for index in range((nodes + 255) // 256):
                 width = min(256, nodes - 256 * index)
                 if width == 256 and 0 < index < nodes // 256 - 1:
-                    continue  # of a level's full tiles, the page shows the first and the last
+                    continue  # the page shows only the first and last full tile of a level
                 hashes = [
                     numbers.root(n << 8 * level, (n + 1) << 8 * level)
                     for n in range(256 * index, 256 * index + width)

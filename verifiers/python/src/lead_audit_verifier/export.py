@@ -6,8 +6,8 @@ the user has kept: a signed note, or the text of a checkpoint.
 
 Prints each fault as "FILE:LINE: ...", then a summary, and then "intact", "tampered" or "could not
 tell". The exit code is 0 for intact, 1 for tampered, and 2 for could not tell. The result is "could
-not tell" if no known key and no kept checkpoint vouches for the export, or if it cannot read the
-export.
+not tell" if no known key and no kept checkpoint vouches for the export, or if the verifier cannot
+read the export.
 """
 
 import argparse
