@@ -202,7 +202,7 @@ existing_dirs() {
   printf %s "$joined"
 }
 
-# Sets the environment in which the server, bindgen and the PATH find the files that packages.sh
+# Sets the environment so that the server, bindgen and the shell find the files that packages.sh
 # has unpacked.
 use_private_packages() {
   local libraries

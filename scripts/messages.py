@@ -68,11 +68,11 @@ RUST = [
     re.compile(rf"(?:refused|refusal)\(\s*{CODE},\s*{STRING}"),
     re.compile(r"pgrx::(log|warning|notice)!\(\s*" + STRING),
     re.compile(r"\b(notice)\(&?" + STRING),
-    # An expression for a line that the code writes to the server's log without pgrx.
+    # Matches a line that the code writes to the server's log without pgrx.
     re.compile(r"write!\(\s*(line),\s*" + STRING),
 ]
-# Expressions for messages that the code passes to a function that raises an error. The sources show
-# no SQLSTATE beside these messages.
+# Regular expressions that match messages in calls of a function that raises an error. The sources
+# show no SQLSTATE beside these messages.
 RUST_WITHOUT_CODE = [
     re.compile(rf"wrong\({STRING}"),
     re.compile(rf"(?:Some\(size\)|None) => {STRING}\)?(?:\.to_owned\(\))?,"),
@@ -81,7 +81,7 @@ SQL = re.compile(r"RAISE (EXCEPTION|WARNING|NOTICE)\s+'((?:[^']|'')*)'([^;]*)", 
 
 
 def shape(text):
-    """Returns the message as on the page, with one "…" for each sequence of variable parts."""
+    """Returns the message in the form of the page, with one "…" for each run of variable parts."""
     return re.sub(r"\s+", " ", re.sub(r"…(?::?\s?…)*(?:: $)?", "…", text))
 
 

@@ -1,6 +1,7 @@
 -- One row for each watched table. A watch id identifies a watched table, and is an argument of the
--- table's audit triggers. The oid of a table cannot identify it, because the oid changes in a dump
--- and restore. The name cannot identify the table either, because the owner can rename the table.
+-- table's audit triggers. The oid of a table cannot identify the table, because the oid changes in
+-- a dump and restore. The name cannot identify the table either, because the owner can rename the
+-- table.
 CREATE TABLE lead_audit.watch (
   watch_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   table_schema text NOT NULL,

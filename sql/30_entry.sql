@@ -160,9 +160,10 @@ COMMENT ON TABLE lead_audit.unwritten IS
 COMMENT ON COLUMN lead_audit.unwritten.entries IS
   'Number of entries that one committed transaction lacks.';
 
--- lead_audit.entry has no trigger own_writes_only. To create one there, the update from version
--- 1.0 would have to lock lead_audit.entry. The lock on lead_audit.entry could cause deadlocks with
--- sessions that hold locks on watched tables, and so end their transactions.
+-- lead_audit.entry has no trigger own_writes_only. To create this trigger on lead_audit.entry, the
+-- update from version 1.0 would have to lock the table. The lock on lead_audit.entry could cause
+-- deadlocks with sessions that hold locks on watched tables. PostgreSQL would then end the
+-- transactions of some sessions.
 CREATE TRIGGER own_writes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE
   ON lead_audit.unwritten
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();

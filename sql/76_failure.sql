@@ -1,5 +1,5 @@
 -- Objects about failed statements: the worker's position in the queue, and the counts of records.
--- The function status() lists the parts of lead_audit and whether each is on.
+-- The function status() lists the parts of lead_audit, and states whether each part is on.
 CREATE TABLE lead_audit.queue_position (
   queue bigint PRIMARY KEY,
   position bigint NOT NULL

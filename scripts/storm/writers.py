@@ -59,8 +59,8 @@ class Shared:
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        # Whether writers may create unlogged tables. Storm.end_unlogged sets False before the kills
-        # begin, and gives the reason.
+        # Whether writers may create unlogged tables. Storm.end_unlogged sets `unlogged` to False
+        # before the kills begin. The docstring of end_unlogged gives the reason.
         self.unlogged = True
         self.lock = threading.Lock()
         self.numbers = itertools.count(1)

@@ -1,11 +1,11 @@
-"""Measures the cost of the client: compares an engine with attach() and an engine without.
+"""Measures the cost of the client: compares an engine with attach() and a plain engine.
 
     python -m tests.overhead [ROUNDS]
 
 The two engines connect to the server on a Unix socket, and run in turns in many short rounds. Each
-figure is the difference in microseconds between the best round of each engine, which excludes the
-effect of other processes. CPU is the CPU time of this process, without the CPU time of the server.
-The exit code is 1 if a CPU time exceeds its limit.
+figure is the difference in microseconds between the best rounds of the two engines. Other processes
+hardly affect the best rounds. CPU is the CPU time of this process, without the CPU time of the
+server. The exit code is 1 if a CPU time exceeds its limit.
 """
 
 from __future__ import annotations

@@ -465,7 +465,7 @@ def test_a_login_has_the_user_of_the_setting(watched_users: Database, user: Any)
 def test_a_login_outside_of_a_request_is_nobodys(leads: Database) -> None:
     """Outside of a request, a login sets no user.
 
-    Otherwise the rest of the thread would have the user.
+    If the login set the user, all later statements of the thread would have this user.
     """
     client().force_login(alice())
     assert AuditContext.current() == AuditContext()

@@ -1,8 +1,8 @@
 """The context: the user for whom the application works. Each entry records the context.
 
-The context is stored in a context variable. `await` keeps it, and new tasks inherit it. Other
-requests, tasks and threads do not see it. sqlalchemy.py and django/ read the context before each
-statement.
+The context is stored in a context variable. `await` keeps the context, and new tasks inherit the
+context. Other requests, tasks and threads do not see the context. sqlalchemy.py and django/ read
+the context before each statement.
 
 The context variable holds the innermost scope. A scope is either a block or a request. `with
 AuditContext(…)` is a block that sets all fields. `audit_context(…)` is a block that sets only the
