@@ -81,8 +81,8 @@ pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Runs `work` as [`acting_for`] does, but keeps a role that an enclosing call of [`acting_for`]
-/// has set.
+/// Runs `work` as [`acting_for`] does. If an enclosing call of [`acting_for`] has already set a
+/// role, events are recorded with that role, and `role` is ignored.
 pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     acting_for(ACTING_FOR.get().unwrap_or(role), work)
 }
@@ -118,8 +118,8 @@ pub fn current() -> Rc<Actor> {
         return actor;
     }
     // The counters `context_generation` and `role_generation` are read before the role names. If a
-    // role changes while the actor is read, the next call of `current` sees that the generation
-    // differs.
+    // role changes while this function runs, a counter then differs from the value that was read.
+    // The next call of `current` notices the difference and reads the actor again.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));
@@ -152,8 +152,8 @@ fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: 
     }
 }
 
-/// The part of the actor that can be read while an error is raised. Roles are oids, because no
-/// catalog can be read while an error is raised.
+/// The part of the actor that can be read while an error is raised. Contains the oids of roles and
+/// not their names, because no catalog can be read while an error is raised.
 pub struct Now {
     pub session_user: pg_sys::Oid,
     pub current_user: pg_sys::Oid,

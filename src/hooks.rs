@@ -2,10 +2,11 @@
 //! invalidations.
 //!
 //! A hook has three parts: a guarded prelude, the call of the next hook, and a guarded epilogue.
-//! Because of the guard (`pg_guard`), a panic in the prelude or the epilogue does not end the
-//! server process, but becomes an error of the statement. The next hook is called without a guard,
-//! so that an error of PostgreSQL keeps its constraint, position and context. An error of the next
-//! hook jumps over the frame of the calling hook, so no value in this frame may have a destructor.
+//! The next hook is the hook that was installed before, or else PostgreSQL's own function. Because
+//! of the guard (`pg_guard`), a panic in the prelude or the epilogue does not end the server
+//! process, but becomes an error of the statement. The next hook is called without a guard, so that
+//! an error of PostgreSQL keeps its constraint, position and context. An error of the next hook
+//! jumps over the frame of the calling hook, so no value in this frame may have a destructor.
 //!
 //! In the next two tables, *failures* and *entries* are modules, and a *scope* is a statement
 //! scope.
@@ -38,7 +39,8 @@
 //! | | entries: write the batch of COPY |
 //! | | failures: close the scope |
 //!
-//! The fmgr hooks restrict the rights of functions that run while the DDL guard changes triggers.
+//! The hooks needs_fmgr_hook and fmgr_hook restrict the rights of functions that run while the DDL
+//! guard creates or drops audit triggers.
 //!
 //! `transaction.rs` fixes the order in which the modules handle the end of a transaction. At the
 //! end of a transaction, only the code for PRE_COMMIT and PRE_PREPARE may raise an error.

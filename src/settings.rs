@@ -299,16 +299,17 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
     false
 }
 
-/// Returns the value that a setting has outside of the innermost function or script that has
-/// changed it. Returns `None` if no function or script has changed the setting.
+/// Returns the value that a setting had before the innermost running function or script changed the
+/// setting. Returns `None` if no running function or script has changed the setting.
 ///
 /// For example, CREATE EXTENSION runs the extension's script with a search_path of its own. While
 /// the extension's script runs, PostgreSQL keeps the caller's search_path in the stack of the
 /// setting, and this function returns the caller's value.
 pub fn outer_text_value(name: &CStr) -> Option<String> {
-    // SAFETY: the structs of the settings live as long as the process. An element of a setting's
-    // stack lives as long as the nest level that has made it. The value is a C string, because this
-    // code returns early if `vartype` is not PGC_STRING.
+    // SAFETY: the structs of the settings live as long as the process. A setting's stack has one
+    // element for each nest level that has changed the setting, and the element lives as long as
+    // the nest level. The value is a C string, because this code returns early if `vartype` is not
+    // PGC_STRING.
     unsafe {
         for &variable in variables() {
             if CStr::from_ptr((*variable).name) != name || (*variable).stack.is_null() {

@@ -6,8 +6,8 @@
 //!   run yet. The library works with older SQL objects from version 1.0 on.
 //! - *Newer objects*: the session loaded its library before the SQL objects were updated, or an
 //!   older package was installed again. The library still records writes if the newer SQL objects
-//!   have the library's major version. A minor version only adds to the table `lead_audit.entry`.
-//!   With newer SQL objects, the library refuses every other operation.
+//!   have the library's major version. A minor version only adds columns to the table
+//!   `lead_audit.entry`. With newer SQL objects, the library refuses every other operation.
 
 use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};

@@ -1,6 +1,6 @@
 //! The queue is memory that all processes of the server share if the library is preloaded. The
-//! queue lists the databases that have the extension, and holds records. Each record waits for the
-//! worker of its database.
+//! queue contains a list of the databases that have the extension, and the records. Each record
+//! waits for the worker of its database.
 //!
 //! The memory of the queue is one `region`. The postmaster maps this region before any other
 //! process of the server starts (see `startup`).

@@ -1,8 +1,8 @@
 //! Contains the code with which the worker turns records into entries. `drain` takes records from
 //! the queue, and `failed_entry` makes an entry for each record. If a statement failed before
 //! PostgreSQL knew its table (during parsing, or while a parameter was bound), `resolve` finds the
-//! table from the statement's text. `quarantine` keeps a record from ending one worker after
-//! another.
+//! table from the statement's text. If a record makes the worker die, `quarantine` prevents the
+//! next worker from processing the same record.
 
 mod drain;
 mod failed_entry;

@@ -1,10 +1,12 @@
-//! Converts a row key that a user gives to the canonical text that entries store.
+//! Converts a row key from the form in which a user passes it to the canonical text that entries
+//! store.
 //!
 //! The functions take texts as bytes and not as `&str`, because a text in the database's encoding
 //! need not be UTF-8.
 //!
-//! The caller of `lead_audit.history()` can have more rights than the table's owner. This module
-//! runs no code of the table's owner, neither the CHECK constraint of a domain nor a cast to json.
+//! The caller of `lead_audit.history()` can have more rights than the table's owner. Therefore this
+//! module runs no code of the table's owner: neither the CHECK constraint of a domain nor a cast to
+//! json.
 
 use crate::capture::{
     ForeignCode, MoneyTypes, column_names, encoder_for, jsonb, primary_key, readable_type,

@@ -3,9 +3,9 @@
 //! PostgreSQL calls its error callbacks for every error, while the error is on top of the error
 //! stack, even if memory is exhausted. An error callback must have no guard (`pg_guard`). If the
 //! callback raised a second error, a guard would empty the error stack to turn the second error
-//! into a panic. If the error stack were emptied, the error for which PostgreSQL called the
-//! callback would be lost. The error callback of lead_audit therefore has two parts. The first part
-//! of the callback copies the error, and calls no Rust code that has values to drop. If memory is
+//! into a panic. With an empty error stack, the error for which PostgreSQL called the callback
+//! would be lost. The error callback of lead_audit therefore has two parts. The first part of the
+//! callback copies the error, and calls no Rust code that has values to drop. If memory is
 //! exhausted while the first part copies the error, the out-of-memory error replaces the original
 //! error, as it does in PostgreSQL's own callbacks. The second part of the callback makes a record
 //! from the copy of the error. The second part of the callback calls no function of PostgreSQL that
@@ -104,8 +104,8 @@ unsafe extern "C-unwind" fn failed(
 /// error is final. When the client sees the error, the record of the error is in the queue or in
 /// the server's log.
 unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
-    // SAFETY: PostgreSQL passes the live error. The state of the session keeps the line `unqueued`
-    // alive while the code writes the line to the server's log.
+    // SAFETY: PostgreSQL passes the live error. `unqueued` points to a line that the state of the
+    // session owns. The line lives until after the code has written it to the server's log.
     unsafe {
         if (*data).elevel >= pgrx::PgLogLevel::ERROR as i32 {
             let unqueued = final_record(data);

@@ -148,8 +148,8 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
 
 /// Writes the batch of the statement that has loaded the library. The hook on ExecutorFinish was
 /// not installed yet when that statement reached ExecutorFinish. If an inner statement has loaded
-/// the library, this function also writes the entries of the outer statement so far, which is
-/// earlier than usual.
+/// the library, this function also writes the entries that the outer statement has made so far.
+/// Usually the library writes entries only when their own statement ends.
 #[pgrx::pg_guard]
 extern "C-unwind" fn before_end() {
     if entries::is_first_statement() {

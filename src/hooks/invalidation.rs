@@ -42,8 +42,9 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
     }
 }
 
-/// Marks all layouts of relations as stale. Entries contain the names of schemas. If a schema is
-/// renamed, PostgreSQL does not report the relations in the schema as changed.
+/// Marks all layouts of relations as stale. Layouts contain the names of schemas. When a schema is
+/// renamed, PostgreSQL does not report the relations in the schema as changed, so this callback
+/// marks their layouts.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
     capture::relation_changed(None);

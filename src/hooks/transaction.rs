@@ -30,8 +30,9 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
             if event == Event::XACT_EVENT_PRE_PREPARE {
                 seal::before_prepare();
             }
-            // Usually all entries have been written before PRE_COMMIT. Entries that remain are
-            // written here, because they would be lost otherwise.
+            // Usually all entries of the transaction have been written before PRE_COMMIT. These
+            // calls write the entries that are still pending, because the end of the transaction
+            // discards pending entries.
             capture::statement_ends();
             entries::flush();
             entries::before_commit();

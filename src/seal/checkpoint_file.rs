@@ -34,8 +34,8 @@ pub enum Published {
 }
 
 impl CheckpointFile {
-    /// Returns the path of the file: `DIRECTORY/ORIGIN/SIZE`. SIZE has 20 digits, with leading
-    /// zeros.
+    /// Returns the path of the checkpoint's file: `DIRECTORY/ORIGIN/SIZE`. SIZE is the tree size
+    /// with 20 digits, including leading zeros.
     fn file(&self, directory: &str) -> io::Result<PathBuf> {
         let unreadable =
             || io::Error::new(ErrorKind::InvalidData, "the note of the checkpoint cannot be read");

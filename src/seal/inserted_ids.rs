@@ -2,9 +2,9 @@
 //! the sequence gave out the id.
 //!
 //! When the sequence reaches an inserted id, sealing must not mistake the inserted entry for the
-//! entry of the session that gets the id. Therefore each round of sealing looks for entries with
-//! ids that the sequence has not given out yet, and records their ids. A session that gets an
-//! inserted id from the sequence also records this id (`entries`).
+//! entry of the session that gets the id. Therefore each round of sealing looks for entries whose
+//! ids the sequence has not given out yet, and records these ids. A session that gets an inserted
+//! id from the sequence also records this id (`entries`).
 
 use super::open_ids::last_id_given_out;
 use super::stored_tree::{TreeRow, objects_are_current};
@@ -18,8 +18,8 @@ pub struct InsertedIds(Vec<i64>);
 impl InsertedIds {
     /// Records new inserted ids, and returns all recorded ids.
     pub fn look(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> Result<Self, ServerError> {
-        // The sequence is read after the snapshot was taken. Therefore a visible entry above
-        // `last_id` did not get its id from the sequence.
+        // The sequence is read after the snapshot was taken. If the snapshot shows an entry whose
+        // id is higher than `last_id`, the entry therefore did not get its id from the sequence.
         let last_id = last_id_given_out()?;
         // During a restore, the value of the sequence can be too low, because a restore can insert
         // the entries before the restore sets the sequence.

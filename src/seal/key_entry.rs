@@ -28,8 +28,8 @@ pub struct KeyEntry {
 }
 
 impl KeyEntry {
-    /// Writes a KEY entry if the key or origin in the settings differs from that of the last
-    /// checkpoint. Writes no KEY entry while sealing cannot seal the entry at once, for example
+    /// Writes a KEY entry if the settings specify another key or another origin than the last
+    /// checkpoint has. Writes no KEY entry while sealing cannot seal the entry at once, for example
     /// during a restore.
     pub fn write_if_due() -> Result<Option<Self>, ServerError> {
         let snapshot = NewestSnapshot::take();
@@ -42,8 +42,8 @@ impl KeyEntry {
         {
             return Ok(None);
         }
-        // This function ignores an error in the settings, because the round raises the error when
-        // the round seals entries.
+        // If the settings are wrong, this function writes no KEY entry and raises no error. The
+        // round of sealing reads the same settings later, and raises the error then.
         let Ok(signer) = Signer::of(&tree) else { return Ok(None) };
         let now = signer.identity();
         let Some(before) = tree.identity.take().or_else(|| signer.identity_of(&newest.note)) else {

@@ -13,8 +13,8 @@ use ledger::note::Note;
 use ledger::tlog_proof::TlogProof;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_extern, pg_sys};
 
-/// The error for a proof or checkpoint that does not exist or does not exist yet, with an optional
-/// hint.
+/// The error that is raised if the requested proof or checkpoint does not exist, or does not exist
+/// yet. The second field is an optional hint.
 struct Refusal(ServerError, Option<&'static str>);
 
 impl From<ServerError> for Refusal {

@@ -26,14 +26,13 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// The steps that are still necessary to publish a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishMode {
-    /// The checkpoint is new. The file of a new checkpoint and its line in the server's log are
-    /// written.
+    /// The checkpoint is new. Its file and its line in the server's log must be written.
     New,
     /// The checkpoint is new, but its file is not written yet, because files of older checkpoints are
     /// still missing. Only the line of the new checkpoint in the server's log is written.
     NewWithoutFile,
-    /// The checkpoint is from an earlier transaction and has no file. Only the file of the
-    /// checkpoint is written.
+    /// An earlier transaction made the checkpoint, but the file of the checkpoint does not exist.
+    /// Only the file must be written.
     FileOnly,
 }
 
@@ -82,7 +81,8 @@ pub fn note_published_to(directory: &str, size: u64) {
     PUBLISHED_TO.set(Some((directory.to_owned(), size)));
 }
 
-/// Returns the last publishing failure since the previous call of this function, if there is one.
+/// Returns the newest publishing failure that [`note_failure`] has recorded since the previous call
+/// of `take_failure`. Returns `None` if there was no failure.
 pub fn take_failure() -> Option<String> {
     FAILURE.take()
 }
@@ -114,8 +114,8 @@ pub fn note_failure(error: String) {
 }
 
 /// Publishes the registered checkpoints of a transaction that has committed, or discards the
-/// checkpoints of a transaction that has rolled back. In the worker, this function does not publish
-/// the checkpoints, but only moves them to `COMMITTED`.
+/// checkpoints of a transaction that has rolled back. In the worker, this function only moves the
+/// checkpoints to `COMMITTED`, and `publish_committed` publishes them later.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();
     if !committed || waiting.is_empty() {
@@ -169,8 +169,9 @@ fn publish(all: &[Waiting]) {
         .report(PgLogLevel::LOG);
     }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
-    // The files are written in ascending order of tree sizes. After a failed write, the remaining
-    // files would most likely fail too, so a later round of sealing writes the remaining files.
+    // The files are written in ascending order of tree sizes. If one file cannot be written, the
+    // other files most likely cannot be written either. The loop then stops, and a later round of
+    // sealing writes the remaining files.
     for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
         match one.publication.write_to(&directory) {
             Ok(()) => note_published_to(&directory, one.publication.size),
@@ -200,7 +201,8 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
     let is_missing = |publication: &CheckpointFile| match publication.look_in(&directory) {
         Ok(Published::Yes) => false,
         Ok(Published::No) => true,
-        // The file counts as missing, because the attempt to write the file then reports the error.
+        // A file that contains another text, or that cannot be read, counts as missing. The later
+        // attempt to write the missing file then reports the error.
         Ok(Published::Another) | Err(_) => true,
     };
     let mut candidate = CheckpointFile { size: newest.size, note: newest.note.clone() };

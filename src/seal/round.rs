@@ -66,11 +66,11 @@ pub struct Round<'s> {
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
-        // A round that seals a KEY entry has no limit, because the round must also examine all ids
-        // below the id of the KEY entry.
+        // If the round seals a KEY entry, the number of examined ids has no limit. The round must
+        // then also examine all ids below the id of the KEY entry.
         let limit = limit.filter(|_| change.is_none());
-        // The highest id must be read before the snapshot is taken, for the reason that `open_ids`
-        // explains.
+        // The highest id must be read from the sequence before the snapshot is taken. The head of
+        // the file open_ids.rs gives the reason.
         let last_id = last_id_given_out()?;
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;
@@ -105,8 +105,9 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     })
 }
 
-/// Returns the name of the database of which this database is a copy. Returns `None` if this
-/// database is not a copy, or if its settings give its log an origin of its own.
+/// Returns the name of the original if this database is a copy of another database. Returns `None`
+/// if this database is not a copy. Returns `None` also if the settings specify another origin than
+/// the last checkpoint has, because the two logs then have different origins.
 fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     let Some(original) = tree.copied_from() else { return Ok(None) };
     let now = Signer::of(tree)?.identity();
@@ -114,7 +115,9 @@ fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     Ok(Some(original).filter(|_| !is_another_log))
 }
 
-/// Calls `original` for the stored tree, and returns `None` if `original` fails.
+/// Returns the name of the original if this database is a copy and cannot seal for this reason.
+/// Returns `None` if the database is not a copy, if its log has an origin of its own, or if the
+/// look-up fails.
 pub fn copied_from() -> Option<String> {
     let owner = extension_owner()?;
     let look =
@@ -244,9 +247,9 @@ impl Round<'_> {
 
     /// Ends the round without sealing, because the snapshot cannot list all transactions in
     /// progress. A snapshot cannot list all transactions in progress if too many transaction ids
-    /// were given out after the last end of a transaction. Storing the tree's row gives the current
-    /// transaction a higher id than all earlier transactions. After the current transaction has
-    /// ended, a new snapshot can list all transactions in progress.
+    /// were given out after the last end of a transaction. When this function stores the tree's
+    /// row, the current transaction gets a higher id than all earlier transactions. After the
+    /// current transaction has ended, a new snapshot can list all transactions in progress.
     fn postpone(self) -> Done {
         self.tree.store(self.snap());
         Done { tree_size: self.sealed, more: true }

@@ -19,7 +19,7 @@ const TICK_IDS: u64 = 1 << 20;
 const NOWHERE: pg_sys::SubTransactionId = 0;
 
 thread_local! {
-    /// The outermost subtransaction of this session that holds the sealing lock.
+    /// The subtransaction to which the sealing lock of this session belongs.
     static LOCKED_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(NOWHERE) };
 }
 
@@ -64,8 +64,8 @@ fn seal() -> i64 {
     version::require();
     match refuse_where_it_cannot_be().and_then(|()| seal_locked(true, None)) {
         Ok(Some(done)) => done.tree_size as i64,
-        // This case never happens, because `seal_locked(true, None)` waits until it gets the
-        // sealing lock.
+        // `seal_locked` returns `None` only if it does not wait for the sealing lock. With the
+        // argument `true` it waits, so this arm is never reached.
         Ok(None) => 0,
         Err(error) => error.raise(None),
     }

@@ -42,7 +42,7 @@ pub struct TreeRow {
     pub identity: Option<Identity>,
     /// The cluster and database to which the stored transaction ids belong.
     home: Option<String>,
-    /// Whether lead_audit.tree has more than one row, which is possible after a restore.
+    /// Whether lead_audit.tree has further rows, which a restore can leave.
     has_others: bool,
 }
 
@@ -152,8 +152,8 @@ impl TreeRow {
         self.awaits_restore
     }
 
-    /// Updates the row in lead_audit.tree. Deletes the other rows of lead_audit.tree, which can
-    /// exist after a restore and have empty trees.
+    /// Updates this row in lead_audit.tree, and deletes all other rows of the table. A restore can
+    /// leave other rows, whose trees are empty.
     pub fn store(&self, snapshot: pg_sys::Snapshot) {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = SpiPlan::prepare(
@@ -340,8 +340,8 @@ fn tile_key(id: TileId) -> [Option<pg_sys::Datum>; 2] {
 }
 
 impl StoredTiles {
-    /// Returns the stored tiles that `snapshot` shows. The snapshot must stay active as long as the
-    /// returned value is used.
+    /// Returns the stored tiles that `snapshot` shows. `snapshot` must stay active as long as the
+    /// returned `StoredTiles` is used.
     pub fn of(snapshot: pg_sys::Snapshot) -> Self {
         let plan = SpiPlan::prepare(
             "SELECT t.hashes, true FROM lead_audit.tree_tile t \
@@ -395,8 +395,8 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
         let [level, index] = tile_key(id);
         plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
     };
-    // The last full tile of each level that no partial tile follows in `changed`. For each level in
-    // `filled`, an empty partial tile is stored.
+    // The levels whose last tile in `changed` is full, each with this last tile. A level in
+    // `filled` has no partial tile, so an empty partial tile is stored for the level.
     let mut filled: Vec<TileId> = Vec::new();
     for (id, hashes) in changed {
         filled.retain(|other| other.level != id.level);

@@ -9,7 +9,7 @@ thread_local! {
     static SEALING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The permission to change the state of the tree. The permission ends when the value is dropped.
+/// While a value of this type is alive, this session may change the tables that store the tree.
 pub struct Sealing(());
 
 impl Sealing {

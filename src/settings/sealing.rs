@@ -1,6 +1,6 @@
-//! Defines the settings for sealing. Only a superuser can change the settings for sealing. With the
-//! settings for sealing, another role could have checkpoints signed with its own key, overwrite
-//! files of the server, or stop the publishing.
+//! Defines the settings for sealing. Only a superuser can change the settings for sealing. If
+//! another role could change these settings, the role could have checkpoints signed with its own
+//! key, let the server write files to any directory, or stop the publishing of checkpoints.
 
 use super::{TextSetting, accept, variables};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
@@ -84,8 +84,9 @@ const OF_SEALING: [&CStr; 4] = [
 ];
 
 /// Applies the values that ALTER DATABASE has set for the settings in `OF_SEALING` since this
-/// process began. The worker and sessions that seal call this function, so they never use outdated
-/// values. A value that was set for the role or in the session is not changed.
+/// process began. The worker and every session that seals call this function, so that they use the
+/// newest values. If the role or the session has a value of its own for a setting, the function
+/// does not change this value.
 ///
 /// # Errors
 /// Returns an error if ALTER DATABASE has reset one of the settings. The value that applies after a
@@ -136,7 +137,8 @@ thread_local! {
     static WAS_RESET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Returns whether `reload_for_database` has found in this process that a setting was reset.
+/// Returns whether a call of `reload_for_database` in this process has returned the error for a
+/// setting that ALTER DATABASE has reset.
 pub fn was_reset() -> bool {
     WAS_RESET.get()
 }

@@ -79,8 +79,8 @@ pub unsafe fn check(
     let mut key_changes = BTreeMap::new();
     let (mut scratch, mut memory) = (Vec::new(), RowMemory::new(c"lead_audit verified entry"));
     let mut progress = Progress::new();
-    // The lowest id that the scan has not reached yet. If the scan skips a sealed id, the entry
-    // with this id is missing.
+    // The lowest id that the scan has not reached yet. If the scan skips this id and the id is
+    // sealed, the entry with this id is missing.
     let mut next = wanted.from_id;
     scan.range(wanted.from_id, wanted.to_id);
     while let Some(id) = scan.next() {
@@ -182,8 +182,9 @@ fn miss_one(leaves: &mut Leaves, id: i64, wanted: &Wanted, faults: &mut Faults) 
     }
 }
 
-/// Compares an existing entry with its leaf. Reports a mismatch with the leaf. If the leaf matches,
-/// reports the entry's own fault, if the entry has one.
+/// Compares an existing entry with its leaf. Reports an entry that differs from its leaf, or that
+/// has no leaf although it must have been sealed. For any other entry, reports the entry's own
+/// fault, for example a wrong checksum.
 fn judge(
     id: i64,
     own: Result<(), StoredFault>,

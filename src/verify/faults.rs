@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 /// tree that concerns no single entry.
 pub type Row = (Option<i64>, String, String);
 
-/// Maximum number of mismatches in memory. If there are more mismatches, verification explains the
-/// mismatches in memory before its end.
+/// Maximum number of mismatches in memory. When memory contains this many mismatches, verification
+/// turns them into faults at once, and not only at its end.
 const KEPT: usize = 100_000;
 
 /// An entry that is missing or differs from its leaf.
@@ -34,8 +34,8 @@ pub struct Mismatch {
 pub struct Faults {
     rows: Vec<Row>,
     mismatches: Vec<Mismatch>,
-    /// The indexes of the stored leaves that are wrong, because the checkpoints confirm the entries
-    /// instead of these leaves.
+    /// The indexes of the stored leaves that are wrong. With the leaf hash of the entry in place of
+    /// such a stored leaf, the tree has the root that the checkpoint states.
     wrong_leaves: HashSet<u64>,
 }
 
@@ -72,14 +72,14 @@ impl Faults {
             .collect()
     }
 
-    /// Marks the stored leaves with these indexes as wrong, because the checkpoints confirm the
-    /// entries instead of these leaves.
+    /// Marks the stored leaves with these indexes as wrong. The function is called when a
+    /// checkpoint confirms the entries and not these stored leaves.
     pub fn blame_tree(&mut self, leaves: impl Iterator<Item = u64>) {
         self.wrong_leaves.extend(leaves);
     }
 
-    /// Adds a fault for each mismatch. The fault is `reordered` if an entry has the leaf hash that
-    /// was sealed for another entry.
+    /// Adds a fault for each mismatch. For example, the fault is `reordered` if the entry has the
+    /// leaf hash that was sealed for an entry with another id.
     fn explain_mismatches(&mut self) {
         let mismatches = std::mem::take(&mut self.mismatches);
         let sealed_as: HashMap<Hash, i64> =

@@ -55,8 +55,8 @@ impl Leaves {
         to: i64,
     ) -> Result<Self, ServerError> {
         let tree = TreeRow::load(snapshot)?;
-        // The sequence is read after the snapshot was taken. Therefore a visible entry above
-        // `last_id` did not get its id from the sequence.
+        // The sequence is read after the snapshot was taken. If the snapshot shows an entry whose
+        // id is higher than `last_id`, the entry therefore did not get its id from the sequence.
         let last_id = last_id_given_out().unwrap_or(i64::MAX);
         // SAFETY: the snapshot is active as long as the returned value lives (see # Safety).
         let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };
@@ -108,9 +108,9 @@ impl Leaves {
             let (values, _) = self.ranges.columns(3);
             let number = |index: usize| values.get(index).map_or(0, |value| value.value() as i64);
             let first_leaf = number(2) as u64;
-            // Sealing never writes a range with more leaves than the tree has, and the module
-            // `tree` reports a range that is too long. A range that is too long is shortened, so
-            // that verification does not step through a huge number of ids.
+            // Sealing never writes a range with more leaves than the tree has. If somebody has
+            // stored a longer range, the code shortens the range, so that verification does not
+            // step through a huge number of ids. The module `tree` reports the longer range.
             let most = i64::try_from(self.tree_size.saturating_sub(first_leaf)).unwrap_or(i64::MAX);
             let last = number(1).min(first.saturating_add(most).saturating_sub(1));
             LeafRange { ids: IdRange { first, last }, first_leaf }
@@ -124,8 +124,8 @@ impl Leaves {
             Some(place) => place,
             None => {
                 let tiles = &self.tiles;
-                // An unreadable tile counts as empty, because the module `tree` reports why a tile
-                // cannot be read.
+                // A tile that cannot be read counts as empty here. The module `tree` reports the
+                // reason why the tile cannot be read.
                 let read = || {
                     tiles
                         .tile(TileId { level: 0, index })

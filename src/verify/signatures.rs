@@ -23,7 +23,8 @@ pub struct Signatures<'c> {
     /// Whether every further checkpoint must be signed. The field is true after the first signed
     /// checkpoint, and after a KEY entry that introduces a key.
     is_strict: bool,
-    /// The tree size of the last unsigned checkpoint before signing began.
+    /// The tree size of the last checkpoint that `key` has not signed, and that precedes the first
+    /// signed checkpoint.
     not_signed: Option<u64>,
     /// The tree size of the last signed checkpoint.
     signed: Option<u64>,
@@ -122,9 +123,9 @@ impl<'c> Signatures<'c> {
     /// Reports the faults that can be found only after all checkpoints were checked.
     pub fn finish(&mut self, faults: &mut Faults) {
         for (size, text) in std::mem::take(&mut self.unexplained) {
-            // Version 1.0 wrote no KEY entry when the origin changed. If a later checkpoint is
-            // signed, its signature also covers the entries of the checkpoint with the changed
-            // origin.
+            // Version 1.0 wrote no KEY entry when the origin changed, so a changed origin alone is
+            // not a fault if a later checkpoint is signed. The later signature also covers the
+            // entries of the checkpoint with the changed origin.
             if self.signed.is_none_or(|signed| signed <= size) {
                 faults.of_tree("checkpoint", format!("the checkpoint of tree size {size}: {text}"));
             }

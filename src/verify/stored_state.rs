@@ -41,8 +41,9 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     }
 }
 
-/// Reports open gaps that sealing did not store. If somebody manually inserts an entry with an id
-/// in a forged open gap, sealing seals this entry.
+/// Reports open gaps that sealing did not store. An open gap that somebody inserted manually is a
+/// fault, because sealing would seal any entry that somebody then inserts with an id of the open
+/// gap.
 fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     let rows = SpiPlan::prepare(
         "SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id",

@@ -1,8 +1,8 @@
 //! Checks the stored tree: all inner nodes, and the root, ids, note and signature of each
 //! checkpoint.
 //!
-//! If an entry differs from its stored leaf, the root in the checkpoint shows whether the entry or
-//! the leaf is right.
+//! If an entry differs from its stored leaf, either the entry or the stored leaf was changed. The
+//! root in the checkpoint shows which of the two is right.
 
 use super::faults::Faults;
 use super::signatures::Signatures;
@@ -38,10 +38,13 @@ struct Check<'f> {
     of_entries: HashMap<u64, Hash>,
     /// The tree that is computed from the stored leaves.
     stored: TileWriter,
-    /// The tree that the checkpoints have confirmed so far, if this tree differs from `stored`.
+    /// The tree in which the leaf hashes of entries that a checkpoint has confirmed replace the
+    /// wrong stored leaves. The field is `None` while no stored leaf has turned out to be wrong.
+    /// The confirmed tree is then `stored`.
     confirmed: Option<Frontier>,
-    /// The confirmed tree, continued after the last checkpoint with the leaf hashes of the entries.
-    /// The field is `None` if no entry since the last checkpoint differs from its stored leaf.
+    /// The confirmed tree of the last checkpoint, followed by the leaves of the later entries. For
+    /// an entry that differs from its stored leaf, the tree contains the entry's own leaf hash. The
+    /// field is `None` if no entry since the last checkpoint differs from its stored leaf.
     alternative: Option<Frontier>,
     /// The tree sizes and ids of the unconfirmed checkpoints since the last confirmed checkpoint. A
     /// checkpoint is unconfirmed if neither the stored leaves nor the entries yield its root.
@@ -196,8 +199,8 @@ impl Check<'_> {
         }
     }
 
-    /// Appends the stored leaves up to the tree size `size`. Returns false if a leaf is missing,
-    /// because the leaves after a missing leaf cannot be checked.
+    /// Appends the stored leaves up to the tree size `size`. Returns false if a leaf is missing and
+    /// no entry supplies the hash of this leaf. The leaves after a missing leaf cannot be checked.
     fn append_up_to(&mut self, size: u64) -> bool {
         while self.stored.size() < size {
             let leaf = self.stored.size();
@@ -294,9 +297,9 @@ impl Check<'_> {
         }
     }
 
-    /// Reports the unconfirmed checkpoints after a later root was confirmed. A confirmed later root
-    /// shows that the leaves of all earlier checkpoints are right, so only the roots of the
-    /// unconfirmed checkpoints were changed.
+    /// Reports the unconfirmed checkpoints after a later root was confirmed. If the root of a later
+    /// checkpoint is confirmed, all leaves before this checkpoint are right. The earlier
+    /// checkpoints whose roots are unconfirmed were therefore changed themselves.
     fn report_single_checkpoints(&mut self) {
         for (size, _) in std::mem::take(&mut self.unconfirmed) {
             self.faults.of_tree(
@@ -331,8 +334,7 @@ impl Check<'_> {
             );
             self.faults.of_tree("checkpoint", detail);
         }
-        // The last tile of each level must have exactly the hashes that the size of the tree
-        // requires.
+        // The size of the tree determines how many hashes the last tile of each level must have.
         let nodes = |level: u8| size.checked_shr(8 * u32::from(level)).unwrap_or(0);
         for level in (0_u8..8).take_while(|&level| level == 0 || nodes(level) > 0) {
             let index = nodes(level) / TILE_WIDTH as u64;

@@ -40,8 +40,8 @@ pub fn found(oid: pg_sys::Oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
             // A worker that looked for the extension before CREATE EXTENSION has ended with
-            // `NoExtension`. If `last_exit` is `Stopped`, and not `NoExtension`, the launcher
-            // starts the next worker at once.
+            // `NoExtension`. With `Stopped` in place of `NoExtension`, the launcher starts the next
+            // worker of this database at once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;
             }
@@ -50,10 +50,10 @@ pub fn found(oid: pg_sys::Oid) {
     });
 }
 
-/// Notes that the worker did not find the extension in the database. `generation` is the region's
-/// generation from before the worker looked for the extension. Returns false if the region's
-/// generation is no longer `generation`. After the result false, the worker must look for the
-/// extension again, because another session may have created the extension meanwhile.
+/// Notes that the worker did not find the extension in the database. `generation` is the value of
+/// the region's counter `generation` before the worker looked for the extension. Returns false if
+/// the counter has changed since then. If the result is false, the worker must look for the
+/// extension once more, because another session may have created the extension.
 pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     locked(|region| {
         if region.generation.load(Ordering::Acquire) != generation {
@@ -69,7 +69,7 @@ pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
 }
 
 /// Notes that the extension may have been dropped, and wakes the database's worker. After this
-/// call, the worker looks for the extension.
+/// call, the worker checks whether the extension still exists.
 pub fn doubted(oid: pg_sys::Oid) {
     let latch = locked(|region| {
         let place = region.place_of(oid)?;
@@ -95,8 +95,9 @@ pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
 pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
-            // `slots_used` also counts the slots of unconfirmed records, which are not in the
-            // database's list of records.
+            // The database must have neither confirmed nor unconfirmed records. `slots_used` counts
+            // the slots of both, whereas the database's list of records contains only the confirmed
+            // records.
             && region.databases[place].slots_used == 0
             && (is_gone || region.databases[place].last_exit == WorkerExit::NoExtension)
         {
@@ -112,8 +113,7 @@ pub fn update<R>(oid: pg_sys::Oid, work: impl FnOnce(&mut Database) -> R) -> Opt
 }
 
 /// Returns whether no record waits for the database's worker. Only the worker itself calls this
-/// function. After the result `true` the worker sleeps, until the next record of the database wakes
-/// the worker.
+/// function. If the result is `true`, the session that queues the next record wakes the worker.
 pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     update(database, |place| {
         let is_empty = place.first == NONE;
@@ -154,8 +154,9 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
     .unwrap_or(false)
 }
 
-/// Counts as dropped a record that was never passed to the queue. The function is called if memory
-/// for the record is exhausted, or if the record goes only to the server's log.
+/// Adds 1 to the number of dropped records of the database, for a record that the queue never
+/// received. The function is called if memory for the record is exhausted, or if the record is only
+/// in the server's log.
 pub fn count_dropped(oid: pg_sys::Oid) {
     update(oid, |database| database.counts.dropped += 1);
 }
@@ -184,7 +185,7 @@ pub fn counts(oid: pg_sys::Oid) -> Option<Counts> {
     find(oid, |database| database.counts)
 }
 
-/// Asks the database's worker to end, because another database waits for its turn to have a worker.
+/// Asks the database's worker to end, because another database waits for a background process.
 pub fn ask_to_give_way(oid: pg_sys::Oid) {
     let latch = update(oid, |database| {
         database.gives_way = true;
@@ -209,17 +210,17 @@ pub fn stop_connecting(oid: pg_sys::Oid) {
 
 /// The result of [`hold`].
 pub enum Hold {
-    /// The session holds the database. Contains the process id of the worker that must still end,
-    /// or 0 if the database has no worker.
+    /// The session holds the database: the launcher starts no worker there. Contains the process id
+    /// of the worker that must still end, or 0 if the database has no worker.
     Held(i32),
-    /// Another session holds the database, or no worker has run in the database since the last
-    /// hold. Between two holds of a database, a worker must run in the database.
+    /// The session does not hold the database, and must try later. Another session holds the
+    /// database, or no worker has run in the database since a session last held it.
     NotYet,
 }
 
-/// Holds the database for this session: asks the database's worker to end, and keeps the launcher
-/// from starting another worker. The session needs the hold for a command during which no other
-/// process may be connected to the database, for example DROP DATABASE.
+/// Holds the database for this session: asks the database's worker to end, and prevents the
+/// launcher from starting a new worker. The session calls this function before a command that fails
+/// while another process is connected to the database, for example DROP DATABASE.
 pub fn hold(oid: pg_sys::Oid) -> Hold {
     // SAFETY: the code only reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
@@ -244,16 +245,17 @@ pub fn hold(oid: pg_sys::Oid) -> Hold {
     }
 }
 
-/// Ends the session's hold on the database.
+/// Releases a database that this session holds, so that the launcher can start a worker in the
+/// database.
 pub fn release(oid: pg_sys::Oid) {
     // SAFETY: the code only reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
     update(oid, |database| {
         if database.held_by == pid {
             database.held_by = 0;
-            // The worker ended because of the hold, and did not fail. With `Stopped` in
-            // `last_exit`, the launcher starts the next worker as soon as possible. Until the next
-            // worker has started, no session can hold the database again.
+            // The worker ended because the session held the database, and not because of an error.
+            // With `Stopped` in `last_exit`, the launcher starts the next worker as soon as
+            // possible. Before the next worker has started, no session can hold the database.
             let has_left = [WorkerExit::Unknown, WorkerExit::GaveWay].contains(&database.last_exit);
             if database.worker == 0 && has_left {
                 database.last_exit = WorkerExit::Stopped;

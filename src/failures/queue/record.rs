@@ -149,7 +149,8 @@ pub struct Record {
     pub row: Option<RawRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Count>,
-    /// The number of write counts of the transaction that `written` does not list.
+    /// The number of the transaction's write counts that are missing in `written`, because
+    /// `written` has a maximum length.
     #[serde(skip_serializing_if = "is_zero")]
     pub written_omitted: usize,
 }
@@ -212,8 +213,8 @@ impl Record {
 /// server's log. The session must be able to make a record even if memory is scarce.
 pub const TEXT_LIMIT: usize = 16 * 1024;
 
-/// Copies a C string, and cuts the copy so that its JSON takes at most `limit` bytes. Returns
-/// `None` if `text` is null.
+/// Copies a C string, and cuts the copy so that the copy takes at most `limit` bytes as a JSON
+/// string. Returns `None` if `text` is null.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -244,10 +245,11 @@ pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
     })
 }
 
-/// Stores an unconfirmed record in the queue, and returns the record's first slot. Returns `None`
-/// if the queue does not accept the record. The worker gets the record after [`confirm`] was
-/// called, or after the server has crashed. The session stores the record before the session rolls
-/// back the transaction, because the client can receive the error even before the rollback.
+/// Stores an unconfirmed record in the queue, and returns the index of the record's first slot.
+/// Returns `None` if the queue does not accept the record. The worker gets the record after
+/// [`confirm`] was called, or after the server has crashed. The session stores the record before
+/// the session rolls back the transaction, because the client can receive the error even before the
+/// rollback.
 pub fn reserve(record: &[u8]) -> Option<u32> {
     slots::reserve(current_database(), record)
 }

@@ -1,8 +1,8 @@
 //! Defines the layout and the lock of the region. The region is the memory of the queue, which all
 //! processes of the server share. The module `startup` maps the region.
 //!
-//! One lock protects the whole region. A process holds the region's lock only as long as the
-//! process needs to copy some records. Fields of the region that processes read without the lock
+//! One lock protects the whole region. A process holds the region's lock only for a short time, in
+//! which it copies some records at most. Fields of the region that processes read without the lock
 //! are atomic.
 
 use pgrx::pg_sys;
@@ -54,9 +54,9 @@ pub enum WorkerExit {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Stage {
-    /// The worker connects to its database.
+    /// The worker is still connecting to its database.
     Connecting = 0,
-    /// The worker runs its tasks for the first time.
+    /// The worker has connected to its database, and is running its tasks for the first time.
     Connected = 1,
     /// The worker has run each task at least once.
     HasWorked = 2,
@@ -71,17 +71,18 @@ pub struct Database {
     pub last_exit: WorkerExit,
     /// The process id of the database's worker, or 0 if the database has no worker.
     pub worker: i32,
-    /// Whether the worker will soon look for records without being woken. The fields `looks_again`,
-    /// `stage`, `gives_way` and `reported` use bytes that were padding in earlier versions of the
-    /// library. `Database` has the same layout as in earlier versions, so this version can read the
-    /// queues of earlier versions.
+    /// Whether the worker is running a task or pauses only briefly, so that it will soon look for
+    /// records even if no session wakes it. The fields `looks_again`, `stage`, `gives_way` and
+    /// `reported` use bytes that were padding in earlier versions of the library. `Database` has
+    /// the same layout as in earlier versions, so this version can read the queues of earlier
+    /// versions.
     pub looks_again: bool,
     pub stage: Stage,
     /// Whether the launcher has asked the worker to end, because another database waits for its
     /// turn.
     pub gives_way: bool,
-    /// One bit for each task of the worker. A set bit means that the last worker had already logged
-    /// an error of this task when it gave way.
+    /// One bit for each task of the worker. If a bit is set, the task had failed in the last run of
+    /// the previous worker, and the previous worker has logged the error.
     pub reported: u8,
     pub latch: usize,
     /// The process id of the session that holds the database, or 0 if no session holds the
@@ -158,8 +159,8 @@ impl Database {
         u64::from(self.slots_used) * SLOT_BYTES as u64
     }
 
-    /// Clears the fields that describe processes. The function is called when the database's worker
-    /// no longer exists, and no session holds the database.
+    /// Clears the fields that describe the database's worker and the session that holds the
+    /// database. The function is called when neither process exists.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
         (self.looks_again, self.gives_way, self.reported) = (false, false, 0);
@@ -184,7 +185,7 @@ pub const DATA: usize = 1024 - 32;
 /// The size of a slot, in bytes.
 pub const SLOT_BYTES: usize = size_of::<Slot>();
 
-/// The value that an index of a slot has if there is no slot.
+/// The value of an index that refers to no slot.
 pub const NONE: u32 = u32::MAX;
 
 /// One slot of the region. A record occupies one or more slots.
@@ -208,7 +209,8 @@ pub struct Slot {
 /// The head of the region. In memory, the slots of the region follow this head.
 #[repr(C)]
 pub struct Region {
-    /// The number that identifies the layout of the region, which is MAGIC in `startup`.
+    /// A number that identifies the layout of the region. The value is the constant MAGIC of the
+    /// module `startup`.
     pub magic: u64,
     /// The system identifier of the cluster that the region belongs to.
     pub system: u64,
@@ -253,7 +255,7 @@ pub fn set_lock(lock: *mut pg_sys::LWLock) {
     LOCK.set(lock);
 }
 
-/// Returns whether the library was preloaded and the region is mapped.
+/// Returns whether the region is mapped, which is so if the library was preloaded.
 pub fn is_there() -> bool {
     !REGION.get().is_null() && !LOCK.get().is_null()
 }
@@ -292,8 +294,8 @@ impl Drop for Locked {
 }
 
 /// Runs `work` with exclusive access to the region. Returns `None` if no region is mapped, or if
-/// the `work` of another call calls this function. `work` must be quick, because other processes
-/// may wait for the region's lock.
+/// this call is made within the `work` of an outer call of `locked`. `work` must be quick, because
+/// other processes may wait for the region's lock.
 pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
     let _held = Locked::acquire()?;
     // SAFETY: the region lives as long as the process. While this process holds the region's lock,

@@ -9,10 +9,10 @@ use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 
 thread_local! {
-    /// Whether this process is making a record, or is writing a record to the server's log. An
-    /// error that is raised while the flag is set is not an error of the statement, and gets no
-    /// record. After an error in the making or writing of a record, the flag stays set until the
-    /// next statement begins or the transaction ends.
+    /// Whether this process is making a record, or is writing a record to the server's log. If an
+    /// error is raised while the flag is set, lead_audit's own code has failed and not the
+    /// statement, so the error gets no record. The flag then stays set until the next statement
+    /// begins or the transaction ends.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -53,8 +53,8 @@ impl io::Write for Fallible {
 pub struct LogLine(Vec<u8>);
 
 impl LogLine {
-    /// Makes the line for a record. `why` is the reason why the record has no entry. Returns `None`
-    /// if memory is exhausted.
+    /// Makes the line for a record. The line contains `why`, which is the reason why the record
+    /// gets no entry. Returns `None` if memory is exhausted.
     pub fn new(record: &[u8], why: &str) -> Option<Self> {
         let mut line = Fallible::default();
         write!(line, "lead_audit: an operation that failed has no audit entry: {why}: ").ok()?;
@@ -74,8 +74,8 @@ impl LogLine {
     /// Writes the line to the server's log. Ignores an error that the writing raises.
     pub fn write(&self) {
         let is_outermost = begin_recording();
-        // SAFETY: the line is a C string. The guard turns an error's longjmp into a panic, and
-        // PgTryBuilder catches the panic.
+        // SAFETY: the line is a C string. pgrx's guard turns the longjmp of an error into a panic,
+        // and PgTryBuilder catches the panic.
         pgrx::PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| write_to_server_log(self.as_ptr()));
         }))

@@ -19,8 +19,8 @@ fn name() -> Result<CString> {
     Ok(CString::new(format!("/lead_audit.{}.{}", directory.dev(), directory.ino()))?)
 }
 
-/// Copies the named memory that an earlier server left, if the size of this memory differs from
-/// `bytes`.
+/// Returns a copy of the named memory that an earlier server left, if the size of this memory
+/// differs from `bytes`. Returns `None` if no such memory exists or its size is `bytes`.
 pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     let name = name().ok()?;
     // SAFETY: the name is a C string, and this function owns the file descriptor.
@@ -35,7 +35,7 @@ pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     if length == bytes {
         return None;
     }
-    // The copy consists of words of 64 bits, so that the copy has the alignment of a Region.
+    // The copy is a vector of `u64`, because a `Region` requires the alignment of `u64`.
     let mut content = Vec::with_capacity(length);
     file.read_to_end(&mut content).ok()?;
     Some(

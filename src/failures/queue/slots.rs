@@ -12,8 +12,8 @@ use pgrx::pg_sys;
 const FREE: u32 = 0;
 /// The state of the first slot of a confirmed record.
 const RECORD: u32 = 1;
-/// The state of all slots of a record except the first slot. The first slot also has this state
-/// until the record is complete.
+/// The state of the second and each further slot of a record. While a session is still writing the
+/// record, the first slot has this state too.
 const MORE: u32 = 2;
 /// The state of the first slot of an unconfirmed record, which its session has not confirmed or
 /// cancelled yet.
@@ -68,8 +68,8 @@ impl Region {
     /// `None` if too few slots are free.
     fn store(&mut self, database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
         let mut first = NONE;
-        // The last piece of the record is stored first, because each slot refers to the slot of the
-        // next piece.
+        // The pieces of the record are stored from the last to the first, because each slot
+        // contains the index of the slot with the next piece.
         for piece in record.chunks(DATA).rev() {
             let Some(index) = self.take_slot() else {
                 self.give_back(first);
@@ -118,9 +118,9 @@ impl Region {
         let launcher_latch = self.launcher_latch;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // A worker with `looks_again` is running a task, or pauses before its next task. A worker
-        // with `looks_again` is woken only once, and only if the database's share of the queue is
-        // more than half full.
+        // If `looks_again` is set, the worker is running a task, or pauses before its next task.
+        // Such a worker is woken only if the database's records occupy more than half of the slots
+        // that the database may use, and then only once.
         let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;
@@ -149,10 +149,10 @@ impl Region {
     }
 }
 
-/// Rebuilds the lists of records from the states of the slots. Drops a record if its session died
-/// before the record was complete. Confirms each unconfirmed record, because the crash has rolled
-/// back the transaction of the record's session. Returns the records of databases that are not in
-/// the region's list.
+/// Rebuilds the lists of records from the states of the slots. Drops each incomplete record, whose
+/// session died while it was writing the record. Confirms each unconfirmed record, because the
+/// crash has rolled back the transaction of the record's session. Returns the records of databases
+/// that are not in the region's list.
 pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     let slots = region.slots;
     let mut records: Vec<(u64, u32)> = Vec::new();
@@ -395,7 +395,8 @@ fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
     }
 }
 
-/// Returns copies of all records of a queue that is no longer used.
+/// Returns copies of all records in the region of an earlier server, which this server cannot use
+/// as its own queue.
 pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for place in 0..region.databases.len() {
@@ -408,8 +409,8 @@ pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
     all
 }
 
-/// Returns the number that distinguishes this queue's sequence numbers from those of earlier
-/// queues.
+/// Returns the number of this queue. Sequence numbers of different queues can be equal, so a stored
+/// sequence number is valid only together with the number of its queue.
 pub fn queue_number() -> i64 {
     locked(|region| region.queue).unwrap_or(0)
 }

@@ -3,10 +3,10 @@
 //!
 //! The region is deliberately not in PostgreSQL's own shared memory. PostgreSQL recreates its
 //! shared memory after a crash of a server process, but queued records must survive such a crash.
-//! Only the region's lock is in PostgreSQL's shared memory, so that no process holds the lock after
-//! a crash. A session writes the state of a record after all other parts of the record. After a
-//! crash, an incomplete record is recognized by its state, and is dropped. The region's lists of
-//! records are rebuilt after a crash.
+//! Only the region's lock is in PostgreSQL's shared memory. PostgreSQL recreates this lock after a
+//! crash, so no dead process holds it. A session writes the state of a record after all other parts
+//! of the record. After a crash, the state therefore shows whether the record is complete, and
+//! incomplete records are dropped. The region's lists of records are rebuilt after a crash.
 //!
 //! If the operating system supports named shared memory, the region has a name. In a region with a
 //! name, queued records survive even if the postmaster is killed.
@@ -109,8 +109,8 @@ pub fn start_up() {
     }
 }
 
-/// Writes the records of an earlier queue to the server's log. The function is called if the new
-/// queue has another size than the earlier queue, because a queue of another size cannot take over
+/// Writes the records that an earlier server left in its queue to the server's log. The function is
+/// called if the new queue has another size than the earlier queue, and therefore cannot take over
 /// the records.
 fn log_left(left: &mut [u64]) {
     let bytes = size_of_val(left);
@@ -154,9 +154,9 @@ unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Da
     }
 }
 
-/// Clears the fields that describe processes, because none of these processes is alive. Keeps the
-/// records of all databases in the region's list. Writes the records of other databases to the
-/// server's log.
+/// Clears the fields of the region that describe processes, because no process of the server has
+/// survived the crash. Keeps the records of all databases in the region's list. Writes the records
+/// of other databases to the server's log.
 fn after_crash(region: &mut Region) {
     region.open = 0;
     region.launcher_latch = 0;

@@ -24,7 +24,8 @@ const BATCH_BYTES: usize = 4 << 20;
 /// The worker pauses after a transaction for this time, multiplied by the number of the
 /// transaction's records minus 1. Because of the pauses, the worker commits less often. Each commit
 /// of the worker waits for the disk, and delays commits of the application. After a transaction
-/// with a single record there is no pause, so the worker writes the next record at once.
+/// with a single record, the worker does not pause, and writes the entry of the next record at
+/// once.
 const REST_FOR_EACH: Duration = Duration::from_millis(10);
 /// The longest pause after a transaction.
 const LONGEST_REST: Duration = Duration::from_millis(100);
@@ -36,8 +37,8 @@ const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has already checked which records the previous worker wrote, and which
-    /// record ended the previous worker.
+    /// Whether this worker has already removed the records whose entries the previous worker wrote,
+    /// and has quarantined the record that ended the previous worker.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -64,15 +65,15 @@ pub fn drain() -> Result<NextTurn, ServerError> {
         CAUGHT_UP.set(true);
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
-    // If no record is queued any more, an earlier worker wrote the entries of all queued records.
-    // Sessions do not wake a worker whose `looks_again` is set, so this worker has to look for
-    // records again at once.
+    // If `queued` is empty, an earlier worker had written the entries of all queued records, and
+    // `discard_through` has just removed these records. Sessions do not wake a worker whose
+    // `looks_again` is set, so this task has to run once more at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
     let result = write_batch(&read, progress);
-    // No record of this transaction needs to be quarantined, because the worker has survived the
-    // transaction, even if `result` is an error.
+    // The worker has survived the transaction, even if `result` is an error. Therefore the code
+    // clears `progress`, so that no record of the transaction is quarantined.
     progress.set(0, 0);
     match result? {
         Batch::Dropped => return Ok(NextTurn::AtInterval),
@@ -128,12 +129,13 @@ fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
 }
 
 enum Batch {
-    /// The extension was dropped. The worker's main loop handles the queued records.
+    /// The extension was dropped. The worker's main loop notices this, and ends the worker.
     Dropped,
     /// The transaction has committed. Contains the number of entries that the transaction has
     /// written.
     Written(u64),
-    /// Each record must be written in its own transaction.
+    /// The transaction has failed. The entry of each record must be written in a transaction of its
+    /// own.
     OneByOne,
 }
 
@@ -175,8 +177,8 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
         }
         written
     };
-    // The first attempt makes the entries of all records in one subtransaction. A subtransaction
-    // for each record would cost time, and errors are rare.
+    // The first attempt makes the entries of all records in one subtransaction. Errors are rare,
+    // and a subtransaction for each record would take more time.
     let written = in_subtransaction(|| gather_all(ErrorIsolation::Together))
         .unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
     if last > 0 {

@@ -24,10 +24,10 @@ pub fn is_passing(error: &ServerError) -> bool {
 /// The work that is undone if an error is raised while the worker makes an entry.
 #[derive(Clone, Copy)]
 pub enum ErrorIsolation {
-    /// The error is not caught, so all entries of the transaction are undone.
+    /// The entries of all records are made in one subtransaction. An error undoes all of them.
     Together,
-    /// Only the failed step is undone, for example the conversion of the rejected row to JSON. The
-    /// entry is written without the result of the failed step.
+    /// Each step that can fail, for example the conversion of the rejected row to JSON, runs in a
+    /// subtransaction. Only the failed step is undone, and the entry is written without its result.
     Each,
 }
 
@@ -72,7 +72,7 @@ impl Gathering {
             resolved = match isolation.of(|| resolve(unresolved, role)) {
                 Ok(Some(resolved)) => resolved,
                 Err(error) if is_passing(&error) => error.raise(None),
-                // A statement's text that cannot be parsed names no table.
+                // The statement writes to no watched table, or its text cannot be parsed.
                 Ok(None) | Err(_) => return false,
             };
             (table, operation, statement) =
@@ -186,8 +186,8 @@ impl Gathering {
     }
 }
 
-/// Returns whether a transaction was rolled back, or ended in a crash of the server. If the result
-/// is true, no entry of the transaction is missing.
+/// Returns whether a transaction was rolled back, or ended in a crash of the server. An entry of a
+/// transaction that was rolled back is not missing, because the rollback has also undone the write.
 fn was_rolled_back(txid: u64) -> bool {
     let xid = pg_sys::TransactionId::from_inner(txid as u32);
     // SAFETY: PostgreSQL's commit log still contains the status of the transaction. For a prepared

@@ -19,7 +19,7 @@ const STEP_MICROSECONDS: core::ffi::c_long = 5_000;
 pub struct LockBudget {
     /// The time at which the lock budget ends, or `None` before the first wait.
     until: Option<Instant>,
-    /// The tables for whose locks the worker does not wait until the transaction ends.
+    /// The tables that the worker does not try to lock again before the transaction ends.
     given_up: HashSet<u32>,
 }
 
@@ -78,7 +78,7 @@ impl LockBudget {
 
     /// Makes `open` return `None` for this table until the transaction ends. The function is called
     /// when code of the table's owner, for example a cast, has waited in vain for a lock. Without
-    /// this call, the owner's code would wait again for each rejected row of the table.
+    /// this call, the owner's code would wait once more for each further rejected row of the table.
     pub fn give_up(&mut self, relation: u32) {
         self.given_up.insert(relation);
     }

@@ -6,15 +6,16 @@ use crate::pg::current_database;
 use std::cell::Cell;
 
 thread_local! {
-    /// The sequence number of the last record that must be written in its own transaction. The
-    /// previous worker died while it was writing the records up to this number in one transaction.
+    /// The entries of all records up to this sequence number must be written in separate
+    /// transactions. The previous worker died while it was writing the entries of these records in
+    /// one transaction.
     static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Quarantines the record that the previous worker was processing when it died. The same record may
-/// end this worker too. If the previous worker died while it was writing several records in one
-/// transaction, this worker writes each of these records in its own transaction. `written` is the
-/// sequence number of the last record whose entry has been written.
+/// Quarantines the record that the previous worker was processing when it died. The same record
+/// could make this worker die too. If the previous worker died while it was writing the entries of
+/// several records in one transaction, this worker uses a separate transaction for each of these
+/// records. `written` is the sequence number of the last record whose entry has been written.
 pub fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
     if processing > written {
@@ -31,9 +32,9 @@ pub fn quarantine(progress: &queue::Progress, written: u64) {
     progress.set(0, 0);
 }
 
-/// Returns whether the record must be written in its own transaction. A record must be written
-/// alone if the previous worker died while it was writing this record in one transaction with other
-/// records.
+/// Returns whether the record's entry must be written in a transaction of its own. A transaction of
+/// its own is necessary if the previous worker died while it was writing the entries of this record
+/// and of other records in one transaction.
 pub fn is_written_alone(number: u64) -> bool {
     number <= ALONE_THROUGH.get()
 }

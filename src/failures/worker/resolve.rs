@@ -43,8 +43,8 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                     .filter(|&length| length > 0)
                     .map_or(text.len(), |length| start + length);
                 let end = text.floor_char_boundary(end.min(text.len()));
-                // If the original text was cut before this statement, the result is `None`, and the
-                // entry contains the redacted text.
+                // `text` is the beginning of the original text. If `text` ends before this
+                // statement, the result is `None`, and the entry contains the redacted text.
                 text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
             };
             let statement = unresolved
