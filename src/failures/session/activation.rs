@@ -7,18 +7,18 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// The region's generation plus 1 at the last call of `is_active`, and the result of this call.
-    /// `is_active` reads the list of databases again only after the region's generation has
-    /// changed.
+    /// The value of the counter `generation` of the queue's shared memory, plus 1, at the last call
+    /// of `is_active`, and the result of this call. `is_active` reads the queue's list of databases
+    /// only if the counter has changed since its last call.
     static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    /// The region's generation plus 1 at the last call in which `is_active_or_found` read the
-    /// catalog.
+    /// The value of the counter `generation` of the queue's shared memory, plus 1, at the last call
+    /// in which `is_active_or_found` read the catalog.
     static LOOKED: Cell<u32> = const { Cell::new(0) };
     static OFF: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Turns the recording of failed statements off in this process. The launcher and the workers call
-/// the function.
+/// Turns off the recording of failed statements in this process. Only the launcher and the workers
+/// call the function.
 pub fn switch_off() {
     OFF.set(true);
 }

@@ -2,8 +2,8 @@
 //! the session still has the state in which its statement failed. `xact_end` decides whether the
 //! record becomes an entry.
 //!
-//! The code of this file must not read a catalog, wait, run users' code, or allocate memory without
-//! a limit. The code of this file must also not call a function that can raise an error
+//! The code of this file must not read a catalog, wait, run users' code, or allocate an unlimited
+//! amount of memory. The code of this file must also not call a function that can raise an error
 //! (`hooks/error.rs` explains the reason).
 
 use super::name_filter;
@@ -22,7 +22,8 @@ use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
 
 /// Makes the record of an error. `scope` is the innermost open statement scope. If no scope is
-/// open, the record is about the tables that a failed commit concerns, or about the table that the
+/// open, a commit has failed, or a statement has failed before PostgreSQL knew its table. The
+/// record is then about the tables that the transaction has written to, or about the table that the
 /// statement's text names.
 ///
 /// # Safety
@@ -115,8 +116,8 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
         _ => named,
     };
     let mut record = record_of(error, Outcome::Failed);
-    // If the transaction had several operations, the error does not tell which operation failed, so
-    // the record names the operation COMMIT.
+    // If exactly one operation of the transaction can have caused the error, the record names this
+    // operation. Otherwise the record names the operation COMMIT.
     let operations: Vec<&str> =
         about.iter().map(|one| one.operation).filter(|name| fits(&error.code, name)).collect();
     record.operation =

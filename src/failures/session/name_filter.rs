@@ -26,7 +26,7 @@ pub fn note_name(name: &str) {
     });
 }
 
-/// Returns whether a statement's text can be that of a write to a watched table. The text of a
+/// Returns whether a statement with this text can be a write to a watched table. The text of a
 /// write contains a keyword of a writing command, and a name that is in the name filter.
 pub fn may_concern(text: &str) -> bool {
     const WRITES: [&str; 8] =

@@ -1,5 +1,5 @@
-//! Copies the fields of an error. Each text of the copy is cut to `TEXT_LIMIT`, the maximum length
-//! of a text in a record.
+//! Copies the fields of a PostgreSQL error. The copy of each text has at most `TEXT_LIMIT` bytes,
+//! which is the maximum length of a text in a record.
 
 use crate::failures::queue::record::{TEXT_LIMIT, capped_c};
 use crate::pg::{capped, packed_sqlstate_text};

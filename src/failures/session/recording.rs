@@ -1,5 +1,6 @@
-//! Keeps the extension's callback at the bottom of PostgreSQL's list of error callbacks
-//! (`error_context_stack`), and decides whether an error may be recorded.
+//! Keeps lead_audit's callback for errors outside of statements on watched tables at the bottom of
+//! PostgreSQL's list of error callbacks (`error_context_stack`). Decides whether an error may be
+//! recorded.
 
 use super::activation;
 use super::statement_scope::error_callbacks;
@@ -11,7 +12,7 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// The callback for errors outside of statements on watched tables, or null before the first
+    /// lead_audit's callback at the bottom of the list of error callbacks, or null before the first
     /// call of `make_base`.
     static BASE: Cell<*mut pg_sys::ErrorContextCallback> =
         const { Cell::new(std::ptr::null_mut()) };

@@ -53,7 +53,8 @@ pub fn redact(text: &str) -> String {
         };
         at = end.max(at + 1);
     }
-    // The code has replaced only whole characters, so the bytes are still UTF-8.
+    // The code above has replaced only whole characters by ASCII characters, so the bytes are still
+    // UTF-8.
     String::from_utf8_lossy(&out).into_owned()
 }
 

@@ -134,8 +134,8 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 return (*tuple).t_len as usize;
             }
         }
-        // If the error was raised while PostgreSQL was filling the slot, the slot holds neither a
-        // tuple nor all values.
+        // If the error was raised while PostgreSQL was filling the slot, the slot holds no tuple,
+        // and only some of the row's values.
         if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
             return usize::MAX;
         }
@@ -209,16 +209,17 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
             if target.operation == "INSERT" {
                 return rows(result, inserted(node, result), std::ptr::null_mut());
             }
-            // If the row is moving to another partition, the new partition can raise the error. The
-            // slots that hold a moving row are those of the table that the row leaves.
+            // If an UPDATE moves the row to another partition, the error can be raised while the
+            // row is inserted into the new partition. The row is then in the slots of the old
+            // partition, and not in those of the new partition.
             let source = source(node)?;
             match target.operation {
                 "UPDATE" => rows(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
                 _ => rows(source, source.ri_TrigOldSlot, std::ptr::null_mut()),
             }
         };
-        // `opened` has the tables that the plan writes to, and `routed` has the partitions that the
-        // executor has opened for single rows.
+        // `opened` lists the tables that the plan writes to. `routed` lists the partitions that the
+        // executor has opened while it processed single rows.
         let opened = PgList::<pg_sys::ResultRelInfo>::from_pg((*state).es_opened_result_relations);
         let routed = PgList::from_pg((*state).es_tuple_routing_result_relations);
         opened.iter_ptr().chain(routed.iter_ptr()).find_map(row_of)
@@ -325,8 +326,8 @@ unsafe fn writing_node<'a>(
     }
 }
 
-/// Returns the tables that a plan node writes to, without the partitions that the node opens for
-/// single rows.
+/// Returns the tables that a plan node writes to according to its plan. The result does not include
+/// the partitions that the executor opens while it processes single rows.
 fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
     // SAFETY: `resultRelInfo` is an array of `mt_nrels` tables.
     unsafe { std::slice::from_raw_parts(node.resultRelInfo, node.mt_nrels.max(0) as usize) }
@@ -339,8 +340,8 @@ fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
 }
 
 /// Returns whether the error certainly concerns the row in the slot of `node`. A slot keeps its row
-/// until the next row replaces the row. An error in the computation of the next row does not
-/// concern the row that the slot keeps.
+/// until the next row replaces it. If the computation of the next row fails, the slot still holds
+/// the row before, which the error does not concern.
 ///
 /// # Safety
 /// `scope` must be the scope of the present statement. `node` must be the plan node that writes to
@@ -360,8 +361,8 @@ unsafe fn is_certain(
         if VIOLATIONS.contains(&code) && error_names(error, &(*target.watched).table.schema, name) {
             return true;
         }
-        // For an INSERT into a partitioned table, only a constraint violation tells which partition
-        // the row goes to.
+        // If an INSERT into a partitioned table fails, only the error of a constraint violation
+        // names the partition of the row.
         if target.operation == "INSERT" && !result.ri_RootResultRelInfo.is_null() {
             return false;
         }
@@ -377,8 +378,9 @@ unsafe fn is_certain(
         let is_partitioned =
             (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
         let may_skip = match target.operation {
-            // A BEFORE trigger of a partition can skip rows. The triggers of partitions are not
-            // examined, so every INSERT into a partitioned table may skip rows.
+            // A BEFORE trigger of a partition can skip rows. This code does not examine the
+            // triggers of partitions, so it assumes that every INSERT into a partitioned table may
+            // skip rows.
             "INSERT" => {
                 is_partitioned
                     || (*node.ps.plan.cast::<pg_sys::ModifyTable>()).onConflictAction
@@ -492,8 +494,8 @@ unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTa
             | Tag::T_MaterialState
             | Tag::T_UniqueState
             | Tag::T_SetOpState => (*node).ps_ResultTupleSlot,
-            // This arm is for joins, for aggregates, and for scans that do not return all columns
-            // of their table unchanged.
+            // The node is a join, an aggregate, or a scan that does not return all columns of its
+            // table unchanged.
             _ if is_projected => (*node).ps_ResultTupleSlot,
             _ => return None,
         };

@@ -2,8 +2,8 @@
 //! statement (planning, execution, utility command) has its own scope. The hooks call the functions
 //! of this file.
 //!
-//! A statement that writes to no watched table has no scope. If a statement without a scope fails
-//! within a statement on a watched table, the error counts as an error of the outer statement.
+//! A statement that writes to no watched table has no scope. If such a statement runs within a
+//! statement on a watched table and fails, its error counts as an error of the outer statement.
 
 use super::statement_scope::{Phase, StatementScope};
 use super::{activation, recording, statement_text};
@@ -228,8 +228,9 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     // SAFETY: `node` is a statement (see # Safety), and its tag identifies its type. The look-ups
     // by name run within a transaction.
     unsafe {
-        // If the current role may not use the schema of a table, the look-up of the table's name
-        // raises an error. The utility command itself would raise the same error.
+        // If the current role may not use the schema of a table, this look-up of the table's name
+        // raises an error. Without the look-up, the utility command itself would raise the same
+        // error.
         match (*node).type_ {
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();

@@ -13,8 +13,9 @@ use std::sync::OnceLock;
 /// A function for PostgreSQL's list of error callbacks.
 type ErrorCallback = unsafe extern "C-unwind" fn(*mut c_void);
 
-/// The functions that PostgreSQL calls when an error is raised. PostgreSQL enters the library
-/// through these functions, so the module `hooks` defines them.
+/// The functions that PostgreSQL calls when an error is raised. The module `hooks` defines them,
+/// because it defines every function of the library that PostgreSQL calls through a hook or
+/// callback.
 pub struct ErrorCallbacks {
     /// The callback of a statement scope. The argument of this callback is the scope. A callback in
     /// PostgreSQL's list belongs to a scope if its function is `in_statement`.
@@ -74,11 +75,12 @@ pub struct StatementScope {
     pub location: c_int,
     pub length: c_int,
     pub parameters: pg_sys::ParamListInfo,
-    /// The nesting depth of triggers when the executor began to process rows.
+    /// The nesting depth of triggers at the time when the executor began to process the statement's
+    /// rows.
     pub trigger_depth: i32,
     /// The subtransaction that is rolled back if the statement fails.
     pub subtransaction: pg_sys::SubTransactionId,
-    /// Whether no other scope encloses this scope.
+    /// Whether this scope is the outermost open scope of the session.
     is_outermost: bool,
 }
 
@@ -133,7 +135,7 @@ impl StatementScope {
         self.targets().iter().find(is_named).or(self.targets().first())
     }
 
-    /// Returns whether no other scope encloses this open scope.
+    /// Returns whether this scope is open, and is the outermost open scope of the session.
     pub fn is_outermost(&self) -> bool {
         self.is_outermost
     }

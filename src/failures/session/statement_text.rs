@@ -30,8 +30,9 @@ pub unsafe fn statement_text(
     }
     let from = usize::try_from(location).unwrap_or(0);
     let length = usize::try_from(length).ok().filter(|&length| length > 0).unwrap_or(usize::MAX);
-    // Reads slightly more than `limit` bytes, because leading white space does not count towards
-    // the limit. The code does not copy a long text as a whole.
+    // The code copies only the beginning of a long text. The copy is slightly longer than `limit`
+    // bytes, because leading white space is removed from the copy and does not count towards the
+    // limit.
     const WHITE_SPACE: usize = 256;
     let wanted = length.min(limit.saturating_add(WHITE_SPACE));
     // SAFETY: `text` is a C string (see # Safety), and strnlen finds its end.

@@ -10,10 +10,10 @@ struct Names {
     /// The temporary tables that this transaction has made. The flag of a table is true if the
     /// table survives the transaction.
     of_transaction: Vec<(String, bool)>,
-    /// The temporary tables that earlier transactions have made and that certainly still exist. The
-    /// name of a dropped temporary table would suppress the entry of a failed statement. A name
-    /// that is missing in `of_session` does little harm, because the worker also looks into the
-    /// session's schema for temporary tables.
+    /// The temporary tables that earlier transactions have made and that certainly still exist. If
+    /// the list contained the name of a dropped table, failed statements on a watched table of this
+    /// name would get no entry. A name that is missing in `of_session` does little harm, because
+    /// the worker also looks into the session's schema for temporary tables.
     of_session: Vec<String>,
 }
 
@@ -26,15 +26,15 @@ pub fn note_temporary_table(name: &str, stays: bool) {
     NAMES.with_borrow_mut(|names| names.of_transaction.push((name.to_owned(), stays)));
 }
 
-/// Forgets the temporary tables of earlier transactions. Notes that no temporary table of this
-/// transaction is certain to survive the transaction. The function is called before DROP, ALTER …
-/// RENAME and other commands that may remove or rename a temporary table.
+/// Forgets the temporary tables of earlier transactions. Notes that the temporary tables of this
+/// transaction may not survive the transaction. The function is called before DROP, ALTER … RENAME
+/// and other commands that may remove or rename a temporary table.
 pub fn doubt_temporary_tables() {
     NAMES.with_borrow_mut(|names| names.of_session.clear());
     subtransaction_fails();
 }
 
-/// Notes that no temporary table of this transaction is certain to survive the transaction. The
+/// Notes that the temporary tables of this transaction may not survive the transaction. The
 /// function is called when a subtransaction has been rolled back.
 pub fn subtransaction_fails() {
     NAMES.with_borrow_mut(|names| {

@@ -1,7 +1,7 @@
 //! Handles utility commands that concern the launcher, the worker or the name filter. After some
-//! commands, for example CREATE DATABASE, the launcher has to look for databases again. During
-//! other commands, for example DROP DATABASE, no other process may be connected to the database, so
-//! the database's worker has to end.
+//! commands, for example CREATE DATABASE, the launcher has to look for databases again. Before
+//! other commands, for example DROP DATABASE, the database's worker has to end, because these
+//! commands fail while another process is connected to the database.
 
 use super::{name_filter, temporary_tables};
 use crate::failures::queue::{self, Hold};
@@ -14,9 +14,9 @@ use std::ffi::{CStr, c_char};
 use std::time::{Duration, Instant};
 
 /// The maximum time that a command waits until the worker of the command's database has ended. If a
-/// worker must first run in this database (`Hold::NotYet`), the command also waits for this worker,
-/// at most for the same time. PostgreSQL itself waits five seconds until other connections have
-/// ended.
+/// worker must first run in this database (`Hold::NotYet`), the command waits until this worker has
+/// run. The wait for this worker has the same limit. PostgreSQL itself waits five seconds until
+/// other connections have ended.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The time after which a worker that has not ended gets a signal that cancels its work.
@@ -48,8 +48,9 @@ pub unsafe fn command_begins(
     // SAFETY: PostgreSQL passed the statement, and the node's tag identifies its type. Names in the
     // statement are C strings or null.
     unsafe {
-        // If `is_alone` is false, PostgreSQL refuses CREATE DATABASE, DROP DATABASE and ALTER
-        // DATABASE … SET TABLESPACE, so the session need not hold a database.
+        // `is_alone` is false if the command runs in a transaction block or a function. PostgreSQL
+        // then refuses CREATE DATABASE, DROP DATABASE and ALTER DATABASE … SET TABLESPACE, so the
+        // session need not hold a database.
         let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
             && !pg_sys::IsTransactionBlock()
             && !pg_sys::IsSubTransaction();
@@ -180,9 +181,9 @@ unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys:
     }
 }
 
-/// Holds the database with this name, until the command fails or the command's transaction ends.
-/// Waits until the worker of the database has ended. Does nothing if the current role may not run
-/// the utility command that needs the hold. The role may run the command if the role owns the
+/// Makes this session hold the database with this name, until the command fails or the command's
+/// transaction ends. Waits until the worker of the database has ended. Does nothing if the current
+/// role may not run the utility command. The role may run the command if the role owns the
 /// database, or if `may_anyway` returns true.
 ///
 /// # Safety
@@ -208,9 +209,9 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
         let worker = loop {
             match queue::hold(database) {
                 Hold::Held(worker) => break worker,
-                // After LONGEST_WAIT, the command runs without a hold. If a worker is connected to
-                // the database while the command runs, the command fails, because the database is
-                // in use.
+                // After LONGEST_WAIT, the command runs although this session does not hold the
+                // database. If a worker is then connected to the database, the command fails with
+                // the error that the database is in use.
                 Hold::NotYet if begin.elapsed() >= LONGEST_WAIT => return,
                 Hold::NotYet => wait_a_moment(),
             }
@@ -241,8 +242,8 @@ fn wait_a_moment() {
     pgrx::check_for_interrupts!();
 }
 
-/// Releases the database that the session holds for a command of this subtransaction. The function
-/// is called when the subtransaction has been rolled back.
+/// Releases the database that the session has held since a command of this subtransaction. The
+/// function is called when the subtransaction has been rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if HELD.get() != pg_sys::InvalidOid && HELD_IN.get() >= own {
         queue::release(HELD.replace(pg_sys::InvalidOid));
@@ -250,8 +251,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     }
 }
 
-/// Passes the hold on a database from a subtransaction to its parent. The function is called when
-/// the subtransaction has been committed.
+/// Notes that the parent of a subtransaction holds the database that the subtransaction has held.
+/// The function is called when the subtransaction has been committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if HELD_IN.get() >= own {
         HELD_IN.set(parent);

@@ -20,7 +20,8 @@ pub struct Watched {
 #[derive(Default)]
 struct Known {
     relations: HashMap<u32, Option<Box<Watched>>>,
-    /// Outdated descriptions that a statement in progress may still use.
+    /// The outdated descriptions, which a statement in progress may still use. They are freed at
+    /// the end of the transaction.
     #[expect(
         clippy::vec_box,
         reason = "scopes point to what is in the box, which must stay where it is"
@@ -79,8 +80,8 @@ pub fn transaction_ends() {
 /// Returns the description of a watched relation, or null if the relation is not watched. The
 /// pointer is valid until the transaction ends.
 ///
-/// The look-up of the relation can raise PostgreSQL's errors. The function must be called only
-/// where the session can read the catalogs.
+/// The look-up of the relation reads the catalogs and can raise errors, so the function must not be
+/// called while an error is being raised.
 pub fn watched(relation: pg_sys::Oid) -> *const Watched {
     let oid = relation.to_u32();
     let (last, answer) = LAST.get();

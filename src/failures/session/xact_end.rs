@@ -3,12 +3,12 @@
 //! rolled back. If only a subtransaction within the statement is rolled back, the statement has
 //! caught the error. The record of an error that was caught is dropped.
 //!
-//! The records of unwritten entries are confirmed when the transaction commits. If a transaction
-//! does not commit, none of its entries is missing.
+//! The records of unwritten entries are confirmed when the transaction commits. If the transaction
+//! does not commit, its changes are undone and need no entries.
 //!
 //! A record enters the queue before it is known whether the record becomes an entry. After the end
 //! of a transaction, the session only confirms or cancels the transaction's records in the queue.
-//! To confirm or cancel a record, the session needs only constant time, and no additional memory.
+//! Confirming or cancelling a record takes constant time and no additional memory.
 
 use super::raised_error::{code_and_message, limited};
 use super::temporary_tables;
@@ -27,7 +27,7 @@ use std::ffi::c_char;
 enum Place {
     /// The record is in the queue, but unconfirmed. Contains the record's first slot.
     Reserved(u32),
-    /// Only this process has the record, because the queue did not accept the record. Contains the
+    /// The queue did not accept the record, so the record is only in this process. Contains the
     /// record's JSON.
     Unqueued(Vec<u8>),
     /// Nothing remains to be done for the record. The record is confirmed or cancelled, is in the
@@ -87,8 +87,9 @@ impl Drop for Candidate {
     }
 }
 
-/// The maximum number of unwritten entries of one transaction that wait for its commit. The records
-/// of further unwritten entries go to the server's log at once.
+/// The maximum number of unwritten entries of one transaction that wait for its commit. If a
+/// transaction has more unwritten entries, the session writes the records of the further ones to
+/// the server's log at once.
 const MOST_UNWRITTEN: usize = 10_000;
 
 #[derive(Default)]
@@ -99,7 +100,8 @@ struct State {
     /// The SQLSTATE and the message of the last error outside of statements on watched tables.
     cause: Option<(String, String)>,
     unwritten: Vec<(pg_sys::SubTransactionId, Record)>,
-    /// The records of unwritten entries that entered the queue before the commit.
+    /// The places of the records of unwritten entries that the session passed to the queue before
+    /// the commit.
     reserved_unwritten: Vec<Place>,
     /// The line that is being written to the server's log.
     line: Option<LogLine>,
@@ -114,8 +116,8 @@ thread_local! {
 pub fn error_raised(mut record: Record, statement: pg_sys::SubTransactionId) {
     let innermost = current_subtransaction();
     STATE.with_borrow_mut(|state| {
-        // Rust code that an error passes through raises the error again, with fewer fields. The
-        // session keeps the first record of the error, which has all fields.
+        // When an error passes through Rust code, pgrx raises the error a second time, with fewer
+        // fields. The session keeps the record of the first error, which has all fields.
         let same = state.candidate.as_ref().is_some_and(|known| {
             known.record.error_code == record.error_code
                 && known.record.error_message == record.error_message
@@ -133,8 +135,8 @@ pub fn is_whole_transaction() {
     STATE.with_borrow_mut(|state| state.whole_transaction = true);
 }
 
-/// Notes an error outside of statements on watched tables, because the error may be the cause of a
-/// rollback.
+/// Notes an error outside of statements on watched tables, because the error may be the reason why
+/// the transaction rolls back.
 pub fn cause(code: &str, message: &str) {
     STATE.with_borrow_mut(|state| state.cause = Some((code.to_owned(), message.to_owned())));
 }
@@ -142,8 +144,8 @@ pub fn cause(code: &str, message: &str) {
 /// Confirms the record of an error that is being reported, because no code has caught the error. If
 /// the queue does not accept the record, returns a line for the server's log that contains the
 /// record. The line is a C string that lives until another error is reported, or the transaction
-/// ends. If no line must be written, returns null. If the result is not null, the caller must call
-/// `end_record` after it has written the line.
+/// ends. Returns null if the record needs no line. If the result is not null, the caller must write
+/// the line to the server's log and then call `end_record`.
 pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
     let is_open = STATE.with_borrow(|state| {
         state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Final))
@@ -179,8 +181,8 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
         schema: entry.schema.to_owned(),
         name: entry.table.to_owned(),
     });
-    // The record does not contain a row key that is too long, because a row key that was cut would
-    // not be valid JSON.
+    // If the row key is longer than TEXT_LIMIT, the record contains no row key. A row key that was
+    // cut would not be valid JSON.
     record.key = entry.key.filter(|key| key.len() <= record::TEXT_LIMIT).map(str::to_owned);
     record.error_code = Some(crate::pg::sqlstate_text(cause.code));
     record.error_message = Some(limited(&cause.message));
@@ -259,8 +261,8 @@ pub fn transaction_ends(end: TransactionEnd) {
         }
         if !written.is_empty() && !state.whole_transaction && settings::failures::log_rollbacks() {
             // The record of the rolled-back transaction takes the actor from the record of the
-            // failed statement. At the end of the transaction, PostgreSQL has already discarded the
-            // values of SET LOCAL.
+            // failed statement. The session cannot determine the actor at this time, because
+            // PostgreSQL has already discarded the values of SET LOCAL.
             let failed =
                 state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
             record::send(&mut rolled_back(&written, failed, state.cause.take()));
