@@ -5,8 +5,8 @@
 //! (`failures::utility_commands`). Without a wake-up, the launcher reads the list of databases once
 //! a minute. After the start of the server, the launcher probes each database once. To probe a
 //! database, the launcher starts a worker in the database, and the worker looks for the extension.
-//! A worker that does not find the extension ends. On a standby, neither the launcher nor a worker
-//! runs until the standby is promoted.
+//! If the worker does not find the extension, it ends. On a standby, neither the launcher nor a
+//! worker runs until the standby is promoted.
 
 mod launcher;
 mod tasks;

@@ -18,7 +18,7 @@ const LARGEST: usize = 128 * 1024;
 /// The size of the reserve, in bytes.
 const SIZE: usize = 1024 * 1024;
 
-/// The strictest alignment that the reserve serves, in bytes.
+/// The largest alignment that an allocation from the reserve can have, in bytes.
 const ALIGNMENT: usize = 16;
 
 #[global_allocator]
@@ -30,7 +30,7 @@ static ALLOCATOR: WithReserve<System> = WithReserve::new(System);
 struct WithReserve<A> {
     allocator: A,
     memory: Memory,
-    /// The upper 32 bits are the end of the last piece of the reserve that is in use. The lower 32
+    /// The upper 32 bits are the offset at which the free part of the reserve begins. The lower 32
     /// bits are the number of pieces that are in use.
     state: AtomicU64,
 }

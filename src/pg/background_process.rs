@@ -46,7 +46,8 @@ pub fn handle_signals() {
 }
 
 /// Handles SIGTERM: sets flags and wakes the main loop.
-// Unguarded: a guard must not run in a signal handler. The handler only sets variables and a latch.
+// Unguarded: pgrx's guard must not run in a signal handler. This handler only sets variables and a
+// latch.
 unsafe extern "C-unwind" fn stop(_signal: i32) {
     // SAFETY: PostgreSQL's own handlers set these variables in the same way. The handler restores
     // errno for the interrupted code.
@@ -93,7 +94,8 @@ pub fn wait(timeout: Duration) -> bool {
         if is_woken {
             pg_sys::ResetLatch(pg_sys::MyLatch);
         }
-        // Between transactions there is nothing to cancel, so a request to cancel is dropped.
+        // No transaction is in progress while the process waits, so the code discards a request to
+        // cancel a query.
         pg_sys::QueryCancelPending = 0;
         pgrx::check_for_interrupts!();
         if pg_sys::ConfigReloadPending != 0 {
@@ -113,8 +115,9 @@ pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R,
     transaction(activity, || (), |()| work())
 }
 
-/// Runs `work` in the same way as [`in_transaction`]. While `work` runs, prevents other sessions
-/// from dropping the extension. Returns `None` if the extension does not exist.
+/// Runs `work` in the same way as [`in_transaction`], but first locks the extension, so that no
+/// other session can drop the extension while `work` runs. Returns `None` if the extension does not
+/// exist.
 ///
 /// DROP EXTENSION locks the extension before the extension's tables. If the worker did not lock the
 /// extension first, a deadlock between the worker and DROP EXTENSION would be possible. The worker

@@ -1,5 +1,5 @@
-//! Calls functions that are not part of this library. A function that is not part of this library
-//! can raise an error with texts of any length.
+//! Calls functions that are not part of this library. Such a function can raise an error whose
+//! texts have any length.
 //!
 //! pgrx copies the texts of a caught error into Rust's memory. If the allocation for such a copy
 //! fails, Rust aborts the process, and PostgreSQL then restarts all processes of the server. This

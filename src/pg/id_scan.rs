@@ -1,5 +1,6 @@
-//! Reads a table in the order of its ids, without SQL. Without SQL, the planner does not choose how
-//! the rows are read, and no privilege, policy or rule applies.
+//! Reads a table in the order of its ids with an index scan, and not with an SQL query. Therefore
+//! the rows come in the order of ids whatever the planner would choose, and no privilege, policy or
+//! rule applies.
 
 use super::{OpenRelation, ServerError, relation_name};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -62,7 +63,8 @@ impl IdScan {
         }
     }
 
-    /// Restarts the scan for the ids from `first` to `last`, both included.
+    /// Restarts the scan. The scan then returns the rows with the ids from `first` to `last`, both
+    /// included.
     pub fn range(&mut self, first: i64, last: i64) {
         // SAFETY: the scan was started with two keys, and index_rescan copies the new keys.
         unsafe {

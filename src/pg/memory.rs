@@ -24,8 +24,8 @@ pub unsafe fn new_context(
     }
 }
 
-/// Runs `work` with `context` as the current memory context. If `work` raises an error, the code
-/// that catches the error has to restore the former context.
+/// Runs `work` with `context` as the current memory context. If `work` raises an error, this
+/// function does not restore the former context. The code that catches the error must restore it.
 ///
 /// # Safety
 /// `context` must be a live memory context.

@@ -23,8 +23,8 @@ impl OpenRelation {
     pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
         // SAFETY: try_relation_open() takes any oid, and returns null for an unknown oid.
         let open = unsafe { pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE) };
-        // then_some() would make an OpenRelation even for null, and the `drop` of this OpenRelation
-        // would close a null relation.
+        // This code uses then() and not then_some(). then_some() would make an `OpenRelation` even
+        // for a null pointer, and dropping it would close a null relation.
         (!open.is_null()).then(|| OpenRelation(open))
     }
 
@@ -174,7 +174,7 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
 /// partitions that are ordinary tables, and neither partitioned nor foreign tables. For any other
 /// table, the result is only the table itself.
 pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: the look-ups are by oid, and an unknown oid has no relkind. The guard turns an
+    // SAFETY: the look-ups are by oid, and an unknown oid has no relkind. pgrx's guard turns an
     // error's longjmp into unwinding.
     unsafe {
         let kind = |relation| pg_sys::get_rel_relkind(relation) as u8;
@@ -199,7 +199,7 @@ pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
 /// the partition, and the last element is the root of the partition tree. For a table that is not a
 /// partition, the list is empty.
 pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: the look-ups are by oid. The guard turns an error's longjmp into unwinding.
+    // SAFETY: the look-ups are by oid. pgrx's guard turns an error's longjmp into unwinding.
     unsafe {
         if !pg_sys::get_rel_relispartition(table) {
             return Vec::new();
@@ -267,9 +267,10 @@ struct Candidate {
     soft_delete_column: String,
 }
 
-/// Copies from the relcache entry what the library needs of the triggers. A look-up in the catalog
-/// can process an invalidation of the relation. PostgreSQL then frees `trigdesc`, even while the
-/// relation is open. So this function makes no look-up and returns no pointer into `trigdesc`.
+/// Copies from the relcache entry what the library needs of the triggers. If a look-up in the
+/// catalog processes an invalidation of the relation, PostgreSQL frees `trigdesc`, even while the
+/// relation is open. Therefore this function makes no look-up, and returns no pointer into
+/// `trigdesc`.
 ///
 /// # Safety
 /// `open` must be an open relation.
@@ -319,7 +320,7 @@ unsafe fn owned(text: *const core::ffi::c_char) -> String {
 /// Returns the sequence's next value. Checks no privilege, because the user of the session needs no
 /// privilege on the library's sequences.
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
-    // SAFETY: nextval_internal raises an error if the oid is not that of a sequence. The guard
+    // SAFETY: nextval_internal raises an error if the oid is not that of a sequence. pgrx's guard
     // turns the error's longjmp into unwinding, so that the error does not jump over Rust frames.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| raw::nextval_internal(sequence, false)) }
 }

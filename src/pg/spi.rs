@@ -38,7 +38,7 @@ impl SpiPlan {
     }
 
     /// Runs a statement that may write, with this snapshot. The statement also sees the changes
-    /// that its own transaction has made before.
+    /// that its own transaction made before the call.
     pub fn write(&self, snapshot: pg_sys::Snapshot, arguments: &[Option<pg_sys::Datum>]) -> Rows {
         self.run(snapshot, false, arguments)
     }
@@ -149,9 +149,9 @@ fn failed(what: &str) -> ! {
 }
 
 /// Runs `work`. While `work` runs, the planner uses TID scans instead of sequential scans. `work`
-/// runs statements that find their rows by ctid. By itself, the planner would prefer a sequential
-/// scan for a small table. In a serializable transaction, a sequential scan conflicts with every
-/// other writer of the table.
+/// runs statements that find their rows by ctid. Without this function, the planner would choose a
+/// sequential scan for a small table. In a serializable transaction, a sequential scan conflicts
+/// with every other writer of the table.
 pub fn with_tid_scans<R>(work: impl FnOnce() -> R) -> R {
     struct Restore {
         seq_scan: bool,

@@ -2,7 +2,7 @@
 //! the buffer for the next row.
 //!
 //! A [`Text`] is always UTF-8 without NUL. Bytes from the server may be invalid UTF-8 or contain
-//! NUL. The library checks the server's bytes once, when it makes a `Text` of these bytes. Bytes
+//! NUL. When the library makes a `Text` from bytes of the server, it checks the bytes once. Bytes
 //! that are not UTF-8, or that contain NUL, are percent-encoded (docs/FORMAT.md, section 3.1).
 
 use super::ServerError;
@@ -32,8 +32,8 @@ pub struct Text {
 pub enum NotWritten {
     /// The written bytes are not UTF-8, or contain NUL.
     NotText,
-    /// The text is too long, memory is exhausted, or the code that writes the text returned an
-    /// error.
+    /// The text is too long, memory is exhausted, or the function that writes the text has returned
+    /// an error.
     Failed(ServerError),
 }
 
@@ -116,7 +116,7 @@ impl Text {
     /// Converts the text into a string, without an allocation.
     pub fn into_string(mut self) -> String {
         self.buffer.drain(..HEADER.min(self.buffer.len()));
-        // SAFETY: the content is UTF-8, for the reason that `as_str` gives.
+        // SAFETY: the content is UTF-8, for the reason in the comment of `as_str`.
         unsafe { String::from_utf8_unchecked(self.buffer) }
     }
 
@@ -137,9 +137,9 @@ impl From<&str> for Text {
 
 /// Makes a complete varlena of a text.
 fn finished(text: &str) -> Vec<u8> {
-    // Cuts the text to LIMIT bytes. Only a text that Text::write() makes can really be longer than
-    // LIMIT. Text::write() does not call this function, and returns an error for a text that is too
-    // long.
+    // Cuts the text to LIMIT bytes. In practice, no text that this function gets is longer than
+    // LIMIT. Only Text::write() makes texts of any length. Text::write() does not call this
+    // function, and returns an error for a text that is longer than LIMIT.
     let text = &text[..text.floor_char_boundary(LIMIT)];
     let mut buffer = Vec::with_capacity(HEADER + text.len());
     buffer.extend_from_slice(&header(HEADER + text.len()));
@@ -342,8 +342,8 @@ impl Sink for TextWriter {
 #[inline]
 pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: `datum` is a varlena (see # Safety). The code also reads a varlena with a header of
-    // one byte in place.
+    // SAFETY: `datum` is a varlena (see # Safety). A varlena whose header is one byte long needs no
+    // copy either.
     unsafe {
         let in_place = if varlena::varatt_is_1b(value) {
             !varlena::varatt_is_1b_e(value)

@@ -135,11 +135,11 @@ impl Drop for NewestSnapshot {
     }
 }
 
-/// Takes an exclusive lock on the relation *as an object*, until the transaction ends. The lock
-/// stands for a task that only one session may do at a time. Readers, writers, VACUUM and pg_dump
-/// take relation locks, which do not conflict with object locks. No SQL command takes this object
-/// lock. Returns whether this session holds the lock after the call. Without `wait`, returns false
-/// if another session holds the lock.
+/// Takes an exclusive lock on the relation *as an object*, until the transaction ends. While a
+/// session holds this lock, no other session may do the task that the lock protects. Readers,
+/// writers, VACUUM and pg_dump take relation locks, which do not conflict with object locks. No SQL
+/// command takes this object lock. Returns whether this session holds the lock after the call. If
+/// `wait` is false and another session holds the lock, returns false at once.
 pub fn lock_task(relation: pg_sys::Oid, wait: bool) -> bool {
     const DEFAULT_LOCKMETHOD: u8 = 1;
     // SAFETY: the tag has the form that LockDatabaseObject() uses. The end of the transaction

@@ -39,9 +39,9 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
     }
 }
 
-/// Returns whether the current role may create databases. PostgreSQL's own function for this check
-/// was added in a minor version. A server of an earlier minor version could not load a library that
-/// calls PostgreSQL's function.
+/// Returns whether the current role may create databases. PostgreSQL added its own function for
+/// this check in a minor version. This library does not call PostgreSQL's function, because a
+/// server of an earlier minor version could not load the library.
 pub fn may_create_databases() -> bool {
     let column = pg_sys::Anum_pg_authid_rolcreatedb;
     // SAFETY: the key is the oid of a role, and the column is a boolean.
@@ -79,8 +79,8 @@ pub fn owns_relation(relation: pg_sys::Oid) -> bool {
     }
 }
 
-/// Runs `work` with the rights of `role`. A SECURITY DEFINER function changes the role in the same
-/// way.
+/// Runs `work` with the rights of `role`, in the way in which PostgreSQL runs a SECURITY DEFINER
+/// function with the rights of its owner.
 pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: both functions only access variables of the session. If `work` raises an error, the

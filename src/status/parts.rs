@@ -24,7 +24,8 @@ pub struct Part {
     pub state: State,
     /// The reason why the part is off, or a remark on a part that is on.
     pub reason: Option<String>,
-    /// A line for postgresql.conf, or a command, that solves the problem in `reason`.
+    /// A line for postgresql.conf or a command. The line or the command solves the problem that
+    /// `reason` states.
     pub remedy: Option<String>,
 }
 

@@ -3,8 +3,8 @@
 //! catalog except pg_database.
 //!
 //! If the server has fewer background processes than databases that need one, the databases take
-//! turns. In each turn, the worker that has run longest ends, and the database that has waited
-//! longest gets a worker.
+//! turns. The launcher asks the worker that has run longest to end. Then the launcher starts a
+//! worker in the database that has waited longest.
 
 use crate::failures;
 use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, Stage, WorkerExit};
@@ -27,7 +27,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// The shortest time that a worker runs while other databases wait for a background process. A
 /// database also waits for this time before the launcher asks the worker of another database to
-/// leave.
+/// end.
 const TURN: Duration = Duration::from_secs(5);
 
 /// The shortest time that a worker runs while an urgent database waits for a background process. A
@@ -35,8 +35,8 @@ const TURN: Duration = Duration::from_secs(5);
 /// database yet.
 const SHORT_TURN: Duration = Duration::from_secs(2);
 
-/// The time by which another database must have waited longer than an urgent database in order to
-/// get a background process first.
+/// A database that is not urgent gets a background process before an urgent database only if it has
+/// waited this much longer.
 const HEAD_START: Duration = Duration::from_secs(30);
 
 /// The interval at which the launcher tries to start workers while databases wait for a background
@@ -46,7 +46,8 @@ const IN_SHORTAGE: Duration = Duration::from_secs(1);
 /// The maximum number of databases in which workers look for the extension at the same time.
 const PROBES: usize = 2;
 
-/// The time that the launcher gives the workers to write queued records when the server shuts down.
+/// The time for which the launcher waits, when the server shuts down, until the workers have
+/// written the entries of queued records.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// A worker that the launcher has started.
@@ -90,7 +91,8 @@ struct Launcher {
     /// database.
     started: HashMap<pg_sys::Oid, Started>,
     retry_at: HashMap<pg_sys::Oid, Instant>,
-    /// The values of `runs` and `since` for each database at the launcher's last look at the queue.
+    /// The values of `Seen::runs` and `Seen::since` of each database, from the last time at which
+    /// the launcher read the queue.
     since: HashMap<pg_sys::Oid, (bool, Instant)>,
     next_look: Instant,
     short_of_processes: bool,
@@ -136,9 +138,10 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
     unsafe { pg_sys::proc_exit(1) }
 }
 
-/// Releases the launcher's place in the queue. PostgreSQL calls this function when the launcher
-/// ends, for any reason. If no worker runs any more, this function closes the queue, so that
-/// sessions write their records to the server's log. If a worker still runs, the queue stays open.
+/// Removes the launcher from the queue's shared memory. PostgreSQL calls this function when the
+/// launcher ends, for any reason. If no worker runs any more, this function closes the queue, so
+/// that sessions write their records to the server's log. If a worker still runs, the queue stays
+/// open.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if !is_any_worker_alive() {
@@ -225,9 +228,9 @@ impl Launcher {
             Ok(found) => found,
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
-        // Databases with low oids are probed first, because they are usually older. Without this
-        // order, many new copies of a database could use up the places in the queue's list before
-        // an older database gets a place.
+        // Databases with low oids are probed first, because they are usually older. In another
+        // order, many new copies of a database could fill the queue's list of databases before an
+        // older database is added to the list.
         let mut new: Vec<_> =
             found.keys().filter(|oid| !self.databases.contains_key(oid)).copied().collect();
         new.sort_unstable_by_key(|oid| oid.to_u32());
@@ -237,9 +240,10 @@ impl Launcher {
         let mut places = HashSet::new();
         queue::each_database(|database| {
             places.insert(database.oid());
-            // A worker that gets another turn does not log the errors that `reported` marks as
-            // already logged. The launcher clears `reported` each time it reads pg_database, so
-            // that the server's log shows a lasting error again.
+            // `reported` marks the tasks whose errors the previous worker has logged, and the next
+            // worker does not log the next error of these tasks. The launcher clears `reported`
+            // each time it reads pg_database, so that a lasting error appears in the server's log
+            // about once a minute.
             database.reported = 0;
         });
         if places.len() >= MAX_DATABASES {
@@ -250,8 +254,8 @@ impl Launcher {
         }
     }
 
-    /// Forgets the started workers that have ended, and sets the time at which a failed worker is
-    /// started again.
+    /// Forgets the started workers that have ended. For a worker that has failed, sets the time at
+    /// which the launcher starts the next worker of its database.
     fn see_to_started(&mut self) {
         let asked: Vec<_> =
             self.started.iter().map(|(oid, started)| (*oid, started.handle)).collect();
@@ -348,8 +352,8 @@ impl Launcher {
         let next =
             self.retry_at.values().min().copied().unwrap_or(self.next_look).min(self.next_look);
         // The launcher can wait for a long time, because other processes wake it. A worker wakes
-        // the launcher when the worker ends. A session wakes the launcher when the session no
-        // longer holds a database.
+        // the launcher when the worker ends. A session wakes the launcher when the session releases
+        // a database that it has held.
         let longest =
             if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
         let longest = if self.short_of_processes { longest.min(IN_SHORTAGE) } else { longest };
@@ -357,9 +361,9 @@ impl Launcher {
     }
 
     /// Waits until the workers have written their records and ended, and writes the remaining
-    /// records to the server's log. If the workers do not end in time, probably only the launcher
-    /// was terminated and the server is not shutting down. If only the launcher was terminated, the
-    /// records stay in the queue, and PostgreSQL restarts the launcher.
+    /// records to the server's log. If the workers do not end in time, the server is probably not
+    /// shutting down, and only the launcher was terminated. The records then stay in the queue, and
+    /// PostgreSQL restarts the launcher.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while is_any_worker_alive() {
@@ -376,8 +380,8 @@ impl Launcher {
 }
 
 /// For each database that waits for a background process, asks one worker of another database to
-/// leave. The worker that has run the longest is asked first. The launcher asks a worker only after
-/// the worker has run all tasks once and its turn has lasted long enough.
+/// end. The launcher first asks the worker that has run the longest. The launcher asks a worker
+/// only after the worker has run all tasks once and its turn has lasted long enough.
 fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     let mut running = occupied;
     let now = Instant::now();
@@ -386,9 +390,9 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     running.retain(|database| database.runs && !database.gives_way && !database.is_held);
     running.sort_unstable_by_key(|database| (database.since, database.oid.to_u32()));
     if !waiting.is_empty() {
-        // A worker that is still connecting may be waiting for a lock on its database. A session
-        // can hold a lock on a database for any time. The launcher therefore stops a worker that
-        // has been connecting for longer than a turn.
+        // A worker that is still connecting may be waiting for a lock on its database. Another
+        // session can keep such a lock for any length of time. The launcher therefore stops a
+        // worker that has been connecting for longer than a turn.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));

@@ -1,6 +1,6 @@
 //! Defines the tasks of a worker, in the order in which they run. Each task runs in transactions of
 //! its own. If a task returns an error, the worker logs the error and tries again after a pause.
-//! The pause of a task grows with each successive error.
+//! After each further error in succession, the pause is longer.
 
 use crate::failures;
 use crate::pg::{NextTurn, ServerError, in_extension_transaction, must_stop};
@@ -17,7 +17,8 @@ pub struct Task {
     /// The time from the beginning of one run to the beginning of the next run. The field is a
     /// function, because settings can change the interval.
     pub interval: fn() -> Duration,
-    /// Whether the task also runs when the worker's latch is set.
+    /// Whether the task also runs when another process wakes the worker by setting the worker's
+    /// latch.
     pub on_wake: bool,
     /// The function that does the work of one run. The worker calls this function outside of a
     /// transaction. The function opens the transactions that it needs
@@ -83,8 +84,8 @@ fn check_watched() -> Result<NextTurn, ServerError> {
         return Ok(NextTurn::AtInterval);
     }
     match in_extension_transaction(c"checking the watched tables", watch::check) {
-        // Another session has locked a watched table. The next run of this task checks the watched
-        // tables again.
+        // Another session has locked a watched table, so the check did not finish. The next run of
+        // this task repeats the check.
         Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
             Ok(NextTurn::AtInterval)
         }
@@ -92,28 +93,29 @@ fn check_watched() -> Result<NextTurn, ServerError> {
     }
 }
 
-/// The longest pause of a task after errors. `LONGEST_PAUSE` is also the interval of the task that
-/// writes entries for records.
+/// The longest pause of a task after an error. Also the interval of the task that writes the
+/// entries of records.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A task and the time of its next run.
 pub struct Schedule {
     task: &'static Task,
     due: Instant,
-    /// Whether the task itself has set the time of its next run.
+    /// Whether the last run of the task returned `NextTurn::After`, and so has set the time of the
+    /// next run.
     rests: bool,
     errors: u32,
-    /// Whether the former worker of the database has already logged an error of the task. If
-    /// `is_reported` is true, the worker does not log the next error of the task.
+    /// Whether this worker must not log the next error of the task, because the previous worker of
+    /// the database has already logged an error of the task.
     is_reported: bool,
 }
 
 /// The number of successive errors after which the pause of a task does not grow.
 const MANY_ERRORS: u32 = 6;
 
-/// Returns the schedules of all tasks. Each task is due at once. `reported` is the value that the
-/// function `reported` returned in the former worker of the database. The next error of a task in
-/// `reported` is not logged.
+/// Returns the schedules of all tasks. Each task is due at once. `reported` is the result of the
+/// function `reported` in the previous worker of the database. For each task in `reported`, the
+/// worker does not log the next error.
 pub fn schedules(reported: u8) -> Vec<Schedule> {
     let schedule = |(index, task): (usize, &'static Task)| {
         let is_reported = reported & 1 << index != 0;
@@ -136,20 +138,21 @@ impl Schedule {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Makes a task with `on_wake` due at once. A task that pauses after an error keeps its pause.
-    /// `woken` says whether the latch was set. A wait for a lock resets the latch, so a wake-up can
-    /// be lost while another task runs. The worker therefore also calls this function with `woken`
-    /// = false after other tasks. If `woken` is false, a task that chose the time of its next run
-    /// keeps this time.
+    /// Makes a task with `on_wake` due at once, except while the task pauses after an error. The
+    /// worker calls this function with `woken` = true when its latch was set. The worker calls this
+    /// function with `woken` = false after it has run a task without `on_wake`. Such a task can
+    /// wait for a lock, and the wait can reset the latch, so that a wake-up is lost. If `woken` is
+    /// false and the last run of the task has set the time of the next run, the task keeps this
+    /// time.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
         }
     }
 
-    /// Runs the task if its time has come, and logs an error. Returns true if a task without
-    /// `on_wake` has run. While a task without `on_wake` runs, a wake-up can be lost, because a
-    /// wait for a lock resets the latch.
+    /// Runs the task if the task is due. If the task returns an error, logs the error. Returns true
+    /// if the task has run and has no `on_wake`. The worker's latch may then have been reset during
+    /// the run, because a wait for a lock resets the latch.
     pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
             return false;

@@ -68,8 +68,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     }
     let mut schedules = tasks::schedules(reported.unwrap_or(0));
     let (mut must_restart, mut has_worked) = (false, false);
-    // The worker runs all tasks at least once before it leaves, because otherwise repeated requests
-    // to leave could prevent all work.
+    // The worker runs all tasks at least once before it ends. If it ended earlier, repeated
+    // requests to end could prevent all work in the database.
     while !(must_stop() || has_worked && must_leave()) {
         let sleep = schedules
             .iter()
@@ -92,8 +92,9 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if queue::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
             queue::found(database);
         }
-        // Only a new process can determine the value of a setting that was reset. After a setting
-        // was reset, this worker ends, and the launcher starts a new worker for the database.
+        // If ALTER DATABASE has reset a setting for sealing, only a new process can determine the
+        // value of the setting. This worker then ends, and the launcher starts a new worker for the
+        // database.
         must_restart = settings::was_reset();
         if must_restart {
             break;
@@ -117,13 +118,13 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     });
 }
 
-/// Returns whether a session holds the database. A session that holds the database runs a command
-/// that needs the database without a worker, for example DROP DATABASE.
+/// Returns whether a session holds the database. A session holds a database while it runs a command
+/// that fails if a worker is connected to the database, for example DROP DATABASE.
 fn is_held() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
 }
 
-/// Returns whether the worker has to leave because another database waits for a background process,
+/// Returns whether the worker has to end because another database waits for a background process,
 /// or because a session holds the database.
 fn must_leave() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0 || place.gives_way).unwrap_or(true)
@@ -156,10 +157,10 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     queue::wake_launcher(false);
 }
 
-/// Returns whether the postmaster has ended. The postmaster holds one end of a pipe, and the kernel
-/// closes this end when the postmaster ends. PostgreSQL itself uses this pipe to find out whether
-/// the postmaster has ended. The id of the parent process is not used, because the kernel changes
-/// it only after it has closed the pipe.
+/// Returns whether the postmaster has ended. The postmaster has opened one end of a pipe, and the
+/// kernel closes this end when the postmaster ends. PostgreSQL itself uses this pipe to find out
+/// whether the postmaster has ended. The function does not compare the id of the parent process,
+/// because the kernel changes this id only after it has closed the pipe.
 fn postmaster_is_gone() -> bool {
     // SAFETY: the code only reads a variable that does not change after the start of the process.
     let pipe = unsafe { pg_sys::postmaster_alive_fds[pg_sys::POSTMASTER_FD_WATCH as usize] };
@@ -215,16 +216,17 @@ fn fix_settings() {
         (c"array_nulls", c"on"),
         (c"session_replication_role", c"origin"),
         (c"row_security", c"off"),
-        // The owner of the database can set the next two settings for the database.
+        // The owner of the database can set `role` and `exit_on_error` for the database.
         (c"role", c"none"),
         (c"exit_on_error", c"off"),
-        #[cfg(any(feature = "pg17", feature = "pg18"))] // PostgreSQL 17 added the next setting.
+        #[cfg(any(feature = "pg17", feature = "pg18"))] // PostgreSQL 17 added transaction_timeout.
         (c"transaction_timeout", c"0"),
         (c"statement_timeout", c"0"),
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"lock_timeout", c"10s"),
-        // With the value "off", a record could leave the queue before its entry is on disk. With
-        // the value "on", a standby that is not connected could delay the commit.
+        // If synchronous_commit were "off", a record could be removed from the queue before its
+        // entry is on disk. If it were "on", a standby that is not connected could delay the
+        // commit.
         (c"synchronous_commit", c"local"),
         (c"lead_audit.on_error", c"abort"),
     ];
