@@ -4,9 +4,9 @@
 //! module `crate::entries` receives the entry and writes it to the log.
 //!
 //! The module `replica_role` decides which writes of logical replication are recorded. The module
-//! `truncate` handles TRUNCATE triggers. An UPDATE that moves a row to another partition fires a
-//! DELETE trigger and an INSERT trigger. The module `partition_move` joins the events of the two
-//! triggers into one event.
+//! `truncate` handles TRUNCATE triggers. An UPDATE that moves a row to another partition fires the
+//! audit trigger twice, as a DELETE and as an INSERT. The module `partition_move` joins these two
+//! events into one event.
 
 mod encode;
 mod foreign_code;

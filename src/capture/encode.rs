@@ -1,5 +1,5 @@
-//! Writes a column value as canonical JSON. The JSON has the value that `to_jsonb` returns under
-//! fixed output settings, whatever the session's settings are.
+//! Writes a column value as canonical JSON. The JSON equals the result of PostgreSQL's `to_jsonb`
+//! under fixed output settings, and does not depend on the settings of the session.
 //!
 //! Values of common types, for example integers, are written straight from their datum. Values of
 //! all other types go through PostgreSQL's `to_jsonb`, so that arrays, composites and types of
@@ -48,8 +48,8 @@ pub enum Encoder {
         call: Box<pg_sys::FmgrInfo>,
         /// Whether values of the type can contain money. The text of money depends on lc_monetary.
         monetary: bool,
-        /// The casts to json of the type and of the types within it. `None` if only a superuser can
-        /// define casts to json of the type and of the types within it.
+        /// The casts to json of the type and of the types within it. `None` if all these types are
+        /// built in, because only a superuser can define a cast of a built-in type to json.
         casts: Option<ForeignCasts>,
     },
 }
@@ -122,8 +122,8 @@ fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Writes a float as to_jsonb does: converts the float to its shortest exact text, and this text to
-/// numeric.
+/// Writes a float as to_jsonb does: converts the float to the shortest text that identifies its
+/// value, and converts this text to numeric.
 ///
 /// # Safety
 /// `datum` must be of the type whose output function is `output`.
@@ -159,8 +159,8 @@ unsafe fn write_float(
     }
 }
 
-/// The timestamps of the years 1 to 9999, in microseconds since 2000. Timestamps of the years 1 to
-/// 9999 all have a text of the same form.
+/// The timestamps of the years 1 to 9999, in microseconds since 2000-01-01. The texts of these
+/// timestamps all have the same form, with four digits for the year.
 const FOUR_DIGIT_YEARS: Range<i64> = -63_082_281_600_000_000..252_455_616_000_000_000;
 
 /// # Safety

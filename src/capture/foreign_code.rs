@@ -1,10 +1,11 @@
-//! Finds types for which writing or reading a value can run code that a table's owner has written.
-//! A role with more rights than the table's owner must not run the owner's code.
+//! Finds the types whose values cannot be written as JSON, or read from text, without running code
+//! of a table's owner. A role with more rights than the table's owner must not run the owner's
+//! code.
 //!
 //! Output functions of base types, ranges, enums and domains are written in C, so only PostgreSQL
-//! or a superuser can have provided them. Code of a table's owner can run through two kinds of
-//! objects: casts to json and CHECK constraints of domains. to_jsonb calls the cast of a type to
-//! json. PostgreSQL evaluates the CHECK constraint of a domain when it reads a value of the domain.
+//! or a superuser can have provided them. Two kinds of objects can contain code of a table's owner:
+//! casts to json, and CHECK constraints of domains. to_jsonb calls the cast of a type to json.
+//! PostgreSQL evaluates the CHECK constraint of a domain when it reads a value of the domain.
 
 use super::type_search::{TypeSearch, attribute_types};
 use crate::pg::{ServerError, as_user_restricted, catalog_column, current_role, is_superuser};
@@ -12,8 +13,8 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
 /// Answers whether writing or reading values of a type can run code of a table's owner. Caches the
-/// answers as long as this `ForeignCode` lives. While a `ForeignCode` lives, only other
-/// transactions can change the types.
+/// answers as long as this `ForeignCode` lives. Code that uses a `ForeignCode` does not change
+/// types itself, so only another transaction can make an answer wrong.
 #[derive(Default)]
 pub struct ForeignCode {
     writing: TypeSearch,
@@ -132,9 +133,9 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
 }
 
 /// The casts to json that PostgreSQL can run when it writes a value of a type as JSON. A cast whose
-/// function is in C is left out, because only a superuser can create a function in C. The role that
-/// writes to a table has not necessarily chosen the table's column types. Casts that belong to
-/// another role must not run with the rights of the role that writes to the table.
+/// function is in C is left out, because only a superuser can create a function in C. Another role
+/// can have chosen the column types of a table. Therefore casts of this other role must not run
+/// with the rights of the role that writes to the table.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
     /// The result of the last look-up, with the value of `CATALOG` at the time of the look-up. The
@@ -145,12 +146,13 @@ pub struct ForeignCasts {
 /// The role with whose rights the casts to json run.
 #[derive(Clone, Copy)]
 enum Runs {
-    /// The role that writes the row, because the type has no casts or a superuser owns the casts.
+    /// The role that writes the row, because the type has no casts to json, or because only
+    /// superusers own them.
     AsWriter,
     /// The owner of the casts.
     As(pg_sys::Oid),
-    /// No role, because the casts have several owners. If one of the owners ran all casts, the code
-    /// of the other owners would run with that owner's rights.
+    /// No role, because the casts have several owners. If the casts ran with the rights of one
+    /// owner, the code of the other owners would get this owner's rights.
     Never,
 }
 

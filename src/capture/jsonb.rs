@@ -95,9 +95,9 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
 /// The last token from the iterator must be the beginning of an object.
 unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
-    // The members of the object are first written in the order of their keys in jsonb. If the order
-    // of the keys in jsonb is not the canonical order, the code at the end of this function sorts
-    // the members.
+    // The code first writes the members of the object in the order in which jsonb stores their
+    // keys. If this order differs from the canonical order, the code at the end of this function
+    // sorts the members.
     let mut members: Vec<Member> = Vec::new();
     out.push(b'{');
     loop {

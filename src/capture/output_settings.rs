@@ -4,9 +4,9 @@
 //!
 //! The code assigns to the C variables behind the settings and does not call set_config_option().
 //! An assignment to a C variable takes nanoseconds, whereas a call of set_config_option() takes
-//! microseconds. PostgreSQL's code for settings does not notice the assignment to a C variable.
-//! Only lc_monetary is set with set_config_option(), because PostgreSQL caches the monetary locale
-//! until set_config_option() changes lc_monetary.
+//! microseconds. PostgreSQL's code for settings does not notice such an assignment, and still shows
+//! the session's own value. Only lc_monetary is set with set_config_option(), because PostgreSQL
+//! caches the monetary locale until set_config_option() changes lc_monetary.
 
 use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;
@@ -25,8 +25,8 @@ thread_local! {
     static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Fixes the output settings while an `OutputSettings` is alive. Dropping the value restores the
-/// session's output settings, also after an error.
+/// While a value of this type is alive, the settings on which output functions depend have fixed
+/// values. When the value is dropped, also after an error, the session's own values are restored.
 pub struct OutputSettings {
     time_zone: *mut pg_sys::pg_tz,
     date_style: i32,

@@ -79,14 +79,14 @@ pub fn defer(pending: PendingMove) {
     PENDING.with_borrow_mut(|all| all.push(pending));
 }
 
-/// Returns whether any move is pending. The check must be cheap, because most rows do not move to
-/// another partition.
+/// Returns whether any move is pending. Nearly every event calls this function, so the function
+/// must be cheap.
 pub fn is_any_pending() -> bool {
     PENDING.with_borrow(|all| !all.is_empty())
 }
 
-/// Removes and returns the pending move that an INSERT into a relation with this `layout`
-/// completes, if there is one.
+/// Removes and returns the last pending move, if an INSERT into a relation with this `layout`
+/// completes it. Returns `None` if the INSERT is not part of a move.
 pub fn take_other_half(watch_id: [u8; 16], layout: &RowLayout, depth: i32) -> Option<PendingMove> {
     let is_other_half = |pending: &mut PendingMove| {
         pending.depth == depth

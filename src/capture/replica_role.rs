@@ -21,10 +21,11 @@ pub fn is_replica_role() -> bool {
     unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
 }
 
-/// Returns true if the write that called the audit trigger needs no entry. The caller has checked
-/// that the session is in the replica role. A write by the worker of a superuser's subscription
-/// needs no entry. An ordinary session in the replica role needs no entry either, because only a
-/// superuser can allow a session to take this role.
+/// Returns whether the write that fired the audit trigger needs no entry. The caller has checked
+/// that the session is in the replica role, and that the table was enabled without `replica`. A
+/// write by the worker of a superuser's subscription needs no entry. An ordinary session in the
+/// replica role needs no entry either, because only a superuser can allow a session to take this
+/// role.
 pub fn is_trusted_write() -> bool {
     // SAFETY: the code only reads variables of the process.
     let is_subscription = unsafe { pg_sys::IsLogicalWorker() };
@@ -51,17 +52,16 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 }
 
 /// Returns whether the worker of a subscription writes the row itself, because the publisher sent a
-/// change of the row. Returns false if another write of the worker has called the code that writes
-/// this row. A write of the worker can call a trigger, a trigger's condition, or a function in an
-/// index, a constraint or a default. The owner of the subscriber's table can define code that a
-/// write of the worker calls.
+/// change of the row. Returns false if code writes the row that another write of the worker has
+/// called: a trigger, a trigger's condition, or a function in an index, a constraint or a default.
+/// The owner of the subscriber's table can define such code.
 ///
 /// While the worker itself writes a row, PostgreSQL's list of error callbacks contains only the
-/// callbacks of the worker and of the library. While the worker itself writes a row, no portal is
-/// active. Code that the write of a row calls can write to a table only through SPI, SQL functions
-/// or a cursor. SPI and the executor of SQL functions add error callbacks, and a cursor is a
-/// portal. The check for an active portal also covers functions in C that read an open cursor and
-/// add no error callback, for example cursor_to_xml().
+/// callbacks of the worker and of the library. No portal is active at this time either. Code that
+/// the write of a row calls can write to a table only through SPI, SQL functions or a cursor. SPI
+/// and the executor of SQL functions add error callbacks, and a cursor is a portal. The check for
+/// an active portal also covers functions in C that read an open cursor and add no error callback,
+/// for example cursor_to_xml().
 fn is_from_publisher() -> bool {
     let outermost = OUTERMOST.get();
     // SAFETY: each error callback in PostgreSQL's list lives until the function that added it
@@ -93,8 +93,9 @@ fn is_of_worker(callback: &pg_sys::ErrorContextCallback) -> bool {
 }
 
 /// Always returns true, because PostgreSQL 15 does not export the error callback of the worker. In
-/// PostgreSQL 15, code that the write of a row calls has the rights of the subscription's owner. In
-/// PostgreSQL 15, the owner of a table therefore gains nothing from a write that is not recorded.
+/// PostgreSQL 15, the worker runs the code of a table's owner with the rights of the subscription's
+/// owner, who is a superuser here. With these rights, the owner's code can do anything, so an
+/// unrecorded write gives the owner no additional power.
 #[cfg(feature = "pg15")]
 fn is_of_worker(_callback: &pg_sys::ErrorContextCallback) -> bool {
     true

@@ -95,8 +95,9 @@ impl Scratch {
 }
 
 thread_local! {
-    // The function that uses the buffers takes them out of the cell. An output function can write
-    // to a watched table, and the event of that write needs buffers of its own.
+    // The cell is empty while a function uses the buffers. An output function can write to a
+    // watched table during this time. The event of such a write finds the cell empty, and uses
+    // buffers of its own.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
@@ -246,8 +247,8 @@ unsafe fn record(
     SCRATCH.set(Some(scratch));
 }
 
-/// Returns whether encoding the row may need more memory than is available. The text of a value can
-/// be a thousand times as long as its stored form.
+/// Returns whether the row is so large that memory may be exhausted while the row is encoded. The
+/// text of a value can be a thousand times as long as its stored form.
 fn takes_memory(version: Option<&RowVersion>) -> bool {
     version.is_some_and(|version| {
         // SAFETY: a version's tuple is a valid heap tuple.
@@ -284,8 +285,8 @@ pub struct RowTexts {
     pub changed: Option<Text>,
     /// The names of the columns that were left out, as JSON strings in canonical order.
     pub omitted: Vec<Vec<u8>>,
-    /// The parts of `key`, `values` and `changed` that are percent-encoded because their bytes are
-    /// not valid text.
+    /// Names the parts of `key`, `values` and `changed` that are percent-encoded because their
+    /// bytes are not valid text.
     pub invalid_bytes: InvalidBytes,
 }
 
@@ -383,8 +384,8 @@ unsafe fn encode_row(version: &RowVersion, scratch: &mut Scratch) -> Result<Enco
     Ok(Encoded::Entry { soft_delete: None, key_changed: false })
 }
 
-/// Encodes the rows of an UPDATE. The layouts of the old and the new row are the same, or have the
-/// same columns.
+/// Encodes the rows of an UPDATE. If the row has moved to another partition, its two versions have
+/// different layouts, but these layouts have the same columns.
 ///
 /// # Safety
 /// Each tuple must be of the row type and layout of its version.

@@ -19,7 +19,7 @@ pub struct RowVersion {
 /// The form in which a column's value is written in the text of a row.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// Whether the value is percent-encoded because its bytes are not valid text.
+    /// Whether the column's value is percent-encoded because its bytes are not valid text.
     pub is_encoded: bool,
 }
 
@@ -169,9 +169,9 @@ impl RowImage {
     }
 }
 
-/// Calls `write` in `Mode::Together`, which writes all values straight into one text. If the
-/// resulting text is not valid, calls `write` again in `Mode::Apart`, which writes each value into
-/// a text of its own first.
+/// Calls `write` in `Mode::Together`, which writes all values straight into one text. If this text
+/// is not valid, calls `write` a second time in `Mode::Apart`, which first writes each value into a
+/// text of its own.
 fn in_either_mode<R>(
     text: &mut Text,
     mut write: impl FnMut(&mut TextWriter, Mode) -> R,

@@ -155,8 +155,8 @@ impl RowLayout {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
-    /// Returns whether the two relations have columns with the same names and the same storage, as
-    /// two partitions of a table do.
+    /// Returns whether the two relations have columns with the same names and the same storage. Two
+    /// partitions of a table have such columns.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| {
             (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value)
@@ -168,8 +168,8 @@ impl RowLayout {
 
 thread_local! {
     static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<RowLayout>>> = RefCell::new(HashMap::new());
-    // Whether PostgreSQL reported a changed relation while `LAYOUTS` was borrowed, so that all
-    // layouts are invalid.
+    // Whether all layouts are invalid, because PostgreSQL reported a changed relation while
+    // `LAYOUTS` was borrowed.
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -48,9 +48,10 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
     if settings::enabled() && call.is_recorded(1) {
         let truncate = Truncate::current();
-        // PostgreSQL calls the trigger of a partitioned table before the triggers of its
-        // partitions. If the statement names a partition before the partitioned table, PostgreSQL
-        // calls the partition's trigger first.
+        // PostgreSQL usually calls the trigger of a partitioned table before the triggers of its
+        // partitions. The rows of a partition are then already counted when its trigger is called.
+        // If the statement names a partition before the partitioned table, PostgreSQL calls the
+        // partition's trigger first.
         if !truncate.has_counted(relation) {
             let rows = match settings::on_error() {
                 settings::OnError::Warn => in_subtransaction(|| truncate.count_rows(relation)),
@@ -64,9 +65,8 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     pg_sys::Datum::from(0)
 }
 
-/// Makes PostgreSQL call the running trigger again when TRUNCATE has emptied the tables. The second
-/// call of the audit trigger comes before any other AFTER TRUNCATE trigger, regardless of the
-/// triggers' names.
+/// Makes PostgreSQL call the running trigger a second time when TRUNCATE has emptied the tables.
+/// The second call comes before all AFTER TRUNCATE triggers of the table, whatever their names are.
 ///
 /// # Safety
 /// A BEFORE TRUNCATE trigger must be running.
@@ -135,10 +135,9 @@ fn record(call: &TriggerCall, relation: pg_sys::Oid, counted: Result<Option<i64>
 }
 
 /// Raises an error if the table has rows after the TRUNCATE. TRUNCATE rebuilds the table's indexes,
-/// and so calls functions of the table's owner. Rows that functions of the owner write during the
-/// TRUNCATE remain in the table, although their entries precede the entry of the TRUNCATE. Rows in
-/// a partition that a BEFORE TRUNCATE trigger creates also remain, although their entries precede
-/// the entry of the TRUNCATE.
+/// and so calls functions of the table's owner. Rows that such a function writes remain in the
+/// table, although their entries precede the entry of the TRUNCATE. The same holds for the rows of
+/// a partition that a BEFORE TRUNCATE trigger creates.
 fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
     let mut survives = false;
     if !is_foreign(table) {
@@ -188,10 +187,12 @@ struct Counted {
     rows: Option<Result<Option<i64>, ServerError>>,
 }
 
-/// Takes the count of rows of a table that was truncated and has no entry yet.
+/// Removes and returns the number of rows that was counted for a truncated table. Returns `None` if
+/// no number was counted, or if the number was already taken for an entry.
 fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> {
     UNDER_WAY.with_borrow_mut(|all| {
-        // The search begins with the innermost TRUNCATE, because that TRUNCATE is running.
+        // The search begins with the TRUNCATE that started last, because it is the one that is
+        // running.
         let mut counted = all.iter_mut().rev().flat_map(|truncate| &mut truncate.tables);
         counted.find(|counted| counted.table == table && counted.rows.is_some())?.rows.take()
     })
@@ -233,8 +234,8 @@ impl Truncate {
         Truncate(statement)
     }
 
-    /// Returns whether the rows of the table are counted already, for the table itself or for a
-    /// partitioned table above it.
+    /// Returns whether this TRUNCATE has already counted the rows of the table: as the rows of the
+    /// table itself, or as rows of a partitioned table to which the table belongs.
     fn has_counted(&self, table: pg_sys::Oid) -> bool {
         let ancestors = partition_ancestors(table);
         UNDER_WAY.with_borrow(|all| {

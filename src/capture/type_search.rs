@@ -6,8 +6,8 @@ use crate::pg::{attribute, new_context};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// Maps each examined type to whether it is, or contains, a wanted type. Each type is examined
-/// once, even if it occurs within several other types.
+/// Maps the oid of each examined type to true if the type is, or contains, a wanted type. Each type
+/// is examined once, even if it occurs within several other types.
 #[derive(Default)]
 pub struct TypeSearch(HashMap<pg_sys::Oid, bool>);
 
@@ -35,9 +35,9 @@ impl TypeSearch {
                 None if is_wanted(next) => found = true,
                 None => {
                     // At first, the search assumes that this type contains no wanted type. If the
-                    // search finds a wanted type, it ends early. When a search ends early, the code
-                    // below removes the answers for all types that the search has seen, because
-                    // these answers are unknown.
+                    // search finds a wanted type, it ends early. After the loop, the code then
+                    // removes these assumptions, because a type that the search has seen may
+                    // contain the wanted type.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);

@@ -14,7 +14,8 @@ pub struct PendingEntry {
 }
 
 struct Pending {
-    // The entries are in the order of their events, so their subtransaction ids never decrease.
+    // The entries are in the order of their events, and their subtransaction ids never decrease
+    // from one entry to the next.
     entries: Vec<PendingEntry>,
     bytes: usize,
     /// The number of batches that are being written. A trigger on lead_audit.entry can write to a
@@ -127,9 +128,9 @@ impl Drop for Taken {
     }
 }
 
-/// Takes the entries of the current subtransaction, which can be written now. The entries of an
-/// outer subtransaction must wait until the current subtransaction ends, because a rollback of the
-/// current subtransaction would undo their writing.
+/// Removes and returns the entries of the current subtransaction, so that the caller can write
+/// them. The entries of outer subtransactions stay in the batch. If they were written now, a
+/// rollback of the current subtransaction would also undo these writes.
 pub fn take_current() -> Taken {
     let current = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {

@@ -40,12 +40,12 @@ pub struct EntryTable {
     pub index_of_previous_keys: Option<pg_sys::Oid>,
     /// The oid of lead_audit.entry_id_seq.
     id_sequence: pg_sys::Oid,
-    /// Up to this id, the sequence has at least `ID_RESERVE` ids left.
+    /// The highest id after which the sequence can still give out at least `ID_RESERVE` ids.
     safe_id: i64,
 }
 
-/// If the sequence has fewer ids left than this number, the library treats the sequence as nearly
-/// exhausted.
+/// If the sequence can give out fewer further ids than this number, the library treats the sequence
+/// as nearly exhausted.
 const ID_RESERVE: i64 = 1_000_000;
 
 thread_local! {
@@ -62,8 +62,8 @@ pub fn forget_lock() {
     LOCKED.set(None);
 }
 
-/// Forgets the lock on lead_audit.entry if it was taken in the subtransaction that was rolled back,
-/// or in a child of that subtransaction.
+/// Forgets the lock on lead_audit.entry if a subtransaction that was rolled back, or one of its
+/// children, has taken the lock.
 pub fn forget_lock_of(subtransaction: pg_sys::SubTransactionId) {
     LOCKED.set(LOCKED.get().filter(|&(_, holder)| holder < subtransaction));
 }
@@ -334,9 +334,9 @@ unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
 /// the opened indexes.
 ///
 /// If a statement writes a single row, opening an index takes a noticeable share of the statement's
-/// time. The index on previous row keys takes the longest to open, because it has a predicate.
-/// Callers leave out the index on previous row keys where possible, because few entries have a
-/// previous row key.
+/// time. The index on previous row keys takes the longest to open, because it has a predicate. Few
+/// entries have a previous row key. If none of the entries has one, the caller passes this index as
+/// `without`.
 ///
 /// # Safety
 /// `result` must be initialized for `table`, and the session must hold a lock on `table`. The

@@ -3,9 +3,9 @@
 //! Row triggers run within ExecutorFinish or, for COPY, within the utility command. The hooks call
 //! `statement_scope_opens` before the row triggers can run. After the row triggers have run, the
 //! hooks call `statement_scope_closes` and write the pending entries. If a row trigger loads the
-//! library, the library writes the entries of that statement at ExecutorEnd. When a row trigger
-//! loads the library, ExecutorFinish is already running without the library's hook. Without a call
-//! of `statement_scope_opens`, the library writes each entry at once. No hook calls
+//! library, ExecutorFinish of the trigger's statement is already running without the library's
+//! hook. The library then writes the entries of this statement at ExecutorEnd. Without a call of
+//! `statement_scope_opens`, the library writes each entry at once. No hook calls
 //! `statement_scope_opens` in a logical replication worker, or for a COPY that loads the library.
 
 use super::{batch, entry_table, on_error};
@@ -15,7 +15,8 @@ use std::cell::{Cell, RefCell};
 thread_local! {
     /// The number of running statements for which `statement_scope_opens` was called.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Whether a statement that ends with ExecutorEnd has loaded the library in this transaction.
+    /// Whether the library was loaded in this transaction by a statement for which PostgreSQL later
+    /// calls ExecutorEnd.
     static FIRST: Cell<bool> = const { Cell::new(false) };
     /// The value of `DEPTH` at the start of each open subtransaction.
     static DEPTH_AT_START: RefCell<Vec<(pg_sys::SubTransactionId, u32)>> =
@@ -39,12 +40,13 @@ pub fn statement_scope_closes() {
     DEPTH.set(DEPTH.get().saturating_sub(1));
 }
 
-/// Returns whether a statement that the executor runs has loaded the library in this transaction.
+/// Returns whether the library was loaded in this transaction by a statement that the executor
+/// runs.
 pub fn is_first_statement() -> bool {
     FIRST.get()
 }
 
-/// Notes whether a writing statement has loaded the library.
+/// Notes whether the library is being loaded by a writing statement that the executor runs.
 pub fn library_is_loaded() {
     FIRST.set(is_in_writing_statement());
 }

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 /// The name of the member of `details` that lists the percent-encoded parts.
 const MEMBER: &str = "invalid_bytes";
 
-/// The percent-encoded parts of an entry, by column. A part is a list of members of the column's
-/// JSON object, or the whole column. Almost no entry has percent-encoded parts. An empty
-/// `InvalidBytes` allocates no memory.
+/// The percent-encoded parts of an entry, by column. The part of a column is the whole column, or
+/// some members of the column's JSON object. Almost no entry has percent-encoded parts, and an
+/// empty `InvalidBytes` allocates no memory.
 #[derive(Debug, Clone, Default)]
 pub struct InvalidBytes(BTreeMap<&'static str, Part>);
 

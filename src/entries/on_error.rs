@@ -119,8 +119,8 @@ pub fn not_written_yet_counted() -> i64 {
     COUNTS.with_borrow(|counts| counts.iter().map(|&(_, count)| count).sum())
 }
 
-/// Discards the number of unwritten entries of a subtransaction that was rolled back, because
-/// changes that were undone need no entries.
+/// Discards the number of unwritten entries of a subtransaction that was rolled back. The rollback
+/// has undone the changes of the subtransaction, so these changes need no entries.
 pub fn forget_from(own: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| counts.retain(|&(subtransaction, _)| subtransaction < own));
 }
@@ -158,7 +158,8 @@ pub fn before_commit() {
     let (table, sequence) =
         (relation_of_schema(c"unwritten"), relation_of_schema(c"unwritten_seq"));
     if table == pg_sys::InvalidOid || in_subtransaction(|| insert_count(table, total)).is_err() {
-        // If the sequence fails too, only the WARNING of each unwritten entry remains.
+        // If this call fails too, nothing counts the unwritten entries, and only their WARNINGs
+        // have reported them.
         let _ = in_subtransaction(|| {
             for _ in 0..total {
                 next_value(sequence);

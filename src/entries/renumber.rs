@@ -60,8 +60,8 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
         // SAFETY: this library made the tuple for this table, and the tuple stays alive.
         let computed = match unsafe { stored.read() } {
             Ok(read) => read.checksum(&mut scratch),
-            // If the tuple cannot be read although this library made it, the caller reports the
-            // error with which the writing failed.
+            // The library made this tuple, so it can normally be read. If it cannot be read, the
+            // caller reports the error with which the writing of the entries failed.
             Err(_) => return Ok(None),
         };
         columns.values[EntryColumn::Checksum as usize] = checksum.assign(&computed);
@@ -104,8 +104,8 @@ fn note(ids: &[i64]) {
     }
     with_spi(|| {
         let plan = SpiPlan::prepare(
-            // This command leaves out ids up to the last id that sealing examined. Up to the last
-            // id that sealing examined, every entry is already sealed or known as inserted.
+            // This command stores only ids above the last id that sealing has examined. Every entry
+            // up to the last examined id is already sealed or already known as inserted.
             "INSERT INTO lead_audit.inserted_entry (id)
              SELECT u.id FROM pg_catalog.unnest($1) u (id)
              WHERE u.id OPERATOR(pg_catalog.>)

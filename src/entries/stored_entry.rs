@@ -1,5 +1,5 @@
-//! Reads a row of `lead_audit.entry` as it is stored. If somebody has changed the stored row, it
-//! differs from the row that the writer wrote.
+//! Reads a stored row of `lead_audit.entry`. Somebody may have changed the row after the writer
+//! wrote it.
 
 use crate::pg::{borrowed_text, detoasted};
 use ledger::{Entry, EntryColumn, Fault};

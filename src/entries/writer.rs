@@ -111,7 +111,8 @@ fn gather(
     table: &OpenRelation,
     with: &Circumstances,
 ) -> Result<usize, ServerError> {
-    /// An entry with more bytes than this may not fit into memory.
+    /// If the texts of an entry are longer than LONG bytes, memory may be exhausted while the tuple
+    /// is made.
     const LONG: usize = 1 << 20;
     let with_invalid_bytes =
         entry.all_invalid_bytes(with.actor).into_details(entry.details.as_deref())?;
@@ -162,8 +163,9 @@ pub fn flush() {
     }
 }
 
-/// Writes each entry in a subtransaction of its own, so that an entry that cannot be written does
-/// not prevent the writing of the others.
+/// Writes each entry in a subtransaction of its own. If one entry cannot be written, the other
+/// entries are still written. `error` is the error with which the writing of all entries together
+/// failed.
 fn write_one_by_one(entries: &[PendingEntry], error: &ServerError) {
     if let [entry] = entries {
         return on_error::tuple_not_written(entry.tuple, error);
@@ -306,8 +308,8 @@ unsafe fn insert_chunk(
 ) {
     // SAFETY: the tuples are of the table's row type (see # Safety). Each slot claims to own its
     // tuple while the table is written, because otherwise the insertion would copy the tuple. The
-    // insertion changes only the header of the tuple. If the tuple is inserted a second time, the
-    // insertion fills in the header again.
+    // insertion changes only the header of the tuple. If the same tuple is inserted a second time
+    // after an error, the second insertion overwrites the header.
     unsafe {
         let constrained = !(*table.tuple_desc()).constr.is_null();
         for (entry, &mut slot) in entries.iter().zip(&mut *slots) {
@@ -360,7 +362,8 @@ fn skipped_by_trigger() -> ServerError {
     }
 }
 
-/// Inserts the entries one by one, because somebody has added row triggers to the table.
+/// Inserts the entries one by one. The function is called if somebody has added row triggers to
+/// lead_audit.entry.
 ///
 /// # Safety
 /// The tuples must be of the table's row type.
