@@ -5,9 +5,9 @@
 //! definition. Therefore CREATE TRIGGER on a partitioned table can call functions of the table's
 //! owner. A function of the owner must not get a superuser's rights, and must not write to a table
 //! that is about to get its triggers. Therefore a function of the owner runs with the owner's
-//! rights, in a security-restricted operation that is read-only. In the worker, a call of a
-//! function of the owner is an error. The functions of other roles' event triggers run with the
-//! rights of the role that started the command.
+//! rights, in a security-restricted and read-only operation. If the worker runs the trigger
+//! command, a call of a function of the owner raises an error. The functions of other roles' event
+//! triggers run with the rights of the role that started the command.
 
 use super::ddl_guard::{self, Suspended};
 use crate::actor;
@@ -16,7 +16,7 @@ use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::c_int;
 
-/// The state of this module, which determines the rights with which functions run.
+/// The state of this module. It determines with which rights a function runs that PostgreSQL calls.
 #[derive(Clone, Copy)]
 enum State {
     /// No command for an audit trigger is running.
@@ -28,7 +28,8 @@ enum State {
     Lent(Call),
 }
 
-/// The role for which the trigger command runs, and the owner of the command's table.
+/// The role on whose behalf lead_audit runs the trigger command, and the owner of the table whose
+/// triggers the command creates or drops.
 #[derive(Clone, Copy)]
 struct For {
     role: pg_sys::Oid,
@@ -107,8 +108,8 @@ fn is_security_definer(function: pg_sys::Oid) -> bool {
     definer.is_some_and(|definer| definer.value() as u8 != 0)
 }
 
-/// Switches to the role with whose rights `function` must run. The fmgr hook calls `call_begins`
-/// before `function` runs.
+/// Switches to the role with whose rights `function` must run. The fmgr hook calls this code before
+/// `function` runs.
 pub fn call_begins(function: pg_sys::Oid) {
     let State::Restricted(within) = STATE.get() else { return };
     if is_trusted(function) {
@@ -156,7 +157,7 @@ pub fn call_begins(function: pg_sys::Oid) {
 }
 
 /// Restores the role and the settings that were in force before the call of `function`. The fmgr
-/// hook calls `call_ends` when `function` has returned or failed.
+/// hook calls this code when `function` has returned or failed.
 pub fn call_ends(function: pg_sys::Oid, failed: bool) {
     let State::Lent(call) = STATE.get() else { return };
     if call.function != function {

@@ -8,8 +8,9 @@ use crate::pg::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
 
 /// `lead_audit_internal.write_baseline(regclass, uuid, text)`: writes the baseline of a table and
-/// returns the number of rows. enable() holds a lock that blocks writers until the audit triggers
-/// exist. Therefore every row is either in the baseline or recorded by a trigger.
+/// returns the number of rows. enable() holds a lock that blocks writers of the table until the
+/// audit triggers exist. Therefore each row of the table either has a SNAPSHOT entry, or was
+/// written later and recorded by the audit trigger.
 #[pg_extern(sql = false)]
 fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u8]) -> i64 {
     // If the column's name is not valid UTF-8, no column of the layout has this name.

@@ -1,6 +1,6 @@
-//! Reads the current state of the system catalogs. An SQL statement reads the catalogs with the
-//! snapshot of its transaction. Under REPEATABLE READ and SERIALIZABLE, the snapshot of a
-//! transaction can be old and miss newer tables, partitions and triggers. The functions of this
+//! Reads the current state of the system catalogs. SQL statements would read the catalogs with the
+//! snapshot of their transaction. Under REPEATABLE READ and SERIALIZABLE, this snapshot can be old,
+//! and does not show tables, partitions and triggers that were created later. The functions of this
 //! module always see committed changes and the changes of their own transaction. Each look-up in a
 //! catalog uses an index.
 
@@ -22,8 +22,8 @@ mod oids {
     pub const DEPEND_BY_REFERENCE: u32 = 2674;
 }
 
-/// Calls `each` with those rows of a catalog that have the given oids in the given columns. `index`
-/// must begin with these columns.
+/// Calls `each` with each row of a catalog that has the given oids in the given columns. The scan
+/// uses `index`, whose first columns must be the given columns.
 fn for_each_row<const N: usize>(
     catalog: pg_sys::Oid,
     index: u32,
@@ -137,8 +137,8 @@ fn parents(child: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     inheritance(oids::INHERITS_BY_CHILD, 1, 2, child)
 }
 
-/// Returns `start` and all relations that repeated calls of `next` reach from `start`. The nearest
-/// relations are first.
+/// Returns `start`, the relations that `next` returns for `start`, the relations that `next`
+/// returns for these, and so on. The relations that are nearest to `start` come first.
 fn closure(start: pg_sys::Oid, next: impl Fn(pg_sys::Oid) -> Vec<pg_sys::Oid>) -> Vec<pg_sys::Oid> {
     let (mut all, mut seen, mut done) = (vec![start], HashSet::from([start]), 0);
     while let Some(&here) = all.get(done) {
@@ -176,17 +176,17 @@ fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
 }
 
 /// `lead_audit_internal.lock_members(oid)`: locks a table with its partitions and child tables, in
-/// the mode of CREATE TRIGGER. Locks each table before it lists the children of this table. A
-/// command that adds a child locks the parent first. Therefore no child is missed, and no child can
-/// be added until this transaction ends.
+/// the mode of CREATE TRIGGER. The function locks each table before it lists the children of the
+/// table, and a command that adds a child to a table also locks the table first. Therefore the
+/// function misses no child, and no session can add a child before this transaction ends.
 #[pg_extern(sql = false)]
 fn lock_members(root: pg_sys::Oid) {
     closure(root, |relation| {
         if !is_member(relation) {
             return Vec::new();
         }
-        // SAFETY: LockRelationOid() accepts any oid. A relation that another transaction has
-        // dropped in the meantime has no children.
+        // SAFETY: LockRelationOid() accepts any oid. If another transaction has dropped the
+        // relation in the meantime, `children` finds no rows for it.
         unsafe {
             pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE)
         };
@@ -312,8 +312,8 @@ fn columns_of(relation: pg_sys::Oid) -> String {
     text
 }
 
-/// Appends the number, name, type and type modifier of each column to `text`. Adds the types that
-/// must be described too to `types`.
+/// Appends the number, name, type and type modifier of each column to `text`. Adds to `types` the
+/// types of columns that are not built in, because the caller must describe these types too.
 fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg_sys::Oid>) {
     let index = pg_sys::AttributeRelidNumIndexId;
     for_each_row(pg_sys::AttributeRelationId, index, [(1, relation)], |tuple, _| {
@@ -387,7 +387,8 @@ fn primary_key_of(
 
 // ---- tables that a command affects --------------------------------------------------------------
 
-/// Returns the oids of those rows of the catalog `wanted` that depend on an object.
+/// Returns the oids of the rows in the catalog `wanted` that depend, according to pg_depend, on the
+/// given object.
 fn dependent(wanted: pg_sys::Oid, class: pg_sys::Oid, object: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let mut found = Vec::new();
     for_each_row(
@@ -494,8 +495,8 @@ fn row_type_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (row_type != pg_sys::InvalidOid).then_some(row_type)
 }
 
-/// `lead_audit_internal.tables_with(oid)`: returns the tables that have a column of the type, or of
-/// a type that contains the type.
+/// `lead_audit_internal.tables_with(oid)`: returns the tables that have a column of the given type,
+/// or of a type that contains the given type.
 #[pg_extern(sql = false)]
 fn tables_with(of_type: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(tables_of_type(of_type))
@@ -535,7 +536,8 @@ struct AuditTrigger {
 /// lead_audit.trigger_kind contains the same values.
 const ROW_TRIGGER: (&str, i16) = ("00_lead_audit_row", 29);
 const TRUNCATE_TRIGGER: (&str, i16) = ("00_lead_audit_truncate", 34);
-/// The name of a table's row trigger while the table becomes a partition of another watched table.
+/// The temporary name of the row trigger of a watched table while ATTACH PARTITION makes the table
+/// a partition of another watched table.
 const ROW_TRIGGER_BEFORE: &str = "00_lead_audit_row_before";
 
 fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
@@ -605,8 +607,8 @@ fn is_lower_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
-/// Returns true for the function of the row trigger, and false for the function of the TRUNCATE
-/// trigger. Returns `None` for other functions.
+/// Returns `Some(true)` for the function of the row trigger, and `Some(false)` for the function of
+/// the TRUNCATE trigger. Returns `None` for any other function.
 fn function_is_row(function: pg_sys::Oid) -> Option<bool> {
     // SAFETY: the look-ups accept any oid, and return null or an invalid oid for an unknown oid.
     unsafe {

@@ -27,7 +27,8 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// The fault that is reported for a table that another session has locked.
 const LOCKED: &str = "locked";
 
-/// Number of turns that fail at a locked table before a turn waits longer for the lock.
+/// Number of calls of `tick` in succession that find a table locked. The next call of `tick` then
+/// waits longer for the lock.
 const LONG_WAIT_AFTER: u32 = 3;
 
 thread_local! {
@@ -37,12 +38,12 @@ thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Runs one turn of the comparison in the worker, in a transaction of its own. The transaction
-/// began before the call, so PostgreSQL has processed the invalidations of relations that other
-/// sessions have changed.
+/// Compares the watched tables with the catalog, if a comparison is due. The worker calls this
+/// function in a transaction of its own. At the beginning of this transaction, PostgreSQL has
+/// processed the invalidations of relations that other sessions have changed.
 ///
-/// If the turn fails, the relations still count as changed, so the next turn compares the tables
-/// again.
+/// If the comparison fails, the relations still count as changed, so the next call of `tick`
+/// repeats the comparison.
 pub fn tick() {
     let is_due = CHANGED.get() || LAST.get().is_none_or(|last| last.elapsed() >= LONGEST);
     // The SQL objects of version 1.0 lack the view `watch_fault`, so the comparison cannot run.
@@ -52,9 +53,9 @@ pub fn tick() {
     CHANGED.set(false);
     let done = IncompleteUnlessDone(true);
     // The lock timeout is shorter than deadlock_timeout, so in a deadlock with another session the
-    // worker gives up first. After `LONG_WAIT_AFTER` turns that met a locked table, the worker
-    // waits longer for the lock. While the worker waits for a lock, other sessions can wait behind
-    // the worker.
+    // worker gives up first. While the worker waits for a lock, other sessions can wait behind the
+    // worker, so the timeout is usually very short. If `LONG_WAIT_AFTER` calls in succession have
+    // found a locked table, the next call uses a longer timeout.
     let lock_timeout = if LOCKED_TURNS.get() < LONG_WAIT_AFTER {
         5
     } else {
@@ -86,10 +87,12 @@ fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fau
     TableIterator::new(repair())
 }
 
-/// Finds each difference between the catalog and the state that the DDL guard maintains. Repairs or
-/// records each difference. Returns the table and the fault of each difference.
+/// Finds each difference between the catalog and the tables in which the DDL guard describes the
+/// watched tables. Repairs or records each difference. Returns the table and the fault of each
+/// difference.
 fn repair() -> Vec<(String, String)> {
-    // The repair of triggers writes its own entries, so the DDL guard must not react to the repair.
+    // While the triggers are repaired, the DDL guard ignores the commands of the repair, because
+    // the repair itself writes entries about them.
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
     let Some(owner) = extension_owner() else { return Vec::new() };
     // SAFETY: GetUserId() only reads a variable of the session.
@@ -125,8 +128,8 @@ fn log_fault((relation, fault): (String, String)) {
     }
 }
 
-/// If this value is dropped without a call of `succeeded`, it marks the relations as changed. The
-/// next turn then compares the tables again.
+/// If this value is dropped without a call of `succeeded`, the relations count as changed, so that
+/// the next call of `tick` repeats the comparison.
 struct IncompleteUnlessDone(bool);
 
 impl IncompleteUnlessDone {
@@ -143,8 +146,8 @@ impl Drop for IncompleteUnlessDone {
     }
 }
 
-/// Marks the relations as changed, so that the next turn compares the watched tables. The relcache
-/// callback of lead_audit calls this function.
+/// Notes that a relation has changed, so that the next call of `tick` compares the watched tables.
+/// The relcache callback of lead_audit calls this function.
 pub fn relation_changed() {
     CHANGED.set(true);
 }

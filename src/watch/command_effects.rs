@@ -5,7 +5,7 @@ use crate::pg::{owns_relation, relation_named};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// Effects of a DDL command. The catalog does not show these effects when the command has ended.
+/// The effects of a DDL command that the catalog does not show after the command has ended.
 #[derive(Clone, Copy, Default)]
 pub struct Effects {
     /// Whether the command created a partition or child table.
@@ -17,10 +17,9 @@ pub struct Effects {
     /// Whether the command disabled triggers. The field is true even if a later part of the command
     /// enabled the triggers again.
     pub disabled: bool,
-    /// Whether the values in a table change now or later, although the table can keep its list of
-    /// columns. One cause is another type or expression of a column, or another name of an enum
-    /// label. The other causes are a change between logged and unlogged, and a change of the rows
-    /// that a foreign table shows.
+    /// Whether the command changes values in a table, now or later, without firing row triggers.
+    /// Examples are a new type or expression of a column, a new name of an enum label, a change
+    /// between logged and unlogged, and a change of the rows that a foreign table shows.
     pub rewritten: bool,
     /// Whether the command can have rewritten a table. A rewrite copies the rows to a new file.
     pub may_rewrite: bool,
@@ -82,8 +81,9 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 }
                 Some(effects)
             }
-            // The elements of CREATE SCHEMA fire no event triggers of their own, so the whole
-            // command counts as `made`.
+            // PostgreSQL fires no separate event triggers for the tables that CREATE SCHEMA
+            // creates. A CREATE SCHEMA with elements therefore counts as `made`, as if it had
+            // created a child table.
             pg_sys::NodeTag::T_CreateSchemaStmt => {
                 let elements = (*statement.cast::<pg_sys::CreateSchemaStmt>()).schemaElts;
                 (!elements.is_null()).then(|| Effects { made: true, ..Effects::default() })
@@ -129,8 +129,8 @@ pub enum Beginning {
 
 /// Returns the effect that the guard must handle before a command begins. Returns `None` if the
 /// command has no effect of this kind. Returns `None` also for an ATTACH PARTITION of a table that
-/// the current user does not own. PostgreSQL refuses to attach a table of another owner, so the
-/// guard must not lock the table or wait for a lock on it.
+/// the current user does not own. PostgreSQL refuses to attach such a table, so the guard must not
+/// lock the table or wait for a lock on it.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.

@@ -71,8 +71,8 @@ unsafe extern "C-unwind" fn in_command(_scope: *mut c_void) {}
 
 const IN_COMMAND: unsafe extern "C-unwind" fn(*mut c_void) = in_command;
 
-/// Returns the text of the running command, without the rest of the text that contains it. Returns
-/// `None` if the command began before the library was loaded.
+/// Returns the text of the running command. If the query string contains further commands, the
+/// result does not include them. Returns `None` if the command began before the library was loaded.
 pub fn being_run() -> Option<String> {
     // SAFETY: all callbacks in PostgreSQL's list are alive. A callback with the function
     // `in_command` belongs to a scope, and its `arg` points to this scope. The text of a scope is a

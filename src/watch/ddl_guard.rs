@@ -1,6 +1,6 @@
 //! Handles DDL commands on watched tables: the DDL guard. The function of the event triggers runs
-//! with the rights of the role that runs the command. The role that runs the command has no rights
-//! in the schema lead_audit. For work in the schema lead_audit, the function switches to the
+//! with the rights of the role that runs the command. This role has no rights in the schema
+//! lead_audit. When the function reads or writes tables of lead_audit, it switches to the
 //! extension's owner.
 
 use super::command_effects::{self, Beginning, Effects};
@@ -67,8 +67,9 @@ fn without_options(command: &[u8]) -> &[u8] {
     }
 }
 
-/// Cuts the client's text before the options of a user mapping, if the running command is another
-/// command of the text. If the text is cut, the details of the entry contain the running command.
+/// Cuts the client's text before the options of a user mapping, if the text contains a command
+/// about a user mapping and the running command is a different command. The details of the entry
+/// then contain the running command.
 fn before_user_mapping(text: &[u8]) -> &[u8] {
     if is_about_user_mapping() {
         return text;
@@ -109,8 +110,9 @@ fn details(text: &str, length: usize) -> Option<Text> {
     if is_cut {
         add("command", COMMAND_TAG.get().unwrap_or("SELECT"));
     }
-    // An entry of enable() or disable() does not need the running command, because the client's
-    // text contains the call of the function.
+    // Only an entry that the DDL guard writes contains the running command. An entry that enable()
+    // or disable() writes does not need it, because the client's text contains the call of the
+    // function.
     if GUARDING.get().is_some() && COMMAND_TAG.get().is_some() {
         match command_text::being_run() {
             Some(command) if !is_all_of(&command, text) => add("executed", &command),
@@ -182,7 +184,8 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
     pg_sys::Datum::from(0)
 }
 
-/// Raises an SPI error of the guard as an error of the statement that the guard checks.
+/// Raises an SPI error of the DDL guard's own queries. The error ends the statement that the guard
+/// is checking.
 pub fn failed(error: &pgrx::spi::SpiError) -> ! {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -201,8 +204,8 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     // SAFETY: GetUserId() only reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
-    // PostgreSQL fires sql_drop before ddl_command_end of the same command, so the command has not
-    // ended at sql_drop.
+    // PostgreSQL fires sql_drop before it fires ddl_command_end for the same command. At sql_drop,
+    // the command has therefore not ended yet.
     if !is_drop {
         nested_writes::command_ends(statement);
     }
@@ -223,10 +226,11 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     })
 }
 
-/// Prepares the DDL guard for a command that is about to begin. If an independently watched table
-/// is about to become a partition, removes the table's triggers, because the command gives the
-/// table new triggers. If the command is DETACH PARTITION or can rewrite a table, begins to track
-/// the tables that are written until the command ends.
+/// Prepares the DDL guard for a command that is about to begin. If a watched table is about to
+/// become a partition of another watched table, renames the row trigger of the future partition,
+/// because ATTACH PARTITION creates a row trigger with the same name. If the command is DETACH
+/// PARTITION or can rewrite a table, begins to track the tables that are written until the command
+/// ends.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.
@@ -290,8 +294,8 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
 
 thread_local! {
     static GUARDING: Cell<Option<Effects>> = const { Cell::new(None) };
-    /// The tag of the command that the guard is checking. After an error, the tag is that of the
-    /// failed command.
+    /// The tag of the command that the guard is checking. After an error, the variable still
+    /// contains the tag of the failed command.
     static COMMAND_TAG: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
@@ -327,12 +331,14 @@ pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
 /// The state of the guard's work that `suspend` saves and `resume` restores.
 pub type Suspended = Option<Effects>;
 
-/// Turns the guard on again before its own work calls code of another role.
+/// Makes the DDL guard check commands, although work of the guard is in progress. The library calls
+/// this function before the work calls code of another role. Returns the state that `resume` needs.
 pub fn suspend() -> Suspended {
     GUARDING.replace(None)
 }
 
-/// Turns the guard off again after code of another role has ended.
+/// Ends the effect of `suspend`: the DDL guard ignores commands again, because only lead_audit's
+/// own commands follow.
 pub fn resume(suspended: Suspended) {
     GUARDING.set(suspended);
 }

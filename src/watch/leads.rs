@@ -42,8 +42,8 @@ fn leads_of_caller() -> Option<pg_sys::Oid> {
     is_table.then_some(found)
 }
 
-/// Raises a NOTICE that the client sees during CREATE EXTENSION. CREATE EXTENSION hides messages
-/// below WARNING by default.
+/// Raises a NOTICE that the client sees during CREATE EXTENSION. By default, the client sees no
+/// message below WARNING during CREATE EXTENSION.
 fn notice(message: &str) {
     // SAFETY: client_min_messages is a variable of this process. The value of client_min_messages
     // is restored in any case, because a NOTICE does not raise an error.

@@ -2,11 +2,10 @@
 //!
 //! DETACH PARTITION removes the audit triggers of a partition before the partition gets new
 //! triggers. A write after the removal of the old triggers and before the creation of the new
-//! triggers would have no entry. A command that rewrites a table loses the rows that are written
-//! during the rewrite. The entries of the lost rows would describe rows that do not exist.
-//! Therefore the DDL guard tracks the tables that are written while DETACH PARTITION or a rewriting
-//! command runs. The guard refuses the command if one of the written tables is a table that the
-//! command affects.
+//! triggers would have no entry. If code writes rows to a table while a command rewrites the table,
+//! the rows are lost. The entries of these rows would describe rows that do not exist. Therefore
+//! the DDL guard tracks which tables are written while DETACH PARTITION or a rewriting command
+//! runs. The guard refuses the command if a table that the command affects was written.
 
 use super::catalog::members;
 use crate::pg::{ServerError, current_subtransaction, relation_named};
@@ -105,9 +104,9 @@ pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
     }
 }
 
-/// Notes the table that COPY will write, because COPY does not call the executor hooks. Also notes
-/// all partitions and child tables, because the partitions that will receive the rows are not known
-/// yet.
+/// Notes that COPY will write to its table, because COPY does not call the executor hooks. Also
+/// notes all partitions and child tables of the table, because it is not known yet which partitions
+/// get the rows.
 ///
 /// # Safety
 /// `statement` must point to a utility statement.
@@ -149,7 +148,7 @@ fn refuse_written(relations: Vec<pg_sys::Oid>) {
     }
 }
 
-/// Forgets the commands that end with the transaction.
+/// Forgets the tracked commands that have ended with the transaction.
 pub fn transaction_ends(committed: bool) {
     UNDER_WAY.with_borrow_mut(|commands| {
         commands.retain_mut(|command| {
@@ -160,7 +159,7 @@ pub fn transaction_ends(committed: bool) {
     });
 }
 
-/// Forgets the commands that began in a subtransaction that has rolled back.
+/// Forgets the tracked commands that began in a subtransaction that has been rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     UNDER_WAY.with_borrow_mut(|commands| commands.retain(|command| command.subtransaction < own));
 }

@@ -19,7 +19,7 @@ enum Table {
     WatchedRelation,
 }
 
-/// A condition on rows: the column with this name has this value.
+/// A condition that selects rows: the column with the given name has the given value.
 struct Key<'a> {
     column: &'a CStr,
     equals: u32,
@@ -142,8 +142,9 @@ impl Table {
         found
     }
 
-    /// Waits for other transactions that change the row with this key. Then other transactions that
-    /// want to change the row wait until this transaction ends.
+    /// Takes a lock for the row with this key, which the transaction holds until its end. Waits
+    /// while another transaction holds the lock. Every transaction that changes the row takes the
+    /// lock first.
     fn lock(self, key: u32) {
         // SAFETY: LockDatabaseObject() accepts any oids.
         unsafe {
@@ -244,7 +245,7 @@ pub fn identity_of(relation: pg_sys::Oid) -> Option<[u8; 16]> {
         .map(|id: Uuid| *id.as_bytes())
 }
 
-/// Returns the first argument of a function call, or `None` for NULL.
+/// Returns the first argument of a function call. Returns `None` if the argument is NULL.
 ///
 /// # Safety
 /// `call` must be a valid call of a function whose first argument has the type `T`.
@@ -326,8 +327,8 @@ fn relations(keys: &[Key], wanted: impl Fn(&Row) -> bool) -> SetOfIterator<'stat
     SetOfIterator::new(found)
 }
 
-/// `lead_audit_internal.relations_of(uuid)`: returns the relations that lead_audit.watched_relation
-/// has for a watched table.
+/// `lead_audit_internal.relations_of(uuid)`: returns the relations of a watched table according to
+/// lead_audit.watched_relation: the table itself, and its partitions and child tables.
 #[pg_extern(sql = false)]
 fn relations_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[Key::uuid(c"watch_id", *identity.as_bytes())], |_| true)
@@ -415,8 +416,8 @@ fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let found = place(table, key);
     // SAFETY: get_rel_type_id() accepts any oid.
     let row_type = unsafe { pg_sys::get_rel_type_id(table.oid()) };
-    // The snapshot is newer than the search for the row. The caller's lock prevents other
-    // transactions from changing the row in the meantime.
+    // The code takes this snapshot after it has searched for the row. The caller's lock prevents
+    // other transactions from changing the row in the meantime.
     let snapshot = NewestSnapshot::take();
     with_spi(|| match found {
         None => {
