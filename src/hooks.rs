@@ -2,11 +2,12 @@
 //! invalidations.
 //!
 //! A hook has three parts: a guarded prelude, the call of the next hook, and a guarded epilogue.
-//! The next hook is the hook that was installed before, or else PostgreSQL's own function. Because
-//! of the guard (`pg_guard`), a panic in the prelude or the epilogue does not end the server
-//! process, but becomes an error of the statement. The next hook is called without a guard, so that
-//! an error of PostgreSQL keeps its constraint, position and context. An error of the next hook
-//! jumps over the frame of the calling hook, so no value in this frame may have a destructor.
+//! The next hook is the hook that was installed before, or else PostgreSQL's own function. pgrx's
+//! guard (`pg_guard`) turns a panic in the prelude or the epilogue into an error of the statement.
+//! Without the guard, the panic would end the server process. The next hook is called without a
+//! guard, so that an error of PostgreSQL keeps its constraint, position and context. An error of
+//! the next hook jumps over the frame of the calling hook, so no value in this frame may have a
+//! destructor.
 //!
 //! In the next two tables, *failures* and *entries* are modules, and a *scope* is a statement
 //! scope.

@@ -53,7 +53,7 @@ pub fn require() {
 }
 
 /// Implements `lead_audit_internal.require_library()`, which calls [`require`]. Functions that are
-/// written in SQL call `require_library()`, because they would otherwise run with a library of any
+/// written in SQL call `require_library()`. Without this call, they would run with a library of any
 /// version.
 #[pg_extern(sql = false)]
 fn require_library() {

@@ -4,9 +4,9 @@
 //!
 //! The code assigns to the C variables behind the settings and does not call set_config_option().
 //! An assignment to a C variable takes nanoseconds, whereas a call of set_config_option() takes
-//! microseconds. PostgreSQL's code for settings does not notice such an assignment, and still shows
-//! the session's own value. Only lc_monetary is set with set_config_option(), because PostgreSQL
-//! caches the monetary locale until set_config_option() changes lc_monetary.
+//! microseconds. PostgreSQL's code for settings does not notice an assignment to a C variable, and
+//! still knows the session's own value. Only lc_monetary is set with set_config_option(), because
+//! PostgreSQL caches the monetary locale until set_config_option() changes lc_monetary.
 
 use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;

@@ -52,9 +52,10 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 }
 
 /// Returns whether the worker of a subscription writes the row itself, because the publisher sent a
-/// change of the row. Returns false if code writes the row that another write of the worker has
-/// called: a trigger, a trigger's condition, or a function in an index, a constraint or a default.
-/// The owner of the subscriber's table can define such code.
+/// change of the row. Returns false if a write of the worker has called other code, and this code
+/// writes the row. Other code is a trigger, a trigger's condition, or a function in an index, a
+/// constraint or a default. The owner of the subscriber's table can define such triggers and
+/// functions.
 ///
 /// While the worker itself writes a row, PostgreSQL's list of error callbacks contains only the
 /// callbacks of the worker and of the library. No portal is active at this time either. Code that

@@ -155,8 +155,8 @@ impl RowLayout {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
-    /// Returns whether the two relations have columns with the same names and the same storage. Two
-    /// partitions of a table have such columns.
+    /// Returns whether the two relations have columns with the same names and the same storage. For
+    /// two partitions of one table, the result is true.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| {
             (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value)
@@ -208,8 +208,8 @@ pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> R
     // `new`. `new` opens other relations, and opening a relation can invalidate layouts.
     let layout = Rc::new(unsafe { RowLayout::new(relation, soft_delete_name) });
     LAYOUTS.with_borrow_mut(|layouts| {
-        // Invalid layouts are removed here, because no caller asks again for the layout of a
-        // dropped relation.
+        // This call also removes all invalid layouts. Otherwise the layout of a dropped relation
+        // would stay in the cache forever.
         layouts.retain(|_, layout| layout.is_valid.get());
         layouts.insert(oid, Rc::clone(&layout));
     });
@@ -249,8 +249,8 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
 }
 
 /// Returns the attribute numbers of the primary key. The function also finds a deferrable primary
-/// key. RelationGetPrimaryKeyIndex() leaves out a deferrable primary key by default, because such a
-/// key cannot serve as a replica identity.
+/// key. By default, RelationGetPrimaryKeyIndex() leaves out a deferrable primary key, because a
+/// deferrable key cannot serve as a replica identity.
 ///
 /// # Safety
 /// `relation` must be an open relation.

@@ -135,9 +135,9 @@ fn record(call: &TriggerCall, relation: pg_sys::Oid, counted: Result<Option<i64>
 }
 
 /// Raises an error if the table has rows after the TRUNCATE. TRUNCATE rebuilds the table's indexes,
-/// and so calls functions of the table's owner. Rows that such a function writes remain in the
-/// table, although their entries precede the entry of the TRUNCATE. The same holds for the rows of
-/// a partition that a BEFORE TRUNCATE trigger creates.
+/// and so calls functions of the table's owner. Rows that the owner's function writes during the
+/// TRUNCATE remain in the table, although their entries precede the entry of the TRUNCATE. Rows of
+/// a partition that a BEFORE TRUNCATE trigger creates remain in the table too.
 fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
     let mut survives = false;
     if !is_foreign(table) {
@@ -234,8 +234,8 @@ impl Truncate {
         Truncate(statement)
     }
 
-    /// Returns whether this TRUNCATE has already counted the rows of the table: as the rows of the
-    /// table itself, or as rows of a partitioned table to which the table belongs.
+    /// Returns whether this TRUNCATE has already counted the rows of the table. If the table is a
+    /// partition, its rows may have been counted for its partitioned table.
     fn has_counted(&self, table: pg_sys::Oid) -> bool {
         let ancestors = partition_ancestors(table);
         UNDER_WAY.with_borrow(|all| {

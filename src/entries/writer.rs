@@ -163,9 +163,9 @@ pub fn flush() {
     }
 }
 
-/// Writes each entry in a subtransaction of its own. If one entry cannot be written, the other
-/// entries are still written. `error` is the error with which the writing of all entries together
-/// failed.
+/// Writes each entry in a subtransaction of its own. If one entry cannot be written, the function
+/// still writes the remaining entries. `error` is the error with which the writing of all entries
+/// together failed.
 fn write_one_by_one(entries: &[PendingEntry], error: &ServerError) {
     if let [entry] = entries {
         return on_error::tuple_not_written(entry.tuple, error);
@@ -306,10 +306,10 @@ unsafe fn insert_chunk(
     entries: &[PendingEntry],
     slots: &mut [*mut pg_sys::TupleTableSlot],
 ) {
-    // SAFETY: the tuples are of the table's row type (see # Safety). Each slot claims to own its
-    // tuple while the table is written, because otherwise the insertion would copy the tuple. The
-    // insertion changes only the header of the tuple. If the same tuple is inserted a second time
-    // after an error, the second insertion overwrites the header.
+    // SAFETY: the tuples are of the table's row type (see # Safety). While the table is written,
+    // each slot claims to own its tuple. If the slot did not claim this, the insertion would copy
+    // the tuple. The insertion changes only the header of the tuple. If the same tuple is inserted
+    // a second time after an error, the second insertion overwrites the header.
     unsafe {
         let constrained = !(*table.tuple_desc()).constr.is_null();
         for (entry, &mut slot) in entries.iter().zip(&mut *slots) {

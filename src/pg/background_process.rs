@@ -120,9 +120,9 @@ pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R,
 /// exist.
 ///
 /// DROP EXTENSION locks the extension before the extension's tables. If the worker did not lock the
-/// extension first, a deadlock between the worker and DROP EXTENSION would be possible. The worker
-/// and DROP EXTENSION would each hold a lock on one table, and wait for the lock that the other
-/// holds.
+/// extension first, a deadlock between the worker and DROP EXTENSION would be possible. In the
+/// deadlock, the worker would hold a lock on one table and DROP EXTENSION a lock on another table,
+/// and each would wait for the lock of the other.
 ///
 /// # Errors
 /// Returns the error that `work` or the commit has raised.

@@ -246,7 +246,8 @@ impl TextWriter {
     }
 
     /// Appends the JSON value of another writer. If the value is not UTF-8 or contains NUL, appends
-    /// the object that replaces such a value (docs/FORMAT.md, section 3.1), and returns false.
+    /// in its place the JSON object that docs/FORMAT.md, section 3.1, defines for invalid bytes,
+    /// and returns false.
     pub fn append_value(&mut self, value: &TextWriter) -> bool {
         if value.has_overflowed() {
             self.overflow = value.overflow;
@@ -357,7 +358,7 @@ pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     }
 }
 
-/// The output function of a type, such as `pg_sys::numeric_out`.
+/// The output function of a type, for example `pg_sys::numeric_out`.
 pub type OutputFunction = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
 
 /// Calls the output function of a type, and returns the text of the value. The text is in the

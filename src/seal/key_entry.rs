@@ -1,10 +1,10 @@
 //! Writes the KEY entry, which states a new key or origin of the log (docs/FORMAT.md, section 15).
 //!
-//! A round of sealing that finds a new key or origin in the settings writes a KEY entry, and seals
-//! the KEY entry in the same transaction. The checkpoint of a KEY entry contains no other entry,
-//! and is the first checkpoint with the new origin and the new key's signature. The old key also
-//! signs the checkpoint of the KEY entry, if the old key is still available. A verifier that has
-//! only the old key therefore learns the new key from the log itself.
+//! If a round of sealing finds a new key or origin in the settings, it writes a KEY entry. The
+//! round seals the KEY entry in the same transaction. The checkpoint of a KEY entry contains no
+//! other entry, and is the first checkpoint with the new origin and the new key's signature. The
+//! old key also signs the checkpoint of the KEY entry, if the old key is still available. A
+//! verifier that has only the old key therefore learns the new key from the log itself.
 
 use super::open_ids;
 use super::signer::{Signer, previous_key};

@@ -3,7 +3,7 @@
 //!
 //! NOTIFY can fail at commit: the whole cluster shares one queue of notifications, and any session
 //! can fill this queue. Therefore a transaction that seals never calls NOTIFY. If NOTIFY fails, the
-//! worker tries again.
+//! worker sends the same checkpoints later.
 
 use super::publish::note_failure;
 use super::stored_tree::tree_exists;

@@ -34,8 +34,8 @@ pub struct Mismatch {
 pub struct Faults {
     rows: Vec<Row>,
     mismatches: Vec<Mismatch>,
-    /// The indexes of the stored leaves that are wrong. With the leaf hash of the entry in place of
-    /// such a stored leaf, the tree has the root that the checkpoint states.
+    /// The indexes of the stored leaves that are wrong. If the leaf hash of the entry replaces the
+    /// wrong stored leaf, the tree has the root that the checkpoint states.
     wrong_leaves: HashSet<u64>,
 }
 

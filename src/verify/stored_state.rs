@@ -41,9 +41,9 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     }
 }
 
-/// Reports open gaps that sealing did not store. An open gap that somebody inserted manually is a
-/// fault, because sealing would seal any entry that somebody then inserts with an id of the open
-/// gap.
+/// Reports open gaps that sealing did not store. A manually inserted open gap is a fault. If
+/// somebody also inserted an entry with an id of this open gap, sealing would seal the inserted
+/// entry.
 fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     let rows = SpiPlan::prepare(
         "SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id",

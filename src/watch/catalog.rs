@@ -177,8 +177,8 @@ fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
 
 /// `lead_audit_internal.lock_members(oid)`: locks a table with its partitions and child tables, in
 /// the mode of CREATE TRIGGER. The function locks each table before it lists the children of the
-/// table, and a command that adds a child to a table also locks the table first. Therefore the
-/// function misses no child, and no session can add a child before this transaction ends.
+/// table. A command that adds a child to a table also locks the table first. Therefore the function
+/// misses no child, and no session can add a child before this transaction ends.
 #[pg_extern(sql = false)]
 fn lock_members(root: pg_sys::Oid) {
     closure(root, |relation| {

@@ -14,12 +14,12 @@ pub struct Effects {
     pub joined: bool,
     /// Whether a partition or child table became an independent table.
     pub parted: bool,
-    /// Whether the command disabled triggers. The field is true even if a later part of the command
-    /// enabled the triggers again.
+    /// Whether a part of the command disabled triggers. The field is true even if a later part of
+    /// the same command enabled these triggers.
     pub disabled: bool,
     /// Whether the command changes values in a table, now or later, without firing row triggers.
-    /// Examples are a new type or expression of a column, a new name of an enum label, a change
-    /// between logged and unlogged, and a change of the rows that a foreign table shows.
+    /// Examples are a new type or expression of a column, a new name of an enum label, SET
+    /// UNLOGGED, and new options of a foreign server.
     pub rewritten: bool,
     /// Whether the command can have rewritten a table. A rewrite copies the rows to a new file.
     pub may_rewrite: bool,
@@ -127,7 +127,7 @@ pub enum Beginning {
     Rewrite,
 }
 
-/// Returns the effect that the guard must handle before a command begins. Returns `None` if the
+/// Returns the effect that the DDL guard must handle before a command begins. Returns `None` if the
 /// command has no effect of this kind. Returns `None` also for an ATTACH PARTITION of a table that
 /// the current user does not own. PostgreSQL refuses to attach such a table, so the guard must not
 /// lock the table or wait for a lock on it.

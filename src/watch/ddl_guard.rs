@@ -67,9 +67,9 @@ fn without_options(command: &[u8]) -> &[u8] {
     }
 }
 
-/// Cuts the client's text before the options of a user mapping, if the text contains a command
-/// about a user mapping and the running command is a different command. The details of the entry
-/// then contain the running command.
+/// Cuts the client's text before the options of a user mapping, because options contain passwords.
+/// If the running command itself is about a user mapping, returns the text unchanged. If the text
+/// is cut, the details of the entry contain the running command.
 fn before_user_mapping(text: &[u8]) -> &[u8] {
     if is_about_user_mapping() {
         return text;
@@ -227,10 +227,9 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
 }
 
 /// Prepares the DDL guard for a command that is about to begin. If a watched table is about to
-/// become a partition of another watched table, renames the row trigger of the future partition,
-/// because ATTACH PARTITION creates a row trigger with the same name. If the command is DETACH
-/// PARTITION or can rewrite a table, begins to track the tables that are written until the command
-/// ends.
+/// become a partition of another watched table, renames the table's row trigger. ATTACH PARTITION
+/// then creates a row trigger with the usual name. If the command is DETACH PARTITION or can
+/// rewrite a table, begins to track the tables that are written until the command ends.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.
@@ -254,8 +253,8 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     actor::acting_for(invoker, || as_user(owner, || Spi::run_with_args(&query, &arguments)))
 }
 
-/// `lead_audit_internal.command_effects()`: returns the effects of the command that the guard is
-/// checking.
+/// `lead_audit_internal.command_effects()`: returns the effects of the command that the DDL guard
+/// is checking.
 #[pg_extern(sql = false)]
 fn command_effects() -> Vec<&'static str> {
     let effects = GUARDING.get().unwrap_or_default();
@@ -294,18 +293,18 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
 
 thread_local! {
     static GUARDING: Cell<Option<Effects>> = const { Cell::new(None) };
-    /// The tag of the command that the guard is checking. After an error, the variable still
+    /// The tag of the command that the DDL guard is checking. After an error, the variable still
     /// contains the tag of the failed command.
     static COMMAND_TAG: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// As long as this value is alive, the guard ignores commands, because lead_audit itself is
-/// creating or dropping triggers.
+/// While a value of this type is alive, the DDL guard ignores commands, because lead_audit itself
+/// is creating or dropping triggers.
 pub struct Guarding;
 
 impl Guarding {
-    /// Begins work of the guard during which the guard ignores commands. Returns `None` if work of
-    /// the guard is already in progress.
+    /// Begins work of the DDL guard, during which the guard ignores commands. Returns `None` if
+    /// other work of the DDL guard is already in progress.
     pub fn begin(effects: Effects) -> Option<Self> {
         if GUARDING.get().is_some() {
             return None;
@@ -337,14 +336,14 @@ pub fn suspend() -> Suspended {
     GUARDING.replace(None)
 }
 
-/// Ends the effect of `suspend`: the DDL guard ignores commands again, because only lead_audit's
-/// own commands follow.
+/// Ends the effect of `suspend`. After this call, the DDL guard ignores commands, because only
+/// lead_audit's own commands follow.
 pub fn resume(suspended: Suspended) {
     GUARDING.set(suspended);
 }
 
-/// Runs code of another role during work of the guard. The guard checks DDL commands in this code
-/// as usual.
+/// Runs code of another role during work of the DDL guard. The DDL guard checks the DDL commands in
+/// this code as it checks those of any session.
 pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Effects>);
     impl Drop for Restore {

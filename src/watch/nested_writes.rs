@@ -27,7 +27,7 @@ struct Command {
 
 thread_local! {
     static UNDER_WAY: RefCell<Vec<Command>> = const { RefCell::new(Vec::new()) };
-    /// The tables that were written during the command that the guard is checking.
+    /// The tables that were written during the command that the DDL guard is checking.
     static WRITTEN: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
@@ -60,7 +60,7 @@ pub fn command_ends(statement: *mut pg_sys::Node) {
     WRITTEN.set(ended.map(|command| command.written).unwrap_or_default());
 }
 
-/// Returns whether any table was written during the command that the guard is checking.
+/// Returns whether any table was written during the command that the DDL guard is checking.
 pub fn any() -> bool {
     WRITTEN.with_borrow(|written| !written.is_empty())
 }

@@ -75,9 +75,9 @@ impl Table {
 
     /// Calls `each` with the rows that fulfil all conditions in `keys`.
     ///
-    /// The scan returns every version of every row (SnapshotAny), because PostgreSQL takes no
-    /// predicate lock for such a scan. A second snapshot then selects the visible version of each
-    /// row.
+    /// The scan uses SnapshotAny and returns every version of every row, because PostgreSQL takes
+    /// no predicate locks for a scan with SnapshotAny. A second snapshot then selects the visible
+    /// version of each row.
     fn each_row(self, keys: &[Key], mut each: impl FnMut(&Row)) {
         let snapshot = NewestSnapshot::take();
         let table = OpenRelation::open(self.oid(), pg_sys::AccessShareLock);
@@ -206,7 +206,7 @@ fn missing(what: &str) -> ! {
     .raise(None)
 }
 
-/// Returns a B-tree index that begins with these columns, or `None` if the table has no such index.
+/// Returns a B-tree index that begins with the given columns, or `None` if the table has none.
 /// Without an index, the scan reads the whole table.
 fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
     // SAFETY: the table is open. Each index is opened with a lock, and is closed after the check.
@@ -358,7 +358,7 @@ fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
 }
 
 /// `lead_audit_internal.identities_named(text, text)`: returns the watch ids that have this table
-/// name in lead_audit.watch. The result includes tables that are not watched any more.
+/// name in lead_audit.watch. The result includes the watch ids of tables whose watching has ended.
 #[pg_extern(sql = false)]
 fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
     let mut found = Vec::new();

@@ -139,9 +139,8 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
 }
 
 /// Removes the launcher from the queue's shared memory. PostgreSQL calls this function when the
-/// launcher ends, for any reason. If no worker runs any more, this function closes the queue, so
-/// that sessions write their records to the server's log. If a worker still runs, the queue stays
-/// open.
+/// launcher ends, for any reason. If no worker is running, this function closes the queue, so that
+/// sessions write their records to the server's log. If a worker still runs, the queue stays open.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if !is_any_worker_alive() {
@@ -391,8 +390,8 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     running.sort_unstable_by_key(|database| (database.since, database.oid.to_u32()));
     if !waiting.is_empty() {
         // A worker that is still connecting may be waiting for a lock on its database. Another
-        // session can keep such a lock for any length of time. The launcher therefore stops a
-        // worker that has been connecting for longer than a turn.
+        // session can keep a lock on a database for any length of time. The launcher therefore
+        // stops a worker that has been connecting for longer than a turn.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));

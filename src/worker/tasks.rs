@@ -1,6 +1,6 @@
 //! Defines the tasks of a worker, in the order in which they run. Each task runs in transactions of
-//! its own. If a task returns an error, the worker logs the error and tries again after a pause.
-//! After each further error in succession, the pause is longer.
+//! its own. If a task returns an error, the worker logs the error, and runs the task once more
+//! after a pause. After each further error in succession, the pause is longer.
 
 use crate::failures;
 use crate::pg::{NextTurn, ServerError, in_extension_transaction, must_stop};
@@ -49,7 +49,8 @@ pub const TASKS: &[Task] = &[
     },
 ];
 
-/// The interval at which the worker checks whether sealing has been switched on again.
+/// The interval at which the worker checks whether sealing is on, while `lead_audit.seal_interval`
+/// is 0.
 const SWITCHED_OFF: Duration = Duration::from_secs(10);
 
 fn seal_interval() -> Duration {
@@ -105,8 +106,8 @@ pub struct Schedule {
     /// next run.
     rests: bool,
     errors: u32,
-    /// Whether this worker must not log the next error of the task, because the previous worker of
-    /// the database has already logged an error of the task.
+    /// Whether the previous worker of the database has already logged an error of the task. If so,
+    /// this worker does not log the next error of the task.
     is_reported: bool,
 }
 

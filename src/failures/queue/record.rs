@@ -91,8 +91,8 @@ pub struct Unresolved {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
     pub search_path: String,
-    /// The oid of the session's schema for temporary tables, or 0 if the session has no such
-    /// schema.
+    /// The oid of the session's schema for temporary tables, or 0 if the session has no temporary
+    /// tables.
     pub temporary_schema: u32,
     /// The names of the session's temporary tables that occur in the statement's text. The
     /// temporary tables may no longer exist when the worker reads the record.
@@ -230,7 +230,8 @@ pub unsafe fn capped_c(text: *const c_char, limit: usize) -> Option<String> {
 }
 
 /// Returns the JSON of the record, which is the form in which the queue stores records. If memory
-/// does not suffice for the JSON, removes the rejected row from the record and tries again.
+/// does not suffice for the JSON, removes the rejected row from the record, and makes the JSON of
+/// the shorter record.
 pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
     const USUAL: usize = 1024; // Most records are shorter, so their buffer does not grow.
     let write = |record: &Record| {

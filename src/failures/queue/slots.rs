@@ -129,8 +129,8 @@ impl Region {
         if database.worker == 0 { launcher_latch } else { database.latch }
     }
 
-    /// Returns the maximum number of slots that one database may use. An eighth of all slots is
-    /// left to the other databases.
+    /// Returns the maximum number of slots that one database may use. One database can use seven
+    /// eighths of all slots, so that at least one eighth remains for all other databases.
     fn slots_of_each(&self) -> u32 {
         self.slots - self.slots / 8
     }

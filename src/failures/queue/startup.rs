@@ -1,12 +1,12 @@
 //! Maps the region when the server starts. The postmaster maps the region, and its child processes
 //! inherit the mapping.
 //!
-//! The region is deliberately not in PostgreSQL's own shared memory. PostgreSQL recreates its
-//! shared memory after a crash of a server process, but queued records must survive such a crash.
-//! Only the region's lock is in PostgreSQL's shared memory. PostgreSQL recreates this lock after a
-//! crash, so no dead process holds it. A session writes the state of a record after all other parts
-//! of the record. After a crash, the state therefore shows whether the record is complete, and
-//! incomplete records are dropped. The region's lists of records are rebuilt after a crash.
+//! The region is deliberately not in PostgreSQL's own shared memory. When a server process crashes,
+//! PostgreSQL recreates its shared memory, but the queued records must survive the crash. Only the
+//! region's lock is in PostgreSQL's shared memory. PostgreSQL recreates this lock after a crash, so
+//! no dead process holds it. A session writes the state of a record after all other parts of the
+//! record. After a crash, the state therefore shows whether the record is complete, and incomplete
+//! records are dropped. The region's lists of records are rebuilt after a crash.
 //!
 //! If the operating system supports named shared memory, the region has a name. In a region with a
 //! name, queued records survive even if the postmaster is killed.
@@ -23,8 +23,8 @@ const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x03") ^ (size_of::<Region>() as
 
 const TRANCHE: &CStr = c"lead_audit";
 
-/// Requests the region's lock. The shmem_request hook calls the function, because PostgreSQL allows
-/// such a request only in this hook.
+/// Requests the region's lock. The shmem_request hook calls the function, because only this hook
+/// may request a lock.
 pub fn request_lock() {
     // SAFETY: the shmem_request hook calls this function, and the name is static.
     unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1) }

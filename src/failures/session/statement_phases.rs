@@ -1,9 +1,10 @@
-//! Opens a statement scope for each statement that writes to a watched table. Each phase of such a
-//! statement (planning, execution, utility command) has its own scope. The hooks call the functions
-//! of this file.
+//! Opens a statement scope for each statement that writes to a watched table. The planning of the
+//! statement, its execution and a utility command each have a scope of their own. The hooks call
+//! the functions of this file.
 //!
-//! A statement that writes to no watched table has no scope. If such a statement runs within a
-//! statement on a watched table and fails, its error counts as an error of the outer statement.
+//! A statement that writes to no watched table has no scope. If a statement without a scope runs
+//! within a statement on a watched table and fails, the error counts as an error of the outer
+//! statement.
 
 use super::statement_scope::{Phase, StatementScope};
 use super::{activation, recording, statement_text};

@@ -1,5 +1,5 @@
 //! Handles utility commands that concern the launcher, the worker or the name filter. After some
-//! commands, for example CREATE DATABASE, the launcher has to look for databases again. Before
+//! commands, for example CREATE DATABASE, the launcher has to read the list of databases. Before
 //! other commands, for example DROP DATABASE, the database's worker has to end, because these
 //! commands fail while another process is connected to the database.
 

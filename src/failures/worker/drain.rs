@@ -1,7 +1,7 @@
 //! Takes records from the queue and writes the entries of many records in one transaction. Each
 //! transaction also stores the sequence number of the last record whose entry the transaction
-//! writes. If the worker dies before it removes the records from the queue, the stored number keeps
-//! the next worker from writing their entries again.
+//! writes. If the worker dies after the commit and before it removes the records from the queue,
+//! the stored number prevents the next worker from writing the same entries a second time.
 
 use super::failed_entry::{ErrorIsolation, Gathering, is_passing};
 use super::quarantine::{is_written_alone, quarantine};

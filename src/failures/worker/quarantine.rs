@@ -13,8 +13,8 @@ thread_local! {
 }
 
 /// Quarantines the record that the previous worker was processing when it died. The same record
-/// could make this worker die too. If the previous worker died while it was writing the entries of
-/// several records in one transaction, this worker uses a separate transaction for each of these
+/// could make this worker die too. The previous worker may have been writing the entries of several
+/// records in one transaction. This worker then uses a separate transaction for each of these
 /// records. `written` is the sequence number of the last record whose entry has been written.
 pub fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
@@ -32,9 +32,9 @@ pub fn quarantine(progress: &queue::Progress, written: u64) {
     progress.set(0, 0);
 }
 
-/// Returns whether the record's entry must be written in a transaction of its own. A transaction of
-/// its own is necessary if the previous worker died while it was writing the entries of this record
-/// and of other records in one transaction.
+/// Returns whether the record's entry must be written in a transaction of its own. The result is
+/// true if the previous worker died while it was writing this entry together with other entries in
+/// one transaction.
 pub fn is_written_alone(number: u64) -> bool {
     number <= ALONE_THROUGH.get()
 }
