@@ -1,8 +1,8 @@
 //! Reads the actor of an event: the context that the application sets, and the roles, address,
 //! application name and process that the database knows. The application can set the context and
 //! application_name to any value, but cannot forge the roles, the address and the process. A
-//! session computes the actor again only after one of the actor's values has changed. A bulk
-//! statement therefore computes the actor once.
+//! session keeps the computed actor until one of the actor's values changes. A bulk statement
+//! therefore computes the actor only once.
 
 use crate::pg::{Text, role_name};
 use crate::settings;
@@ -118,8 +118,8 @@ pub fn current() -> Rc<Actor> {
         return actor;
     }
     // The counters `context_generation` and `role_generation` are read before the role names. If a
-    // role changes while this function runs, a counter then differs from the value that was read.
-    // The next call of `current` notices the difference and reads the actor again.
+    // role changes while this function runs, the next call of `current` finds a counter with
+    // another value, and reads the roles once more.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));

@@ -4,7 +4,7 @@
 //! A hook has three parts: a guarded prelude, the call of the next hook, and a guarded epilogue.
 //! The next hook is the hook that was installed before, or else PostgreSQL's own function. pgrx's
 //! guard (`pg_guard`) turns a panic in the prelude or the epilogue into an error of the statement.
-//! Without the guard, the panic would end the server process. The next hook is called without a
+//! Without pgrx's guard, a panic would end the server process. The next hook is called without a
 //! guard, so that an error of PostgreSQL keeps its constraint, position and context. An error of
 //! the next hook jumps over the frame of the calling hook, so no value in this frame may have a
 //! destructor.

@@ -53,8 +53,8 @@ pub fn require() {
 }
 
 /// Implements `lead_audit_internal.require_library()`, which calls [`require`]. Functions that are
-/// written in SQL call `require_library()`. Without this call, they would run with a library of any
-/// version.
+/// written in SQL call `require_library()`. Without the call of `require_library()`, a function in
+/// SQL would run with a library of any version.
 #[pg_extern(sql = false)]
 fn require_library() {
     require();

@@ -95,8 +95,8 @@ fn is_of_worker(callback: &pg_sys::ErrorContextCallback) -> bool {
 
 /// Always returns true, because PostgreSQL 15 does not export the error callback of the worker. In
 /// PostgreSQL 15, the worker runs the code of a table's owner with the rights of the subscription's
-/// owner, who is a superuser here. With these rights, the owner's code can do anything, so an
-/// unrecorded write gives the owner no additional power.
+/// owner, who is a superuser here. Code with the rights of a superuser can do anything, so an
+/// unrecorded write gives the table's owner no additional power.
 #[cfg(feature = "pg15")]
 fn is_of_worker(_callback: &pg_sys::ErrorContextCallback) -> bool {
     true

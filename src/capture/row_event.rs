@@ -40,7 +40,7 @@ impl RowOperation {
 
 /// One event of one row of a watched table.
 pub struct RowEvent<'a> {
-    /// The operation.
+    /// The kind of the event.
     pub operation: RowOperation,
     /// The open relation that contains the row: the watched table, or one of its partitions.
     pub relation: pg_sys::Relation,

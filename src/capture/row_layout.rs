@@ -51,15 +51,15 @@ pub struct RowLayout {
     pub name: Text,
     /// The columns in canonical order.
     pub columns: Vec<Column>,
-    /// The columns of the primary key, as positions in `columns`. Empty if the relation has no
-    /// primary key.
+    /// The columns of the primary key, as positions in `columns`. The vector is empty if the
+    /// relation has no primary key.
     pub key: Vec<usize>,
     /// The names in `columns` that are percent-encoded because their bytes are not valid text.
     pub encoded_names: Vec<String>,
     /// The soft-delete column, as a position in `columns`. `None` if the relation has none.
     pub soft_delete: Option<usize>,
-    /// The name of the soft-delete column for which this layout was made. Empty if the table has no
-    /// soft-delete column.
+    /// The name of the soft-delete column for which this layout was made. The name is empty if the
+    /// table has no soft-delete column.
     soft_delete_name: String,
     /// Whether writing a row of this layout can raise an error.
     pub may_raise: bool,

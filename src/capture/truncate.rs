@@ -49,7 +49,7 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     if settings::enabled() && call.is_recorded(1) {
         let truncate = Truncate::current();
         // PostgreSQL usually calls the trigger of a partitioned table before the triggers of its
-        // partitions. The rows of a partition are then already counted when its trigger is called.
+        // partitions. The trigger of the partitioned table has counted the rows of all partitions.
         // If the statement names a partition before the partitioned table, PostgreSQL calls the
         // partition's trigger first.
         if !truncate.has_counted(relation) {

@@ -35,9 +35,9 @@ impl TypeSearch {
                 None if is_wanted(next) => found = true,
                 None => {
                     // At first, the search assumes that this type contains no wanted type. If the
-                    // search finds a wanted type, it ends early. After the loop, the code then
-                    // removes these assumptions, because a type that the search has seen may
-                    // contain the wanted type.
+                    // search finds a wanted type, it ends early. If the search has ended early, the
+                    // code after the loop removes the assumptions about all types that the search
+                    // has seen, because these types may contain the wanted type.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);

@@ -129,8 +129,8 @@ impl Drop for Taken {
 }
 
 /// Removes and returns the entries of the current subtransaction, so that the caller can write
-/// them. The entries of outer subtransactions stay in the batch. If they were written now, a
-/// rollback of the current subtransaction would also undo these writes.
+/// them. The entries of outer subtransactions stay in the batch. If the current subtransaction
+/// wrote the entries of an outer subtransaction, its rollback would discard them.
 pub fn take_current() -> Taken {
     let current = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {

@@ -258,8 +258,8 @@ pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
     }
 }
 
-/// An enabled trigger whose first argument is a UUID. It is an audit trigger if its function is in
-/// the schema lead_audit.
+/// An enabled trigger whose first argument is a UUID. If the trigger's function is in the schema
+/// lead_audit, the trigger is an audit trigger.
 struct Candidate {
     function: pg_sys::Oid,
     is_row: bool,

@@ -240,7 +240,8 @@ impl TextWriter {
         self.overflow.get_or_insert(self.len().saturating_add(bytes));
     }
 
-    /// Returns whether a write did not fit. The writer then ignores all further writes.
+    /// Returns whether a write did not fit. After a write that did not fit, the writer ignores all
+    /// further writes.
     pub fn has_overflowed(&self) -> bool {
         self.overflow.is_some()
     }

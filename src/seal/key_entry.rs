@@ -43,7 +43,7 @@ impl KeyEntry {
             return Ok(None);
         }
         // If the settings are wrong, this function writes no KEY entry and raises no error. The
-        // round of sealing reads the same settings later, and raises the error then.
+        // round of sealing reads the same settings later, and raises the error of the settings.
         let Ok(signer) = Signer::of(&tree) else { return Ok(None) };
         let now = signer.identity();
         let Some(before) = tree.identity.take().or_else(|| signer.identity_of(&newest.note)) else {

@@ -170,8 +170,8 @@ fn publish(all: &[Waiting]) {
     }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
     // The files are written in ascending order of tree sizes. If one file cannot be written, the
-    // other files most likely cannot be written either. The loop then stops, and a later round of
-    // sealing writes the remaining files.
+    // other files most likely cannot be written either. After a failed write, the loop stops, and a
+    // later round of sealing writes the remaining files.
     for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
         match one.publication.write_to(&directory) {
             Ok(()) => note_published_to(&directory, one.publication.size),
@@ -202,7 +202,7 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
         Ok(Published::Yes) => false,
         Ok(Published::No) => true,
         // A file that contains another text, or that cannot be read, counts as missing. The later
-        // attempt to write the missing file then reports the error.
+        // attempt to write the missing file reports the error.
         Ok(Published::Another) | Err(_) => true,
     };
     let mut candidate = CheckpointFile { size: newest.size, note: newest.note.clone() };

@@ -66,8 +66,8 @@ pub struct Round<'s> {
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
-        // If the round seals a KEY entry, the number of examined ids has no limit. The round must
-        // then also examine all ids below the id of the KEY entry.
+        // If the round seals a KEY entry, the number of examined ids has no limit. A round with a
+        // KEY entry must also examine all ids below the id of the KEY entry.
         let limit = limit.filter(|_| change.is_none());
         // The highest id must be read from the sequence before the snapshot is taken. The head of
         // the file open_ids.rs gives the reason.
@@ -107,7 +107,8 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
 
 /// Returns the name of the original if this database is a copy of another database. Returns `None`
 /// if this database is not a copy. Returns `None` also if the settings specify another origin than
-/// the last checkpoint has, because the two logs then have different origins.
+/// the last checkpoint has, because the copy's log and the original's log have different origins in
+/// this case.
 fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     let Some(original) = tree.copied_from() else { return Ok(None) };
     let now = Signer::of(tree)?.identity();

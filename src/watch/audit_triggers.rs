@@ -1,4 +1,4 @@
-//! Runs the commands that create and drop audit triggers. These commands run with the rights of the
+//! Runs the commands that create and drop audit triggers. The commands run with the rights of the
 //! extension's owner, who is a superuser.
 //!
 //! PostgreSQL evaluates the constant expressions of a partition key or an index when it reads their
@@ -16,7 +16,7 @@ use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::c_int;
 
-/// The state of this module. It determines with which rights a function runs that PostgreSQL calls.
+/// The state of this module. The state determines with which rights other roles' functions run.
 #[derive(Clone, Copy)]
 enum State {
     /// No command for an audit trigger is running.

@@ -27,7 +27,7 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// The fault that is reported for a table that another session has locked.
 const LOCKED: &str = "locked";
 
-/// Number of calls of `tick` in succession that find a table locked. The next call of `tick` then
+/// If this number of successive calls of `tick` have found a table locked, the next call of `tick`
 /// waits longer for the lock.
 const LONG_WAIT_AFTER: u32 = 3;
 

@@ -1,7 +1,7 @@
 //! Handles DDL commands on watched tables: the DDL guard. The function of the event triggers runs
-//! with the rights of the role that runs the command. This role has no rights in the schema
-//! lead_audit. When the function reads or writes tables of lead_audit, it switches to the
-//! extension's owner.
+//! with the rights of the role that runs the command. The role that runs the command has no rights
+//! in the schema lead_audit. When the function reads or writes tables of lead_audit, it switches to
+//! the extension's owner.
 
 use super::command_effects::{self, Beginning, Effects};
 use super::{command_text, nested_writes};
@@ -228,8 +228,9 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
 
 /// Prepares the DDL guard for a command that is about to begin. If a watched table is about to
 /// become a partition of another watched table, renames the table's row trigger. ATTACH PARTITION
-/// then creates a row trigger with the usual name. If the command is DETACH PARTITION or can
-/// rewrite a table, begins to track the tables that are written until the command ends.
+/// creates a row trigger with the usual name, and would fail if the table had one. If the command
+/// is DETACH PARTITION or can rewrite a table, begins to track the tables that are written until
+/// the command ends.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.

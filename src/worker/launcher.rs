@@ -3,8 +3,8 @@
 //! catalog except pg_database.
 //!
 //! If the server has fewer background processes than databases that need one, the databases take
-//! turns. The launcher asks the worker that has run longest to end. Then the launcher starts a
-//! worker in the database that has waited longest.
+//! turns. The launcher asks the worker that has run longest to end. When the worker has ended, the
+//! launcher starts a worker in the database that has waited longest.
 
 use crate::failures;
 use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, Stage, WorkerExit};
@@ -361,8 +361,8 @@ impl Launcher {
 
     /// Waits until the workers have written their records and ended, and writes the remaining
     /// records to the server's log. If the workers do not end in time, the server is probably not
-    /// shutting down, and only the launcher was terminated. The records then stay in the queue, and
-    /// PostgreSQL restarts the launcher.
+    /// shutting down, and only the launcher was terminated. In this case, the records stay in the
+    /// queue, and PostgreSQL restarts the launcher.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while is_any_worker_alive() {

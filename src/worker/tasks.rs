@@ -141,10 +141,10 @@ impl Schedule {
 
     /// Makes a task with `on_wake` due at once, except while the task pauses after an error. The
     /// worker calls this function with `woken` = true when its latch was set. The worker calls this
-    /// function with `woken` = false after it has run a task without `on_wake`. Such a task can
-    /// wait for a lock, and the wait can reset the latch, so that a wake-up is lost. If `woken` is
-    /// false and the last run of the task has set the time of the next run, the task keeps this
-    /// time.
+    /// function with `woken` = false after it has run a task without `on_wake`. A task without
+    /// `on_wake` can wait for a lock, and the wait can reset the latch, so that a wake-up is lost.
+    /// If `woken` is false and the last run of the task has set the time of the next run, the task
+    /// keeps this time.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
@@ -152,8 +152,8 @@ impl Schedule {
     }
 
     /// Runs the task if the task is due. If the task returns an error, logs the error. Returns true
-    /// if the task has run and has no `on_wake`. The worker's latch may then have been reset during
-    /// the run, because a wait for a lock resets the latch.
+    /// if the task has run and has no `on_wake`. If the result is true, the worker's latch may have
+    /// been reset during the run, because a wait for a lock resets the latch.
     pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
             return false;

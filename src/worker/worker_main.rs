@@ -93,8 +93,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
             queue::found(database);
         }
         // If ALTER DATABASE has reset a setting for sealing, only a new process can determine the
-        // value of the setting. This worker then ends, and the launcher starts a new worker for the
-        // database.
+        // value of the setting. After such a reset, this worker ends, and the launcher starts a new
+        // worker for the database.
         must_restart = settings::was_reset();
         if must_restart {
             break;

@@ -52,8 +52,9 @@ pub fn found(oid: pg_sys::Oid) {
 
 /// Notes that the worker did not find the extension in the database. `generation` is the value of
 /// the region's counter `generation` before the worker looked for the extension. Returns false if
-/// the counter has changed since then. If the result is false, the worker must look for the
-/// extension once more, because another session may have created the extension.
+/// the counter has another value now, at the end of the search for the extension. If the result is
+/// false, the worker must look for the extension once more, because another session may have
+/// created the extension.
 pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     locked(|region| {
         if region.generation.load(Ordering::Acquire) != generation {

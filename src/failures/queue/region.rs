@@ -1,9 +1,9 @@
 //! Defines the layout and the lock of the region. The region is the memory of the queue, which all
 //! processes of the server share. The module `startup` maps the region.
 //!
-//! One lock protects the whole region. A process holds the region's lock only for a short time, in
-//! which it copies some records at most. Fields of the region that processes read without the lock
-//! are atomic.
+//! One lock protects the whole region. A process holds the region's lock only for a short time. The
+//! longest work under the lock is to copy some records. Fields of the region that processes read
+//! without the lock are atomic.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -100,9 +100,9 @@ pub struct Database {
     pub names: [AtomicU64; NAME_WORDS],
 }
 
-/// The sequence numbers of the records that a worker is processing. When the worker dies, these
-/// numbers stay in the region. From the numbers, the next worker learns which record may have ended
-/// the previous worker.
+/// The sequence numbers of the records that a worker is processing. When the worker dies, the
+/// sequence numbers stay in the region. From the numbers, the next worker learns which record may
+/// have ended the previous worker.
 #[repr(C)]
 pub struct Progress {
     /// The sequence number of the record that the worker is turning into an entry, or 0.

@@ -118,9 +118,9 @@ impl Region {
         let launcher_latch = self.launcher_latch;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // If `looks_again` is set, the worker is running a task, or pauses before its next task.
-        // Such a worker is woken only if the database's records occupy more than half of the slots
-        // that the database may use, and then only once.
+        // If `looks_again` is set, the worker is running a task, or pauses before its next task. A
+        // session wakes a worker with `looks_again` only once, and only if the database's records
+        // occupy more than half of the slots that the database may use.
         let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;

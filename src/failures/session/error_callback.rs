@@ -23,8 +23,8 @@ use pgrx::pg_sys;
 
 /// Makes the record of an error. `scope` is the innermost open statement scope. If no scope is
 /// open, a commit has failed, or a statement has failed before PostgreSQL knew its table. The
-/// record is then about the tables that the transaction has written to, or about the table that the
-/// statement's text names.
+/// record of a failed commit is about the tables that the transaction has written to. The record of
+/// a failed statement without a scope is about the table that the statement's text names.
 ///
 /// # Safety
 /// `scope` must be the innermost open scope. `row` must have been located and copied for this scope

@@ -230,8 +230,8 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     // by name run within a transaction.
     unsafe {
         // If the current role may not use the schema of a table, this look-up of the table's name
-        // raises an error. Without the look-up, the utility command itself would raise the same
-        // error.
+        // raises an error. If this code did not look up the name, the utility command itself would
+        // raise the same error.
         match (*node).type_ {
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();

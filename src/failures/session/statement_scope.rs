@@ -13,9 +13,8 @@ use std::sync::OnceLock;
 /// A function for PostgreSQL's list of error callbacks.
 type ErrorCallback = unsafe extern "C-unwind" fn(*mut c_void);
 
-/// The functions that PostgreSQL calls when an error is raised. The module `hooks` defines them,
-/// because it defines every function of the library that PostgreSQL calls through a hook or
-/// callback.
+/// The functions that PostgreSQL calls when an error is raised. The module `hooks` defines these
+/// functions, because it contains every hook and callback of the library.
 pub struct ErrorCallbacks {
     /// The callback of a statement scope. The argument of this callback is the scope. A callback in
     /// PostgreSQL's list belongs to a scope if its function is `in_statement`.

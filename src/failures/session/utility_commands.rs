@@ -49,7 +49,7 @@ pub unsafe fn command_begins(
     // statement are C strings or null.
     unsafe {
         // `is_alone` is false if the command runs in a transaction block or a function. PostgreSQL
-        // then refuses CREATE DATABASE, DROP DATABASE and ALTER DATABASE … SET TABLESPACE, so the
+        // refuses CREATE DATABASE, DROP DATABASE and ALTER DATABASE … SET TABLESPACE there, so the
         // session need not hold a database.
         let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
             && !pg_sys::IsTransactionBlock()
@@ -210,8 +210,8 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
             match queue::hold(database) {
                 Hold::Held(worker) => break worker,
                 // After LONGEST_WAIT, the command runs although this session does not hold the
-                // database. If a worker is then connected to the database, the command fails with
-                // the error that the database is in use.
+                // database. If a worker is connected to the database while the command runs, the
+                // command fails with the error that the database is in use.
                 Hold::NotYet if begin.elapsed() >= LONGEST_WAIT => return,
                 Hold::NotYet => wait_a_moment(),
             }

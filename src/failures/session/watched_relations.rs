@@ -20,8 +20,8 @@ pub struct Watched {
 #[derive(Default)]
 struct Known {
     relations: HashMap<u32, Option<Box<Watched>>>,
-    /// The outdated descriptions, which a statement in progress may still use. They are freed at
-    /// the end of the transaction.
+    /// The outdated descriptions, which a statement in progress may still use. The outdated
+    /// descriptions are freed at the end of the transaction.
     #[expect(
         clippy::vec_box,
         reason = "scopes point to what is in the box, which must stay where it is"

@@ -76,8 +76,8 @@ struct Candidate {
     place: Place,
     /// The subtransaction in which the statement runs.
     statement: pg_sys::SubTransactionId,
-    /// The subtransaction in which the error was raised. This subtransaction may lie within the
-    /// statement's subtransaction.
+    /// The subtransaction in which the error was raised. The statement may have begun this
+    /// subtransaction itself, for example in a block with EXCEPTION.
     innermost: pg_sys::SubTransactionId,
 }
 
@@ -273,8 +273,8 @@ pub fn transaction_ends(end: TransactionEnd) {
             .iter_mut()
             .for_each(|place| place.finalize().iter().for_each(LogLine::write));
         // Other callbacks can write to watched tables during the commit, after `before_commit` has
-        // run. If entries for such writes could not be written, the records of these unwritten
-        // entries enter the queue only after the commit.
+        // run. If the entries of writes by other callbacks could not be written, the records of
+        // these unwritten entries enter the queue only after the commit.
         state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
     temporary_tables::transaction_ends(end == TransactionEnd::Committed);

@@ -65,9 +65,9 @@ pub fn drain() -> Result<NextTurn, ServerError> {
         CAUGHT_UP.set(true);
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
-    // If `queued` is empty, an earlier worker had written the entries of all queued records, and
-    // `discard_through` has just removed these records. Sessions do not wake a worker whose
-    // `looks_again` is set, so this task has to run once more at once.
+    // If `queued` is empty, `discard_through` has just removed all records, because an earlier
+    // worker had written their entries. Sessions do not wake a worker whose `looks_again` is set,
+    // so this task has to run once more at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);

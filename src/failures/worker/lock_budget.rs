@@ -78,7 +78,7 @@ impl LockBudget {
 
     /// Makes `open` return `None` for this table until the transaction ends. The function is called
     /// when code of the table's owner, for example a cast, has waited in vain for a lock. Without
-    /// this call, the owner's code would wait once more for each further rejected row of the table.
+    /// `give_up`, the owner's code would wait once more for each further rejected row of the table.
     pub fn give_up(&mut self, relation: u32) {
         self.given_up.insert(relation);
     }

@@ -13,9 +13,9 @@ thread_local! {
 }
 
 /// Quarantines the record that the previous worker was processing when it died. The same record
-/// could make this worker die too. The previous worker may have been writing the entries of several
-/// records in one transaction. This worker then uses a separate transaction for each of these
-/// records. `written` is the sequence number of the last record whose entry has been written.
+/// could make this worker die too. If the previous worker was writing the entries of several
+/// records in one transaction, this worker uses a separate transaction for each record. `written`
+/// is the sequence number of the last record whose entry has been written.
 pub fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
     if processing > written {
