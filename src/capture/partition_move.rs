@@ -3,8 +3,8 @@
 //! the DELETE until the INSERT trigger fires. When the INSERT trigger fires, the library records
 //! both events as the one UPDATE that the client requested.
 //!
-//! If no INSERT trigger fires after the DELETE trigger, the library records a DELETE. This happens
-//! if a BEFORE trigger cancels the INSERT, or if the new partition is not watched.
+//! If no INSERT trigger fires after the DELETE trigger, the library records a DELETE. No INSERT
+//! trigger fires if a BEFORE trigger cancels the INSERT, or if the new partition is not watched.
 
 use super::row_image::RowVersion;
 use super::row_layout::RowLayout;

@@ -182,8 +182,8 @@ struct Truncating {
 /// A table whose rows the audit trigger has counted.
 struct Counted {
     table: pg_sys::Oid,
-    /// The number of the table's rows, or `Ok(None)` for a foreign table. `None` after the entry of
-    /// the TRUNCATE has taken the number.
+    /// The number of the table's rows, or `Ok(None)` for a foreign table. The field is `None` after
+    /// the entry of the TRUNCATE has taken the number.
     rows: Option<Result<Option<i64>, ServerError>>,
 }
 

@@ -4,8 +4,8 @@
 //! `statement_scope_opens` before the row triggers can run. After the row triggers have run, the
 //! hooks call `statement_scope_closes` and write the pending entries. If a row trigger loads the
 //! library, ExecutorFinish of the trigger's statement is already running without the library's
-//! hook. In this case, the library writes the statement's entries at ExecutorEnd. Without a call of
-//! `statement_scope_opens`, the library writes each entry at once. No hook calls
+//! hook. The library writes the entries of the statement that has loaded it at ExecutorEnd. Without
+//! a call of `statement_scope_opens`, the library writes each entry at once. No hook calls
 //! `statement_scope_opens` in a logical replication worker, or for a COPY that loads the library.
 
 use super::{batch, entry_table, on_error};

@@ -25,7 +25,8 @@ pub unsafe fn new_context(
 }
 
 /// Runs `work` with `context` as the current memory context. If `work` raises an error, this
-/// function does not restore the former context. The code that catches the error must restore it.
+/// function does not restore the former context. The code that catches the error must restore the
+/// former context.
 ///
 /// # Safety
 /// `context` must be a live memory context.

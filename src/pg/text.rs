@@ -344,8 +344,8 @@ impl Sink for TextWriter {
 #[inline]
 pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: `datum` is a varlena (see # Safety). A varlena whose header is one byte long needs no
-    // copy either.
+    // SAFETY: `datum` is a varlena (see # Safety). The code reads a varlena with a header of one
+    // byte without copying it.
     unsafe {
         let in_place = if varlena::varatt_is_1b(value) {
             !varlena::varatt_is_1b_e(value)

@@ -97,7 +97,8 @@ pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
 /// Runs `work` with the rights of the relation's owner, in a security-restricted operation. `work`
 /// may run code that the owner wrote, for example a cast or the check of a domain. In a
 /// security-restricted operation, the owner's code gains no rights. PostgreSQL's maintenance
-/// commands protect themselves in the same way.
+/// commands, for example REINDEX, also run code of a table's owner in a security-restricted
+/// operation.
 ///
 /// # Safety
 /// `relation` must be an open relation.

@@ -25,11 +25,13 @@ pub struct CheckpointFile {
 /// The result of a search for the file of a checkpoint in the directory.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Published {
-    /// The directory has no file for this tree size.
+    /// The directory has no file for the checkpoint's tree size.
     No,
-    /// The directory has a file for this tree size, and the file contains the checkpoint's note.
+    /// The directory has a file for the checkpoint's tree size, and the file contains the
+    /// checkpoint's note.
     Yes,
-    /// The directory has a file for this tree size, and the file contains a different text.
+    /// The directory has a file for the checkpoint's tree size, but the file contains another text
+    /// than the checkpoint's note.
     Another,
 }
 

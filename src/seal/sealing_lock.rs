@@ -64,8 +64,8 @@ fn seal() -> i64 {
     version::require();
     match refuse_where_it_cannot_be().and_then(|()| seal_locked(true, None)) {
         Ok(Some(done)) => done.tree_size as i64,
-        // `seal_locked` returns `None` only if it does not wait for the sealing lock. With the
-        // argument `true` it waits, so this arm is never reached.
+        // `seal_locked` returns `None` only if its argument `wait` is false. This call passes
+        // `true`, so this arm is never reached.
         Ok(None) => 0,
         Err(error) => error.raise(None),
     }

@@ -50,8 +50,8 @@ pub fn command_begins(statement: *mut pg_sys::Node, is_concurrent: bool) {
     });
 }
 
-/// Ends the tracking of writes for a command that has ended. `refuse_written` can then check the
-/// tables that were written during the command.
+/// Ends the tracking of writes for a command that has ended. After this call, `refuse_written` can
+/// check the tables that were written during the command.
 pub fn command_ends(statement: *mut pg_sys::Node) {
     let ended = UNDER_WAY.with_borrow_mut(|commands| {
         let place = commands.iter().rposition(|command| command.statement == statement.addr())?;

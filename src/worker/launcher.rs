@@ -361,8 +361,8 @@ impl Launcher {
 
     /// Waits until the workers have written their records and ended, and writes the remaining
     /// records to the server's log. If the workers do not end in time, the server is probably not
-    /// shutting down, and only the launcher was terminated. In this case, the records stay in the
-    /// queue, and PostgreSQL restarts the launcher.
+    /// shutting down, and only the launcher was terminated. If only the launcher was terminated,
+    /// the records stay in the queue, and PostgreSQL restarts the launcher.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while is_any_worker_alive() {

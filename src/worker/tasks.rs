@@ -106,8 +106,8 @@ pub struct Schedule {
     /// next run.
     rests: bool,
     errors: u32,
-    /// Whether the previous worker of the database has already logged an error of the task. If so,
-    /// this worker does not log the next error of the task.
+    /// Whether the previous worker of the database has already logged an error of the task. If
+    /// `is_reported` is true, this worker does not log the next error of the task.
     is_reported: bool,
 }
 

@@ -30,7 +30,7 @@ thread_local! {
     /// Whether the transaction has run CREATE EXTENSION lead_audit. The flags EXTENSION_CAME,
     /// EXTENSION_MAY_GO and DATABASES_CHANGED are read after the commit.
     static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
-    /// Whether the transaction has run DROP EXTENSION, perhaps for lead_audit.
+    /// Whether the transaction has run a DROP EXTENSION, which may have dropped lead_audit.
     static EXTENSION_MAY_GO: Cell<bool> = const { Cell::new(false) };
     /// Whether the transaction has created, dropped, renamed or altered a database.
     static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };

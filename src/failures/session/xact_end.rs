@@ -261,8 +261,8 @@ pub fn transaction_ends(end: TransactionEnd) {
         }
         if !written.is_empty() && !state.whole_transaction && settings::failures::log_rollbacks() {
             // The record of the rolled-back transaction takes the actor from the record of the
-            // failed statement. The session cannot determine the actor at this time, because
-            // PostgreSQL has already discarded the values of SET LOCAL.
+            // failed statement. At the end of the transaction, the session cannot determine the
+            // actor, because PostgreSQL has already discarded the values of SET LOCAL.
             let failed =
                 state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
             record::send(&mut rolled_back(&written, failed, state.cause.take()));
