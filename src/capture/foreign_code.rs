@@ -138,8 +138,8 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
 /// with the rights of the role that writes to the table.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
-    /// The result of the last look-up, with the value of `CATALOG` at the time of the look-up. The
-    /// value is `None` before the first look-up.
+    /// The result of the last search for the owners of the casts, with the value of `CATALOG` at
+    /// the time of the search. The field is `None` before the first search.
     known: Cell<Option<(u64, Runs)>>,
 }
 

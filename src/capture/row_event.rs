@@ -48,7 +48,7 @@ pub struct RowEvent<'a> {
     pub watch_id: [u8; 16],
     /// The name of the table's soft-delete column, or an empty text if the table has none.
     pub soft_delete_column: &'a str,
-    /// The old row of an UPDATE or DELETE, otherwise the new row.
+    /// The old row of an UPDATE or DELETE, or the row of an INSERT or SNAPSHOT.
     pub row: pg_sys::HeapTuple,
     /// The new row of an UPDATE.
     pub new_row: Option<pg_sys::HeapTuple>,
@@ -281,7 +281,7 @@ pub struct RowTexts {
     pub key: Option<Text>,
     /// The row image; for an UPDATE or DELETE, the image of the old row.
     pub values: Text,
-    /// The new values of the columns that an UPDATE was to change.
+    /// The new values of the columns that the failed UPDATE would have changed.
     pub changed: Option<Text>,
     /// The names of the columns that were left out, as JSON strings in canonical order.
     pub omitted: Vec<Vec<u8>>,

@@ -81,8 +81,8 @@ impl RowImage {
             (Some(value), Mode::Together) => unsafe { column.encoder.write(out, value) },
             (Some(value), Mode::Apart) => {
                 let mut apart = TextWriter::apart();
-                // SAFETY: as in `Together`: the encoder was made for this column, and `value` is
-                // from this column.
+                // SAFETY: the encoder was made for this column, and `value` is a value of this
+                // column.
                 unsafe { column.encoder.write(&mut apart, value) };
                 return !out.append_value(&apart);
             }

@@ -135,9 +135,10 @@ fn record(call: &TriggerCall, relation: pg_sys::Oid, counted: Result<Option<i64>
 }
 
 /// Raises an error if the table has rows after the TRUNCATE. TRUNCATE rebuilds the table's indexes,
-/// and so calls functions of the table's owner. Rows that the owner's function writes during the
-/// TRUNCATE remain in the table, although their entries precede the entry of the TRUNCATE. Rows of
-/// a partition that a BEFORE TRUNCATE trigger creates remain in the table too.
+/// and an index on an expression can call a function of the table's owner. Rows that the owner's
+/// function writes during the TRUNCATE remain in the table, although their entries precede the
+/// entry of the TRUNCATE. Rows of a partition that a BEFORE TRUNCATE trigger creates remain in the
+/// table too.
 fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
     let mut survives = false;
     if !is_foreign(table) {

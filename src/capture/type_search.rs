@@ -12,8 +12,8 @@ use std::collections::HashMap;
 pub struct TypeSearch(HashMap<pg_sys::Oid, bool>);
 
 impl TypeSearch {
-    /// Returns whether the type is, or contains, a type for which `is_wanted` returns true. `parts`
-    /// adds to its second argument the types that values of its first argument consist of.
+    /// Returns whether the type is, or contains, a type for which `is_wanted` returns true.
+    /// `parts(one, to)` adds to `to` the types that a value of the type `one` consists of.
     ///
     /// Every call on one `TypeSearch` must pass the same two functions.
     pub fn finds(

@@ -30,7 +30,7 @@ fn type_oid(column: EntryColumn) -> pg_sys::Oid {
     }
 }
 
-/// The table that entries are written to, with the oids that writing needs.
+/// The oids of lead_audit.entry and of the other objects that the writer needs.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryTable {
     /// The oid of lead_audit.entry.

@@ -149,7 +149,7 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
 /// Writes the batch of the statement that has loaded the library. The hook on ExecutorFinish was
 /// not installed yet when that statement reached ExecutorFinish. If an inner statement has loaded
 /// the library, this function also writes the entries that the outer statement has made so far.
-/// Usually the library writes entries only when their own statement ends.
+/// Usually the library writes the entries of a statement only when the statement ends.
 #[pgrx::pg_guard]
 extern "C-unwind" fn before_end() {
     if entries::is_first_statement() {

@@ -209,7 +209,8 @@ pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// The description of a watched relation that the relation's audit triggers contain.
+/// The description of a watched relation, as the library reads it from the relation's audit
+/// triggers.
 pub struct WatchTriggers {
     /// The relation's schema.
     pub schema: String,

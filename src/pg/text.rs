@@ -116,7 +116,7 @@ impl Text {
     /// Converts the text into a string, without an allocation.
     pub fn into_string(mut self) -> String {
         self.buffer.drain(..HEADER.min(self.buffer.len()));
-        // SAFETY: the content is UTF-8, for the reason in the comment of `as_str`.
+        // SAFETY: the content is UTF-8, as the comment in `as_str` explains.
         unsafe { String::from_utf8_unchecked(self.buffer) }
     }
 

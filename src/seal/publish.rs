@@ -26,7 +26,8 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// The steps that are still necessary to publish a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishMode {
-    /// The checkpoint is new. Its file and its line in the server's log must be written.
+    /// The checkpoint is new. The file of the new checkpoint and its line in the server's log must
+    /// be written.
     New,
     /// The checkpoint is new, but its file is not written yet, because files of older checkpoints are
     /// still missing. Only the line of the new checkpoint in the server's log is written.

@@ -69,8 +69,8 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
         // If the round seals a KEY entry, the number of examined ids has no limit. A round with a
         // KEY entry must also examine all ids below the id of the KEY entry.
         let limit = limit.filter(|_| change.is_none());
-        // The highest id must be read from the sequence before the snapshot is taken. The head of
-        // the file open_ids.rs gives the reason.
+        // The highest id must be read from the sequence before the snapshot is taken (see the head
+        // of open_ids.rs).
         let last_id = last_id_given_out()?;
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;

@@ -220,7 +220,7 @@ pub fn folder_name(origin: &str) -> String {
     name
 }
 
-/// Returns whether file systems allow a folder name as long as that of this origin.
+/// Returns whether the folder name of this origin is short enough for file systems.
 fn fits_folder(origin: &str) -> bool {
     folder_name(origin).len() <= NAME_LIMIT
 }

@@ -128,9 +128,9 @@ pub enum Beginning {
 }
 
 /// Returns the effect that the DDL guard must handle before a command begins. Returns `None` if the
-/// command has no effect of this kind. Returns `None` also for an ATTACH PARTITION of a table that
-/// the current user does not own. PostgreSQL refuses to attach such a table, so the guard must not
-/// lock the table or wait for a lock on it.
+/// DDL guard need not act before the command begins. Returns `None` also for an ATTACH PARTITION of
+/// a table that the current user does not own. PostgreSQL refuses to attach such a table, so the
+/// guard must not lock the table or wait for a lock on it.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.

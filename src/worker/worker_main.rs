@@ -169,7 +169,7 @@ fn postmaster_is_gone() -> bool {
     unsafe { libc::poll(&mut state, 1, 0) == 1 }
 }
 
-/// The progress of this worker, which the signal handler clears. The pointer is null until the
+/// The progress of this worker, which the handler of SIGQUIT clears. The pointer is null until the
 /// worker has installed the handler.
 static PROGRESS: AtomicPtr<queue::Progress> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -225,8 +225,8 @@ fn fix_settings() {
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"lock_timeout", c"10s"),
         // If synchronous_commit were "off", a record could be removed from the queue before its
-        // entry is on disk. If it were "on", a standby that is not connected could delay the
-        // commit.
+        // entry is on disk. If synchronous_commit were "on", a standby that is not connected could
+        // delay the commit.
         (c"synchronous_commit", c"local"),
         (c"lead_audit.on_error", c"abort"),
     ];
