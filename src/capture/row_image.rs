@@ -129,10 +129,11 @@ impl RowImage {
     /// the old row's layout, and the same column of the new row's layout. Returns the positions in
     /// `columns` of the values that are percent-encoded.
     ///
-    /// A column counts as changed if the bytes of its value differ, even if its JSON is the same,
-    /// because every change must be recorded. For example, two json values with the same canonical
-    /// JSON can differ in white space or in a hidden duplicate key. Two arrays with the same JSON
-    /// can differ in their bounds, and the floats −0 and 0 have the same JSON.
+    /// A column counts as changed if the bytes of its old and new value differ. Equal JSON does not
+    /// suffice for an unchanged column, because every change must be recorded. For example, two
+    /// json values with the same canonical JSON can differ in white space or in a hidden duplicate
+    /// key. Two arrays with the same JSON can differ in their bounds, and the floats −0 and 0 have
+    /// the same JSON.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.

@@ -2,9 +2,9 @@
 //! while the rows can still be counted. TRUNCATE locks the table before it calls triggers, so other
 //! sessions cannot change the number of rows.
 //!
-//! A BEFORE TRUNCATE trigger that fires after the audit trigger can write rows, which TRUNCATE then
-//! removes. Rows that another BEFORE TRUNCATE trigger writes are not counted, because each of these
-//! rows has an entry. An AFTER TRUNCATE trigger can write rows that remain in the table. The entry
+//! If another BEFORE TRUNCATE trigger fires after the audit trigger and writes rows, TRUNCATE
+//! removes these rows too. The audit trigger does not count them, because each of these rows has an
+//! entry of its own. An AFTER TRUNCATE trigger can write rows that remain in the table. The entry
 //! of a TRUNCATE must be written after all BEFORE TRUNCATE triggers, but before all other AFTER
 //! TRUNCATE triggers. To write its entry at the right time, the audit trigger queues a second call
 //! of itself as the first AFTER TRUNCATE trigger.

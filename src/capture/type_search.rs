@@ -36,8 +36,8 @@ impl TypeSearch {
                 None => {
                     // At first, the search assumes that this type contains no wanted type. If the
                     // search finds a wanted type, it ends early. If the search has ended early, the
-                    // code after the loop removes the assumptions about all types that the search
-                    // has seen, because these types may contain the wanted type.
+                    // code after the loop removes these assumptions for all types in `seen`,
+                    // because each of them may contain the wanted type.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);

@@ -15,8 +15,8 @@ use crate::pg::{
 use ledger::EntryColumn;
 use pgrx::{IntoDatum, pg_sys};
 
-/// Gives new ids to entries whose ids are occupied. Returns `None` if no id is occupied, which
-/// means that the entries could not be written for another reason.
+/// Gives new ids to entries whose ids are occupied. Returns `None` if no id is occupied. In this
+/// case, the writing of the entries has failed for a reason other than an occupied id.
 ///
 /// Raises any error that occurs.
 pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {

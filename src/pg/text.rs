@@ -188,7 +188,8 @@ pub struct TextWriter {
     /// The space for the header, followed by the written bytes.
     buffer: Vec<u8>,
     has_nul: bool,
-    /// The length that the text would have had after the first write that did not fit.
+    /// `None` while all writes have fitted. After a write that did not fit, the length that the
+    /// text would have had with this write.
     overflow: Option<usize>,
 }
 

@@ -117,8 +117,8 @@ fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
 }
 
 /// Returns the name of the original if this database is a copy and cannot seal for this reason.
-/// Returns `None` if the database is not a copy, if its log has an origin of its own, or if the
-/// look-up fails.
+/// Returns `None` if the database is not a copy or its log has an origin of its own, and also if
+/// the look-up fails.
 pub fn copied_from() -> Option<String> {
     let owner = extension_owner()?;
     let look =

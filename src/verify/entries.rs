@@ -182,9 +182,9 @@ fn miss_one(leaves: &mut Leaves, id: i64, wanted: &Wanted, faults: &mut Faults) 
     }
 }
 
-/// Compares an existing entry with its leaf. Reports an entry that differs from its leaf, or that
-/// has no leaf although it must have been sealed. For any other entry, reports the entry's own
-/// fault, for example a wrong checksum.
+/// Compares an existing entry with its leaf. Reports an entry that differs from its leaf, and an
+/// entry without a leaf that sealing could not have skipped. For any other entry, reports the
+/// entry's own fault, for example a wrong checksum.
 fn judge(
     id: i64,
     own: Result<(), StoredFault>,

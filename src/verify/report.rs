@@ -39,8 +39,8 @@ fn verify_entry(id: Option<i64>) -> bool {
     entries == 1 && faults.is_empty()
 }
 
-/// Returns the faults of the entries that `wanted` selects, and the number of entries whose ids are
-/// in the range that `wanted` contains. If `is_whole` is true, also returns the faults of the tree.
+/// Returns the faults of the entries that `wanted` selects, and the number of entries in the id
+/// range of `wanted`. If `is_whole` is true, also returns the faults of the tree.
 fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
     version::require();
     let checked = with_spi(|| -> Result<(Faults, u64), ServerError> {

@@ -39,8 +39,8 @@ struct Check<'f> {
     /// The tree that is computed from the stored leaves.
     stored: TileWriter,
     /// The tree in which the leaf hashes of entries that a checkpoint has confirmed replace the
-    /// wrong stored leaves. The field is `None` while no stored leaf has turned out to be wrong,
-    /// because `stored` is the confirmed tree until then.
+    /// wrong stored leaves. While no stored leaf has turned out to be wrong, the field is `None`,
+    /// and `stored` is the confirmed tree.
     confirmed: Option<Frontier>,
     /// The confirmed tree of the last checkpoint, followed by the leaves of the later entries. For
     /// an entry that differs from its stored leaf, the tree contains the entry's own leaf hash. The

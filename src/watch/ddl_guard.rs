@@ -275,10 +275,10 @@ fn command_effects() -> Vec<&'static str> {
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();
-    // SAFETY: CommandCounterIncrement() makes the changes of the command visible. A snapshot that
-    // sees the changes of the command is pushed before the query and popped after it. After an
-    // error, the abort of the transaction pops the snapshot. `connect` closes its own SPI
-    // connection.
+    // SAFETY: CommandCounterIncrement() makes the changes of the command visible to new snapshots.
+    // The code pushes a snapshot with these changes before the query, and pops the snapshot after
+    // the query. After an error, the abort of the transaction pops the snapshot. `connect` closes
+    // its own SPI connection.
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());

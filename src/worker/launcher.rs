@@ -35,8 +35,8 @@ const TURN: Duration = Duration::from_secs(5);
 /// database yet.
 const SHORT_TURN: Duration = Duration::from_secs(2);
 
-/// A database that is not urgent gets a background process before an urgent database only if it has
-/// waited this much longer.
+/// If another database has waited longer than an urgent database by at least this time, the other
+/// database gets a background process first.
 const HEAD_START: Duration = Duration::from_secs(30);
 
 /// The interval at which the launcher tries to start workers while databases wait for a background
@@ -46,8 +46,8 @@ const IN_SHORTAGE: Duration = Duration::from_secs(1);
 /// The maximum number of databases in which workers look for the extension at the same time.
 const PROBES: usize = 2;
 
-/// The time for which the launcher waits, when the server shuts down, until the workers have
-/// written the entries of queued records.
+/// The maximum time that the launcher waits at a shutdown of the server. During this time, the
+/// workers write the entries of queued records.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// A worker that the launcher has started.

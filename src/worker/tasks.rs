@@ -49,8 +49,8 @@ pub const TASKS: &[Task] = &[
     },
 ];
 
-/// The interval at which the worker checks whether sealing is on, while `lead_audit.seal_interval`
-/// is 0.
+/// While `lead_audit.seal_interval` is 0, the worker checks at this interval whether sealing was
+/// switched on.
 const SWITCHED_OFF: Duration = Duration::from_secs(10);
 
 fn seal_interval() -> Duration {

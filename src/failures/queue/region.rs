@@ -255,7 +255,7 @@ pub fn set_lock(lock: *mut pg_sys::LWLock) {
     LOCK.set(lock);
 }
 
-/// Returns whether the region is mapped, which is so if the library was preloaded.
+/// Returns whether the region is mapped. The region is mapped only if the library was preloaded.
 pub fn is_there() -> bool {
     !REGION.get().is_null() && !LOCK.get().is_null()
 }

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 /// other connections have ended.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// The time after which a worker that has not ended gets a signal that cancels its work.
+/// If the worker has not ended after this time, the session sends it a signal that cancels its
+/// work.
 const CANCEL_AFTER: Duration = Duration::from_secs(4);
 
 thread_local! {

@@ -21,7 +21,7 @@ pub fn is_passing(error: &ServerError) -> bool {
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// The work that is undone if an error is raised while the worker makes an entry.
+/// Determines how much work is undone if the making of an entry raises an error.
 #[derive(Clone, Copy)]
 pub enum ErrorIsolation {
     /// The entries of all records are made in one subtransaction. An error undoes all of them.
