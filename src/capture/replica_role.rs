@@ -52,17 +52,17 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 }
 
 /// Returns whether the worker of a subscription writes the row itself, because the publisher sent a
-/// change of the row. Returns false if a write of the worker has called other code, and this code
-/// writes the row. Other code is a trigger, a trigger's condition, or a function in an index, a
+/// change of the row. Returns false if the row is written by code that another write of the worker
+/// has called. Such code can be in a trigger, a trigger's condition, or a function of an index, a
 /// constraint or a default. The owner of the subscriber's table can define such triggers and
 /// functions.
 ///
 /// While the worker itself writes a row, PostgreSQL's list of error callbacks contains only the
-/// callbacks of the worker and of the library. No portal is active at this time either. Code that
-/// the write of a row calls can write to a table only through SPI, SQL functions or a cursor. SPI
-/// and the executor of SQL functions add error callbacks, and a cursor is a portal. The check for
-/// an active portal also covers functions in C that read an open cursor and add no error callback,
-/// for example cursor_to_xml().
+/// callbacks of the worker and of the library. While the worker itself writes a row, no portal is
+/// active. Code that the write of a row calls can write to a table only through SPI, SQL functions
+/// or a cursor. SPI and the executor of SQL functions add error callbacks, and a cursor is a
+/// portal. The check for an active portal also covers functions in C that read an open cursor and
+/// add no error callback, for example cursor_to_xml().
 fn is_from_publisher() -> bool {
     let outermost = OUTERMOST.get();
     // SAFETY: each error callback in PostgreSQL's list lives until the function that added it

@@ -208,8 +208,8 @@ pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> R
     // `new`. `new` opens other relations, and opening a relation can invalidate layouts.
     let layout = Rc::new(unsafe { RowLayout::new(relation, soft_delete_name) });
     LAYOUTS.with_borrow_mut(|layouts| {
-        // This call also removes all invalid layouts. Otherwise the layout of a dropped relation
-        // would stay in the cache forever.
+        // This call removes all invalid layouts, because the layout of a dropped relation would
+        // otherwise stay in the cache forever.
         layouts.retain(|_, layout| layout.is_valid.get());
         layouts.insert(oid, Rc::clone(&layout));
     });

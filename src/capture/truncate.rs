@@ -48,10 +48,9 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
     if settings::enabled() && call.is_recorded(1) {
         let truncate = Truncate::current();
-        // PostgreSQL usually calls the trigger of a partitioned table before the triggers of its
-        // partitions. The trigger of the partitioned table has counted the rows of all partitions.
-        // If the statement names a partition before the partitioned table, PostgreSQL calls the
-        // partition's trigger first.
+        // PostgreSQL usually calls the trigger of a partitioned table first, and this call counts
+        // the rows of all partitions. If the statement names a partition before the partitioned
+        // table, PostgreSQL calls the partition's trigger first.
         if !truncate.has_counted(relation) {
             let rows = match settings::on_error() {
                 settings::OnError::Warn => in_subtransaction(|| truncate.count_rows(relation)),

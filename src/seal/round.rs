@@ -116,9 +116,9 @@ fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     Ok(Some(original).filter(|_| !is_another_log))
 }
 
-/// Returns the name of the original if this database is a copy and cannot seal for this reason.
-/// Returns `None` if the database is not a copy or its log has an origin of its own, and also if
-/// the look-up fails.
+/// Returns the name of the original if this database is a copy whose log still has the origin of
+/// the original. Returns `None` if the database is not a copy or its log has an origin of its own,
+/// and also if the look-up fails.
 pub fn copied_from() -> Option<String> {
     let owner = extension_owner()?;
     let look =
