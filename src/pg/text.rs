@@ -27,7 +27,7 @@ pub struct Text {
     is_encoded: bool,
 }
 
-/// The reason why a text could not be written. A text that could not be written is empty.
+/// The reason why [`Text`] could not store a value as text. The `Text` is empty then.
 #[derive(Debug, Clone)]
 pub enum NotWritten {
     /// The written bytes are not UTF-8, or contain NUL.

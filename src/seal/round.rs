@@ -247,8 +247,8 @@ impl Round<'_> {
     }
 
     /// Ends the round without sealing, because the snapshot cannot list all transactions in
-    /// progress. A snapshot cannot list all transactions in progress if too many transaction ids
-    /// were given out after the last end of a transaction. When this function stores the tree's
+    /// progress. A snapshot has no room for all of them if the server has given out too many
+    /// transaction ids since the last time that a transaction ended. When this function stores the tree's
     /// row, the current transaction gets a higher id than all earlier transactions. After the
     /// current transaction has ended, a new snapshot can list all transactions in progress.
     fn postpone(self) -> Done {

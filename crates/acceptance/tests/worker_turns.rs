@@ -115,8 +115,8 @@ fn copies_do_not_keep_the_worker_away() {
     );
     all_record_failures(&cluster, all);
 
-    // A turn must not add lines to the server's log about the lack of background processes. In the
-    // turns of a copy, the worker must not report each time that the copy cannot be sealed.
+    // A turn must not add lines to the server's log about the lack of background processes. A
+    // copied database cannot be sealed. Its worker must not report this again in each turn.
     let before = cluster.log_text().len();
     std::thread::sleep(Duration::from_secs(40));
     let log = cluster.log_text();

@@ -172,9 +172,9 @@ const CHECKPOINTS: &str =
     "SELECT tree_size, root, entry_ids::text, sealed_at, note FROM lead_audit.checkpoint";
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
-    // A tamperer who can change `lead_audit.checkpoint` can store NULL or unbounded ids.
-    // Verification must report NULL and unbounded ids as a fault, and must not fail to read them.
-    // The values that replace NULL and unbounded ids match no sealed entry.
+    // A tamperer who can change `lead_audit.checkpoint` can store NULL in a column, or a range of
+    // ids without an end in `entry_ids`. Verification must report such a value as a fault, and must
+    // not fail to read it. This function replaces such a value by one that matches no sealed entry.
     let size: i64 = row.try_get(0)?;
     let root: Option<&[u8]> = row.try_get(1)?;
     let ids: Option<&str> = row.try_get(2)?;

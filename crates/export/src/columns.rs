@@ -232,8 +232,8 @@ fn is_instant(text: &str) -> bool {
         && number(17..19) < 60
 }
 
-/// Parses a timestamp to microseconds since the year 2000. Returns None if the crate `ledger`
-/// writes this timestamp as another text.
+/// Parses a timestamp to microseconds since the year 2000. Returns None if the text is
+/// not exactly the text that the crate `ledger` writes for this timestamp.
 pub(crate) fn instant(text: &str) -> Option<i64> {
     match text {
         "infinity" => return Some(time::INFINITY),

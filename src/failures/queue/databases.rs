@@ -254,7 +254,8 @@ pub fn release(oid: pg_sys::Oid) {
     update(oid, |database| {
         if database.held_by == pid {
             database.held_by = 0;
-            // The worker ended because the session held the database, and not because of an error.
+            // If the worker has ended, it ended because the session held the database (see `hold`),
+            // and not because of an error.
             // With `Stopped` in `last_exit`, the launcher starts the next worker as soon as
             // possible. Before the next worker has started, no session can hold the database.
             let has_left = [WorkerExit::Unknown, WorkerExit::GaveWay].contains(&database.last_exit);

@@ -323,8 +323,8 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
 /// Removes the database's records up to the sequence number `through`, and counts the removed
 /// records. `dropped` is the number of removed records that are only in the server's log, and count
 /// as dropped. `none` is the number of removed records that concern no watched table, and are
-/// subtracted from `queued`. Removed records that `dropped` and `none` do not include count as
-/// written.
+/// subtracted from `queued`. All other removed records
+/// count as written.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };

@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const CANCEL_AFTER: Duration = Duration::from_secs(4);
 
 thread_local! {
-    /// The database that this session holds, or InvalidOid.
+    /// The database that this session keeps free of workers (`queue::hold`), or InvalidOid.
     static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     /// The subtransaction that runs the command for which the session holds the database.
     static HELD_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(0) };

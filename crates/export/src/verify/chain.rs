@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 /// Maximum number of ranges of ids that the verifier remembers to detect an id that occurs twice.
 const MAX_ID_RANGES: usize = 1 << 20;
 
-/// Maximum number of missing entries of a checkpoint that the verifier also looks for among the
-/// entries of the next checkpoint.
+/// The verifier looks for a missing entry also among the entries of the next checkpoint. This is the
+/// maximum number of entries of one checkpoint for which the verifier does so.
 const MAX_LATE: u64 = 16;
 
 /// The position of the current line in an export.
