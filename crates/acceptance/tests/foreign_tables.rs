@@ -1,7 +1,9 @@
-//! TRUNCATE of a watched table also truncates the foreign tables among its partitions and child
-//! tables.
+//! Foreign tables can be partitions and child tables of watched tables. TRUNCATE of a watched table
+//! also truncates them. A failed statement on a foreign table is recorded without the rejected row
+//! if PostgreSQL keeps the row only for a moment.
 
-use acceptance::{Cluster, Session, assert_intact, call, value};
+use acceptance::{Cluster, Session, assert_intact, call, try_call, value, wait_until};
+use std::time::Duration;
 
 /// Returns the entries of TRUNCATE and of DDL, in the order of the ids.
 fn entries(admin: &mut Session) -> String {
@@ -75,5 +77,65 @@ fn truncate_of_foreign_members() {
          AND details->>'executed' IN ('ALTER TABLE c ADD note text', 'ALTER TABLE c DROP note')";
     assert_eq!(value::<i64>(&mut admin, shown), 2);
     assert_eq!(admin.warnings(), [""; 0]);
+    assert_intact(&mut admin);
+}
+
+/// The executor leaves pointers to rows that it no longer keeps in the slots of a foreign table. An
+/// entry must not contain such a row.
+#[test]
+fn failures_in_foreign_tables() {
+    let cluster = Cluster::builder().preloaded().start();
+    call(&mut cluster.admin("postgres"), "CREATE DATABASE far");
+    call(
+        &mut cluster.admin("far"),
+        "CREATE TABLE f (id int, n int, t text); INSERT INTO f SELECT g, g, 'x' FROM generate_series(1, 3) g",
+    );
+    let mut admin = cluster.admin("postgres");
+    call(
+        &mut admin,
+        &format!(
+            "CREATE EXTENSION lead_audit; CREATE EXTENSION postgres_fdw;
+             CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'far');
+             CREATE USER MAPPING FOR CURRENT_USER SERVER far;
+             CREATE TABLE p (id int, n int, t text); CREATE FOREIGN TABLE f () INHERITS (p) SERVER far;
+             SELECT lead_audit.enable('p');
+             CREATE FUNCTION even_fails(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+               IF n % 2 = 0 THEN RAISE 'even' USING ERRCODE = 'with_check_option_violation'; END IF;
+               RETURN n;
+             END $$;
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$",
+            cluster.socket_directory().display()
+        ),
+    );
+    let worker = "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'";
+    wait_until(&mut admin, Duration::from_secs(30), worker);
+    let started: String = value(&mut admin, "SELECT pg_postmaster_start_time()::text");
+    let (at_next_row, in_trigger) = (
+        [
+            "UPDATE f SET n = even_fails(id), t = repeat('y', 60000)",
+            "DELETE FROM f WHERE even_fails(id) > 0",
+        ],
+        ["UPDATE f SET n = n + 1", "DELETE FROM f", "INSERT INTO f VALUES (4, 4, 'x')"],
+    );
+    // Each statement runs in a session of its own, with a stack and a memory of its own.
+    for statement in at_next_row {
+        assert!(try_call(&mut cluster.admin("postgres"), statement).is_err(), "{statement}");
+    }
+    call(
+        &mut admin,
+        "CREATE TRIGGER refuse AFTER INSERT OR UPDATE OR DELETE ON f FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    for statement in in_trigger {
+        assert!(try_call(&mut cluster.admin("postgres"), statement).is_err(), "{statement}");
+    }
+    let expected = at_next_row.len() + in_trigger.len();
+    let are_there =
+        format!("SELECT count(*) = {expected} FROM lead_audit.log WHERE outcome = 'failed'");
+    wait_until(&mut admin, Duration::from_secs(30), &are_there);
+    let with_row =
+        "SELECT coalesce(string_agg(statement, '; ' ORDER BY id), '') FROM lead_audit.log
+         WHERE outcome = 'failed' AND coalesce(new_values, old_values) IS NOT NULL";
+    assert_eq!(value::<String>(&mut admin, with_row), "");
+    assert_eq!(value::<String>(&mut admin, "SELECT pg_postmaster_start_time()::text"), started);
     assert_intact(&mut admin);
 }

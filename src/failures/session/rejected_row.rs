@@ -234,17 +234,29 @@ unsafe fn rows(
     new_row: *mut pg_sys::TupleTableSlot,
 ) -> Option<Found> {
     // SAFETY: the slots are null or valid (see # Safety).
-    let is_at_hand = |slot: *mut pg_sys::TupleTableSlot| unsafe {
-        if !holds_row(slot) {
-            return false;
-        }
-        // A virtual slot owns its values only after it is materialized. Materializing the slot is
-        // the first step of writing the slot's row.
-        let is_virtual = std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual);
-        !is_virtual || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0
-    };
+    let is_at_hand = |slot| unsafe { holds_row(slot) && owns_row(slot) };
     let new_row = if is_at_hand(new_row) { new_row } else { std::ptr::null_mut() };
     is_at_hand(row).then_some((std::ptr::from_ref(result), [row, new_row]))
+}
+
+/// Returns whether the slot itself keeps its row alive. Otherwise the row lies in memory that the
+/// executor can free while the slot still points to the row. For example, the slots of a foreign
+/// table point to the old row of an UPDATE, which is on the executor's stack. They keep this
+/// pointer when the executor goes on to the next row, or fires AFTER triggers.
+///
+/// A slot owns its row after it is materialized. Materializing the slot is the first step of
+/// writing the slot's row. A slot also keeps a row alive if it pins the row's buffer.
+///
+/// # Safety
+/// `slot` must hold a row.
+unsafe fn owns_row(slot: *const pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: `tts_ops` identifies the kind of the slot.
+    unsafe {
+        u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0
+            || std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple)
+                && (*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).buffer
+                    != pg_sys::InvalidBuffer as pg_sys::Buffer
+    }
 }
 
 /// Returns the fingerprint of a row type. Row types with the same fingerprint have the same
