@@ -45,7 +45,12 @@ BEGIN
            bool_or(d.command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')) AS is_new,
            bool_or(d.command_tag IN ('CREATE TABLE AS', 'SELECT INTO')) AS has_rows
     FROM pg_event_trigger_ddl_commands() d
-    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+    -- In a transaction with isolation level REPEATABLE READ, two versions of a row in pg_class can
+    -- be visible: the version of the snapshot and the version that the transaction has written.
+    CROSS JOIN LATERAL (
+      SELECT * FROM pg_class v WHERE d.classid = 'pg_class'::regclass AND v.oid = d.objid
+      ORDER BY age(v.xmin) LIMIT 1
+    ) c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
       AND n.nspname NOT IN ('lead_audit', 'held')
