@@ -52,6 +52,7 @@ discarding=(
 # sessions that the tests open with Cluster::examined. In every other session it would take minutes
 # to create the extension.
 preloaded=(
+  ddl_nested
   foreign_tables
   rejected_rows
 )

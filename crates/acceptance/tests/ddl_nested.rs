@@ -312,13 +312,18 @@ fn event_triggers_of_others_keep_their_rights() {
            $$BEGIN INSERT INTO held.seen VALUES (tg_tag, current_user); END$$;
          CREATE FUNCTION as_user() RETURNS event_trigger LANGUAGE plpgsql AS
            $$BEGIN INSERT INTO public.seen VALUES (tg_tag, current_user); END$$;
+         CREATE ROLE other; CREATE TABLE others (tag text, role name); GRANT INSERT ON others TO other;
+         CREATE FUNCTION as_other() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS
+           $$BEGIN INSERT INTO others VALUES (tg_tag, current_user); PERFORM set_config('work_mem', '1MB', false); END$$;
+         ALTER FUNCTION as_other() OWNER TO other;
          GRANT CREATE ON SCHEMA public TO app;
+         CREATE EVENT TRIGGER as_other ON ddl_command_end EXECUTE FUNCTION as_other();
          CREATE EVENT TRIGGER as_owner ON ddl_command_end EXECUTE FUNCTION held.as_owner();
          CREATE EVENT TRIGGER as_user ON ddl_command_end EXECUTE FUNCTION as_user()",
     );
     call(&mut app, "CREATE TABLE child () INHERITS (leads)");
     assert_all_on(&mut admin);
-    for (table, role) in [("held.seen", "postgres"), ("seen", "app")] {
+    for (table, role) in [("held.seen", "postgres"), ("others", "other"), ("seen", "app")] {
         let tags: String = value(
             &mut admin,
             &format!("SELECT string_agg(DISTINCT tag || ' ' || role, ', ') FROM {table}"),

@@ -332,8 +332,7 @@ fn a_table_that_becomes_watched_during_a_look_up() {
         copying.join().expect("the session goes on");
     });
     assert_eq!(sqlstate(&mut session, "INSERT INTO t VALUES (1), (1)"), "23505");
-    let is_recorded =
-        "SELECT EXISTS (SELECT FROM lead_audit.log WHERE outcome = 'failed' AND new_values->>'id' = '1')";
+    let is_recorded = "SELECT EXISTS (SELECT FROM lead_audit.log WHERE outcome = 'failed' AND new_values->>'id' = '1')";
     wait_until(&mut admin, LONG, is_recorded);
     assert_intact(&mut admin);
 }
