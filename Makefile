@@ -32,7 +32,7 @@ help:
 	@echo 'Longer tests:'
 	@echo '  make test-postgres      run the suites of PostgreSQL with every table watched; PG=17, 18'
 	@echo '  make test-storm         write, change tables, kill processes for 30 minutes; SECONDS=60'
-	@echo '  make test-assertions    run the in-database tests on a server with assertions'
+	@echo '  make test-assertions    run tests on a server with assertions'
 	@echo '  make test-valgrind      run tests against a server under valgrind, 30 minutes'
 	@echo '  make test-upgrade       run pg_upgrade to PostgreSQL 17, and the update from version 1.0'
 	@echo '  make test-package       install the packages in a clean Debian, as root'

@@ -48,6 +48,15 @@ discarding=(
   sql_statements::tests::pg_views_rules_and_instead_of
 )
 
+# The files of acceptance tests that run with debug_discard_caches = 1. The setting holds for the
+# sessions that the tests open with Cluster::examined. In every other session it would take minutes
+# to create the extension.
+preloaded=(
+  ddl_nested
+  foreign_tables
+  rejected_rows
+)
+
 build_server() {
   local source
   [ ! -e "$server/bin/postgres" ] || return 0
@@ -71,29 +80,40 @@ build_server() {
   rm -rf "$work/build"
 }
 
-# Runs the in-database tests on the server with assertions, in a separate target directory. The
-# function uses the cargo-pgrx of the usual target directory.
+# Runs tests with test.sh on the server with assertions, in a separate target directory. The function
+# uses the cargo-pgrx and the Python of the usual target directory.
 tests() {
+  local link
   mkdir -p "$work/target"
-  [ -e "$work/target/tools" ] || ln -s "$TOOLS" "$work/target/tools"
+  for link in "$TOOLS" "$TARGET/venv"; do
+    [ -L "$work/target/${link##*/}" ] || ln -s "$link" "$work/target/"
+  done
   env LEAD_AUDIT_TARGET="$work/target" "PG_CONFIG_$PG_MAJOR=$server/bin/pg_config" \
-    "$ROOT/scripts/test.sh" pgrx "$@"
+    "$ROOT/scripts/test.sh" "$@"
 }
 
 all() {
   step "The in-database tests with assertions"
-  tests
+  tests pgrx
+}
+
+preloaded() {
+  step "Of the acceptance tests ${#preloaded[@]} files with debug_discard_caches = 1"
+  "$ROOT/scripts/python.sh"
+  LEAD_AUDIT_ACCEPTANCE_SETTINGS="-c debug_discard_caches=1" \
+    tests acceptance "${preloaded[@]/#/--test=}"
 }
 
 discard() {
   step "Of the in-database tests ${#discarding[@]} with debug_discard_caches = 1"
-  LEAD_AUDIT_TEST_SETTINGS="tests.debug_discard_caches = 1" tests "${discarding[@]}"
+  LEAD_AUDIT_TEST_SETTINGS="tests.debug_discard_caches = 1" tests pgrx "${discarding[@]}"
+  preloaded
 }
 
 setup
 build_server
 case ${1:-} in
   "") all && discard ;;
-  all | discard) "$1" ;;
+  all | discard | preloaded) "$1" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

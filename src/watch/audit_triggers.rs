@@ -46,6 +46,7 @@ struct Call {
     context: c_int,
     is_read_only: bool,
     settings: c_int,
+    is_definer: bool,
     guard: Suspended,
 }
 
@@ -70,9 +71,15 @@ fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     };
     let _restore =
         Restore(STATE.replace(State::Restricted(For { role: actor::acting_role(), owner })));
+    // If a function of another role has a SET clause, PostgreSQL keeps the settings that the
+    // function has changed when the function ends. The nest level undoes them when the command ends.
+    // SAFETY: the nest level ends in this function, or with the (sub)transaction after an error.
+    let settings = unsafe { pg_sys::NewGUCNestLevel() };
     if let Err(error) = ddl_guard::while_guarding(|| Spi::run(command)) {
         ddl_guard::failed(&error);
     }
+    // SAFETY: this function has opened the nest level, and levels within it are closed.
+    unsafe { pg_sys::AtEOXact_GUC(false, settings) }
 }
 
 /// Returns whether a trigger command is running, and no function of another role is running within
@@ -151,6 +158,7 @@ pub fn call_begins(function: pg_sys::Oid) {
             context,
             is_read_only,
             settings,
+            is_definer: definer.is_some(),
             guard: ddl_guard::suspend(),
         }));
     }
@@ -169,8 +177,15 @@ pub fn call_ends(function: pg_sys::Oid, failed: bool) {
         // SAFETY: `call` contains the values that `call_begins` saved.
         unsafe {
             pg_sys::XactReadOnly = call.is_read_only;
-            pg_sys::AtEOXact_GUC(false, call.settings);
-            pg_sys::SetUserIdAndSecContext(call.user, call.context);
+            // If the function has a SET clause, PostgreSQL has already closed the nest level. A new
+            // nest level tells the number of open levels.
+            let next = pg_sys::NewGUCNestLevel();
+            pg_sys::AtEOXact_GUC(false, next.min(call.settings));
+            // For a SECURITY DEFINER function, PostgreSQL has already restored the caller's role,
+            // and `call.user` is the function's owner.
+            if !call.is_definer {
+                pg_sys::SetUserIdAndSecContext(call.user, call.context);
+            }
         }
     }
 }

@@ -180,8 +180,6 @@ impl Cluster {
             cluster.socket_directory().display()
         )]);
         cluster.configure(&builder.settings);
-        let more = std::env::var("LEAD_AUDIT_ACCEPTANCE_SETTINGS");
-        cluster.configure(&more.into_iter().collect::<Vec<_>>());
         cluster
     }
 
@@ -308,13 +306,32 @@ impl Cluster {
     /// # Errors
     /// Returns an error if the connection fails.
     pub fn try_session(&self, role: &str, database: &str) -> Result<Session, postgres::Error> {
+        Session::connect(&self.config(role, database))
+    }
+
+    /// Opens a session of the superuser for the statements that a test examines. The session has
+    /// the settings in `LEAD_AUDIT_ACCEPTANCE_SETTINGS`.
+    ///
+    /// # Panics
+    /// Panics if the connection fails.
+    #[must_use]
+    pub fn examined(&self, database: &str) -> Session {
+        let mut config = self.config(SUPERUSER, database);
+        if let Ok(settings) = std::env::var("LEAD_AUDIT_ACCEPTANCE_SETTINGS") {
+            config.options(&settings);
+        }
+        Session::connect(&config)
+            .unwrap_or_else(|error| panic!("connection to {database} failed: {error}"))
+    }
+
+    fn config(&self, role: &str, database: &str) -> postgres::Config {
         let mut config = postgres::Config::new();
         config
             .host_path(self.socket_directory())
             .user(role)
             .dbname(database)
             .application_name("acceptance");
-        Session::connect(&config)
+        config
     }
 
     /// Returns the connection string with which a role connects to a database of this cluster.
@@ -427,16 +444,35 @@ impl Cluster {
     }
 }
 
+/// Returns whether a line of the server's log is about a crash that no test causes: a failed
+/// assertion, a segmentation fault or an abort. The tests kill processes only with SIGKILL.
+fn is_crash(line: &str) -> bool {
+    line.starts_with("TRAP: ")
+        || ["signal 11:", "signal 6:"].iter().any(|signal| line.contains(signal))
+            && line.contains("was terminated by ")
+}
+
 impl Drop for Cluster {
+    /// # Panics
+    /// Panics if a process of the server has crashed, and the test has not failed already.
     fn drop(&mut self) {
+        let log = self.log_text();
         if std::thread::panicking() {
-            let log = self.log_text();
             let lines: Vec<&str> = log.lines().collect();
             eprintln!(
                 "--- the end of the server's log ---\n{}",
                 lines[lines.len().saturating_sub(40)..].join("\n")
             );
         }
+        self.stop_dropped();
+        let crash = log.lines().find(|line| is_crash(line));
+        assert!(crash.is_none() || std::thread::panicking(), "{}", crash.unwrap_or_default());
+    }
+}
+
+impl Cluster {
+    /// Stops the server of a cluster that is being dropped, if the server runs.
+    fn stop_dropped(&self) {
         if !self.data().join("postmaster.pid").exists() {
             return;
         }

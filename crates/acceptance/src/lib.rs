@@ -25,8 +25,8 @@
 //! * `LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES` is the number of databases in which a test creates the
 //!   extension. The default is 20.
 //! * `LEAD_AUDIT_ACCEPTANCE_SEED` is the seed of the random choices. The default is a fixed number.
-//! * `LEAD_AUDIT_ACCEPTANCE_SETTINGS` contains lines for the postgresql.conf of each cluster, for
-//!   example `debug_discard_caches = 1`. By default, there are none.
+//! * `LEAD_AUDIT_ACCEPTANCE_SETTINGS` contains settings for the sessions that `Cluster::examined`
+//!   opens, for example `-c debug_discard_caches=1`. By default, there are none.
 
 mod bouncer;
 mod client;

@@ -212,7 +212,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     ] {
         // Each statement runs in a new session, in which nothing is cached.
         let mut session =
-            if by_app { cluster.session("app", "rights") } else { cluster.admin("rights") };
+            if by_app { cluster.session("app", "rights") } else { cluster.examined("rights") };
         assert_eq!(try_call(&mut session, statement), Ok(()), "{statement}");
         assert!(
             !value::<bool>(&mut admin, "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'"),
@@ -288,7 +288,7 @@ fn triggers_disabled_within_a_command() {
         assert_eq!(sqlstate(&mut cluster.session("app", "within"), &command), "42501", "{command}");
         // If a superuser disables the audit triggers, an entry records the ALTER TABLE.
         let before = operations(&mut admin, "w");
-        call(&mut cluster.admin("within"), &command);
+        call(&mut cluster.examined("within"), &command);
         assert_eq!(operations(&mut admin, "w"), format!("{before} DDL").trim(), "{command}");
         call(&mut app, "DELETE FROM armed; ALTER TABLE w REPLICA IDENTITY DEFAULT");
     }
@@ -312,13 +312,18 @@ fn event_triggers_of_others_keep_their_rights() {
            $$BEGIN INSERT INTO held.seen VALUES (tg_tag, current_user); END$$;
          CREATE FUNCTION as_user() RETURNS event_trigger LANGUAGE plpgsql AS
            $$BEGIN INSERT INTO public.seen VALUES (tg_tag, current_user); END$$;
+         CREATE ROLE other; CREATE TABLE others (tag text, role name); GRANT INSERT ON others TO other;
+         CREATE FUNCTION as_other() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS
+           $$BEGIN INSERT INTO others VALUES (tg_tag, current_user); PERFORM set_config('work_mem', '1MB', false); END$$;
+         ALTER FUNCTION as_other() OWNER TO other;
          GRANT CREATE ON SCHEMA public TO app;
+         CREATE EVENT TRIGGER as_other ON ddl_command_end EXECUTE FUNCTION as_other();
          CREATE EVENT TRIGGER as_owner ON ddl_command_end EXECUTE FUNCTION held.as_owner();
          CREATE EVENT TRIGGER as_user ON ddl_command_end EXECUTE FUNCTION as_user()",
     );
     call(&mut app, "CREATE TABLE child () INHERITS (leads)");
     assert_all_on(&mut admin);
-    for (table, role) in [("held.seen", "postgres"), ("seen", "app")] {
+    for (table, role) in [("held.seen", "postgres"), ("others", "other"), ("seen", "app")] {
         let tags: String = value(
             &mut admin,
             &format!("SELECT string_agg(DISTINCT tag || ' ' || role, ', ') FROM {table}"),

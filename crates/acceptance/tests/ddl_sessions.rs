@@ -302,3 +302,37 @@ fn the_worker_finds_what_bypassed_the_guard() {
     assert!(!log.contains("could not check the watched tables"), "{log}");
     assert_intact(&mut admin);
 }
+
+/// A session looks up whether a table is watched before it locks the table. If the table becomes
+/// watched during the look-up, the session must notice this at its next statement.
+#[test]
+fn a_table_that_becomes_watched_during_a_look_up() {
+    let cluster = Cluster::builder().preloaded().start();
+    let mut admin = app_database(&cluster, "looking");
+    let worker = "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'";
+    wait_until(&mut admin, LONG, worker);
+    call(&mut admin, "CREATE TABLE t (id int PRIMARY KEY)");
+    let mut session = cluster.admin("looking");
+    let (mut watching, mut locking) = (cluster.admin("looking"), cluster.admin("looking"));
+    call(&mut session, "SELECT FROM t");
+    call(&mut watching, "BEGIN; SELECT lead_audit.enable('t')");
+    let waits = format!(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {} AND wait_event_type = 'Lock')",
+        session.pid()
+    );
+    assert!(!value::<bool>(&mut admin, &waits));
+    // The session does not know the oid of the schema lead_audit yet, so its look-up waits for the
+    // lock on pg_namespace.
+    call(&mut locking, "BEGIN; LOCK TABLE pg_namespace IN ACCESS EXCLUSIVE MODE");
+    std::thread::scope(|scope| {
+        let copying = scope.spawn(|| call(&mut session, "COPY t FROM '/dev/null'"));
+        wait_until(&mut admin, LONG, &waits);
+        call(&mut watching, "COMMIT");
+        call(&mut locking, "ROLLBACK");
+        copying.join().expect("the session goes on");
+    });
+    assert_eq!(sqlstate(&mut session, "INSERT INTO t VALUES (1), (1)"), "23505");
+    let is_recorded = "SELECT EXISTS (SELECT FROM lead_audit.log WHERE outcome = 'failed' AND new_values->>'id' = '1')";
+    wait_until(&mut admin, LONG, is_recorded);
+    assert_intact(&mut admin);
+}

@@ -115,7 +115,7 @@ fn writers_that_meet_on_a_row() {
     ] {
         call(&mut admin, "DELETE FROM t; INSERT INTO t VALUES (1, 0, '')");
         let above = last_entry(&mut admin);
-        let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
+        let (mut one, mut other) = (cluster.examined("meeting"), cluster.examined("meeting"));
         let pid = other.pid();
         call(&mut one, &format!("BEGIN; {first}"));
         std::thread::scope(|scope| {
@@ -134,7 +134,7 @@ fn writers_that_meet_on_a_row() {
     // another partition.
     call(&mut admin, "INSERT INTO p VALUES (1, 0)");
     let above = last_entry(&mut admin);
-    let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
+    let (mut one, mut other) = (cluster.examined("meeting"), cluster.examined("meeting"));
     let pid = other.pid();
     call(&mut one, "BEGIN; UPDATE p SET id = 11");
     std::thread::scope(|scope| {
@@ -218,7 +218,7 @@ fn ddl_of_another_session() {
          CREATE FUNCTION put(i int, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN UPDATE t SET a = v WHERE id = i;
            IF NOT FOUND THEN INSERT INTO t (id, a) VALUES (i, v); END IF; END $$",
     );
-    let mut writer = cluster.admin("ddl");
+    let mut writer = cluster.examined("ddl");
     call(
         &mut writer,
         "SET plan_cache_mode = force_generic_plan; PREPARE change (text) AS UPDATE t SET a = $1; SELECT put(1, 'x'); EXECUTE change('y'); EXECUTE change('z')",

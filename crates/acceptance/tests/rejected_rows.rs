@@ -126,7 +126,7 @@ fn the_row_that_failed_or_none() {
     let worker = "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'";
     wait_until(&mut admin, Duration::from_secs(30), worker);
     for (number, (statement, expected)) in (1..).zip(STATEMENTS) {
-        let mut session = cluster.admin("rows");
+        let mut session = cluster.examined("rows");
         let error = try_call(&mut session, statement).expect_err(statement);
         // A client receives its error a moment before the record of the failed statement is in the
         // queue.

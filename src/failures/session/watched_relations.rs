@@ -32,6 +32,8 @@ struct Known {
 thread_local! {
     static KNOWN: RefCell<Known> = RefCell::default();
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
+    /// The number of calls of `relation_changed` and `schema_changed`.
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
     /// The relation of the last call of `watched`, and the result of that call.
     static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
 }
@@ -39,6 +41,7 @@ thread_local! {
 /// Marks the description of a relation as outdated. `None` stands for all relations. The function
 /// is called when a relation has changed or may have changed.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
+    CHANGES.set(CHANGES.get().wrapping_add(1));
     LAST.set((0, std::ptr::null()));
     KNOWN.with(|known| match (known.try_borrow_mut(), relation) {
         (Ok(mut known), None) => known.forget_all(),
@@ -50,6 +53,7 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
 /// Marks all descriptions as outdated. The function is called when a schema was renamed or may have
 /// been renamed.
 pub fn schema_changed() {
+    CHANGES.set(CHANGES.get().wrapping_add(1));
     LAST.set((0, std::ptr::null()));
     ALL_STALE.set(true);
 }
@@ -96,7 +100,13 @@ pub fn watched(relation: pg_sys::Oid) -> *const Watched {
     };
     let known = KNOWN.with_borrow(|known| known.relations.get(&oid).map(address));
     let answer = known.unwrap_or_else(|| {
+        let changes = CHANGES.get();
         let found = look_up(relation);
+        // The look-up can process an invalidation of the relation after it has read the relation.
+        // The description is then outdated already, and the next call makes a new one.
+        if CHANGES.get() != changes {
+            ALL_STALE.set(true);
+        }
         KNOWN.with_borrow_mut(|known| {
             known.forget(oid);
             address(known.relations.entry(oid).insert_entry(found).get())
