@@ -80,8 +80,8 @@ build_server() {
   rm -rf "$work/build"
 }
 
-# Runs tests with test.sh on the server with assertions, in a separate target directory. The function
-# uses the cargo-pgrx and the Python of the usual target directory.
+# Runs tests with test.sh on the server with assertions, in a separate target directory. The
+# function uses the cargo-pgrx and the Python of the usual target directory.
 tests() {
   local link
   mkdir -p "$work/target"
