@@ -202,11 +202,11 @@ async def test_requests_cancelled_half_way(
         unexpected = [
             end for end in failed if not any(message in end for message in meant_for_others)
         ]
-        # The driver can find the connection closed before it reads PgBouncer's report.
+        # PgBouncer disconnects the client to which it reports a cancel by mistake. The driver then
+        # raises an error that depends on what it has read before it finds the connection closed.
+        # PgBouncer's log has a line for each of these reports.
         reports = pgbouncer.log().count("pooler error: successfully sent cancel request")
-        closed = ("server closed the connection", "connection was closed in the middle")
-        assert all(any(message in end for message in closed) for end in unexpected), unexpected
-        assert len(unexpected) <= reports, pgbouncer.log()[-10_000:]
+        assert len(unexpected) <= reports, (unexpected, pgbouncer.log()[-20_000:])
         assert (
             database.query("SELECT count(*) FROM lead_audit.log WHERE operation = 'INSERT'")[0][0]
             >= REQUESTS // 2 - 5
