@@ -10,7 +10,7 @@ mod tests {
 
     /// Creates 600 entries and seals them with three checkpoints, whose tree sizes are 300, 301 and
     /// 600. Then creates ten entries without sealing them. Disables all triggers that protect the
-    /// log. Creates the SQL function `forge(id)`, which computes an entry's checksum anew from its
+    /// log. Creates the SQL function `forge(id)`, which computes an entry's checksum from its
     /// columns and stores the checksum.
     fn begin_sealed() {
         begin();

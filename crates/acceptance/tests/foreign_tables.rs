@@ -14,29 +14,38 @@ fn entries(admin: &mut Session) -> String {
     )
 }
 
+/// Creates the database `far`, and in the database `postgres` the extension and the foreign server
+/// `far`, which leads to that database. Returns a session in `postgres` and a session in `far`.
+fn near_and_far(cluster: &Cluster) -> (Session, Session) {
+    let mut near = cluster.admin("postgres");
+    call(&mut near, "CREATE DATABASE far");
+    call(
+        &mut near,
+        &format!(
+            "CREATE EXTENSION lead_audit; CREATE EXTENSION postgres_fdw;
+             CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'far');
+             CREATE USER MAPPING FOR CURRENT_USER SERVER far",
+            cluster.socket_directory().display()
+        ),
+    );
+    (near, cluster.admin("far"))
+}
+
 #[test]
 fn truncate_of_foreign_members() {
     let cluster = Cluster::start();
-    call(&mut cluster.admin("postgres"), "CREATE DATABASE far");
-    let mut far = cluster.admin("far");
+    let (mut admin, mut far) = near_and_far(&cluster);
     call(
         &mut far,
         "CREATE TABLE fp (id int); CREATE TABLE fc (id int); CREATE TABLE other (id int)",
     );
-    let mut admin = cluster.admin("postgres");
     call(
         &mut admin,
-        &format!(
-            "CREATE EXTENSION lead_audit; CREATE EXTENSION postgres_fdw;
-             CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'far');
-             CREATE USER MAPPING FOR CURRENT_USER SERVER far;
-             CREATE TABLE p (id int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
-             CREATE FOREIGN TABLE fp PARTITION OF p FOR VALUES FROM (10) TO (20) SERVER far;
-             CREATE TABLE c (id int); CREATE FOREIGN TABLE fc () INHERITS (c) SERVER far;
-             SELECT lead_audit.enable('p'), lead_audit.enable('c');
-             INSERT INTO p VALUES (1), (11), (12); INSERT INTO fc VALUES (1)",
-            cluster.socket_directory().display()
-        ),
+        "CREATE TABLE p (id int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+         CREATE FOREIGN TABLE fp PARTITION OF p FOR VALUES FROM (10) TO (20) SERVER far;
+         CREATE TABLE c (id int); CREATE FOREIGN TABLE fc () INHERITS (c) SERVER far;
+         SELECT lead_audit.enable('p'), lead_audit.enable('c');
+         INSERT INTO p VALUES (1), (11), (12); INSERT INTO fc VALUES (1)",
     );
     assert_eq!(value::<i64>(&mut far, "SELECT count(*) FROM fp"), 2);
     let has_triggers =
@@ -85,27 +94,20 @@ fn truncate_of_foreign_members() {
 #[test]
 fn failures_in_foreign_tables() {
     let cluster = Cluster::builder().preloaded().start();
-    call(&mut cluster.admin("postgres"), "CREATE DATABASE far");
+    let (mut admin, mut far) = near_and_far(&cluster);
     call(
-        &mut cluster.admin("far"),
+        &mut far,
         "CREATE TABLE f (id int, n int CHECK (n < 100), t text); INSERT INTO f SELECT g, g, 'x' FROM generate_series(1, 3) g",
     );
-    let mut admin = cluster.admin("postgres");
     call(
         &mut admin,
-        &format!(
-            "CREATE EXTENSION lead_audit; CREATE EXTENSION postgres_fdw;
-             CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'far');
-             CREATE USER MAPPING FOR CURRENT_USER SERVER far;
-             CREATE TABLE p (id int, n int, t text); CREATE FOREIGN TABLE f () INHERITS (p) SERVER far;
-             SELECT lead_audit.enable('p');
-             CREATE FUNCTION even_fails(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
-               IF n % 2 = 0 THEN RAISE 'even' USING ERRCODE = 'with_check_option_violation'; END IF;
-               RETURN n;
-             END $$;
-             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$",
-            cluster.socket_directory().display()
-        ),
+        "CREATE TABLE p (id int, n int, t text); CREATE FOREIGN TABLE f () INHERITS (p) SERVER far;
+         SELECT lead_audit.enable('p');
+         CREATE FUNCTION even_fails(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+           IF n % 2 = 0 THEN RAISE 'even' USING ERRCODE = 'with_check_option_violation'; END IF;
+           RETURN n;
+         END $$;
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$",
     );
     let worker = "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'";
     wait_until(&mut admin, Duration::from_secs(30), worker);
