@@ -10,6 +10,7 @@
 #   assertions.sh all       runs all in-database tests once, without debug_discard_caches
 #   assertions.sh discard   runs only the tests of the list "discarding", with
 #                           debug_discard_caches = 1
+#   assertions.sh names     checks that each test of the list "discarding" exists. Runs no test
 #
 # The script puts the server, and the extension for this server, in target/assertions15 (15 is the
 # major version). The script changes no file of another build.
@@ -18,18 +19,18 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 work=$TARGET/assertions$PG_MAJOR
 server=$work/server
 
-# The names of the tests that run with debug_discard_caches = 1. Each element selects all tests
-# whose names contain the element. These tests cover each part of the library that caches facts
-# about a relation. With debug_discard_caches = 1, a run of all in-database tests would take hours.
+# The names of the tests that run with debug_discard_caches = 1. These tests cover each part of the
+# library that caches facts about a relation. With debug_discard_caches = 1, a run of all
+# in-database tests would take hours.
 discarding=(
-  capture::tests::pg_insert_update_delete
-  capture::tests::pg_soft_delete_and_restore
-  capture::tests::pg_upsert_merge_and_writing_ctes
-  capture::tests::pg_foreign_key_actions
-  capture::tests::pg_truncate_of_several_tables_and_cascade
+  row_changes::tests::pg_insert_update_delete
+  row_changes::tests::pg_soft_delete_and_restore
+  row_changes::tests::pg_upsert_merge_and_writing_ctes
+  row_changes::tests::pg_foreign_key_actions
+  row_changes::tests::pg_truncate_of_several_tables_and_cascade
   context::tests::pg_changed_within_one_statement
   row_keys::tests::pg_renamed_key_column
-  order::tests::pg_after_row_trigger_that_updates_the_same_row
+  entry_order::tests::pg_after_row_trigger_that_updates_the_same_row
   rollback::tests::pg_nested_blocks
   partitions::tests::pg_row_that_moves_is_an_update
   partitions::tests::pg_attached_created_and_detached
@@ -37,10 +38,10 @@ discarding=(
   ddl_guard::tests::pg_disabled_trigger
   ddl_guard::tests::pg_renamed_table
   ddl_guard::tests::pg_dropped_table
-  install::tests::pg_baseline_of_a_partitioned_table
+  enable::tests::pg_baseline_of_a_partitioned_table
   on_error::tests::pg_column_of_another_type
   on_error::tests::pg_cast_to_json
-  log_table::tests::pg_added_indexes_contain_the_entries
+  writer::tests::pg_added_indexes_contain_the_entries
   values::tests::pg_columns_dropped_added_renamed_and_retyped
   sealing::tests::pg_makes_one_leaf_of_each_entry
   changed_entries::tests::pg_verify_a_range
@@ -56,6 +57,16 @@ preloaded=(
   foreign_tables
   rejected_rows
 )
+
+# Checks that each test of the list "discarding" exists. Without this check, a renamed test would
+# not run, because cargo ignores a name that selects no test.
+names() {
+  local test file
+  for test in "${discarding[@]}"; do
+    file=pgrx-tests/${test%%::*}.rs
+    grep -q "fn ${test##*::pg_}(" "$ROOT/$file" || die "assertions.sh: $file has no test $test"
+  done
+}
 
 build_server() {
   local source
@@ -110,6 +121,8 @@ discard() {
   preloaded
 }
 
+names
+[ "${1:-}" != names ] || exit 0
 setup
 build_server
 case ${1:-} in

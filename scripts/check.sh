@@ -45,5 +45,7 @@ step "The lines of the scripts and of the SQL are below 100 columns"
   die "these lines are longer"
 step "scripts/messages.py --check"
 python3 scripts/messages.py --check
+step "scripts/assertions.sh names"
+scripts/assertions.sh names
 step "scripts/meta_json.py"
 python3 scripts/meta_json.py
