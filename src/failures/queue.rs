@@ -25,5 +25,5 @@ pub use region::{
 pub use server_log::{
     LogLine, begin_recording, end_recording, is_recording, log_rest, write_to_server_log,
 };
-pub use slots::{discard_through, peek, pop, quarantine, queue_number};
+pub use slots::{drop_logged, peek, pop, quarantine, queue_number, remove_unneeded};
 pub use startup::{request_lock, start_up};

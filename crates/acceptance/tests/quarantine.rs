@@ -229,3 +229,35 @@ fn a_kill_of_the_postmaster_quarantines_nothing() {
     }
     assert_intact(&mut connect(&cluster));
 }
+
+/// If a worker dies after its commit and before it removes the records from the queue, the next
+/// worker counts all remaining records of the transaction as written. A record that concerns no
+/// watched table gets no entry, so it must leave the queue before the commit.
+#[test]
+fn a_record_without_an_entry_leaves_the_queue_before_the_commit() {
+    let (cluster, admin) = cluster();
+    drop(admin);
+    let mut session = connect(&cluster);
+    call(&mut session, "CREATE TABLE unwatched (n int)");
+    fail(&mut session, "has an entry", false);
+    wait_until(&mut session, LONG, "SELECT waiting = 0 FROM lead_audit.queue()");
+    let worker: i32 = value(&mut session, "SELECT worker_pid FROM lead_audit.queue()");
+    stop(&mut session, worker);
+    // The text names a watched table, so only the worker finds that no watched table is written.
+    let statement = "INSERT INTO unwatched (no_such_column) SELECT 1 FROM leads";
+    assert_eq!(sqlstate(&mut session, statement), "42703");
+    assert!(value::<bool>(&mut session, "SELECT waiting > 0 FROM lead_audit.queue()"));
+    // The worker's transaction ends with an UPDATE of this table.
+    call(&mut session, "BEGIN; LOCK TABLE lead_audit.queue_position IN SHARE MODE");
+    signal(worker, "-CONT");
+    let mut admin = connect(&cluster);
+    wait_until(&mut admin, LONG, "SELECT waiting = 0 FROM lead_audit.queue()");
+    assert!(value::<bool>(
+        &mut admin,
+        &format!("SELECT xact_start IS NOT NULL FROM pg_stat_activity WHERE pid = {worker}")
+    ));
+    call(&mut session, "ROLLBACK");
+    let counts = "SELECT (queued, written, dropped) = (1, 1, 0) FROM lead_audit.stats";
+    assert!(value::<bool>(&mut admin, counts));
+    assert_intact(&mut admin);
+}

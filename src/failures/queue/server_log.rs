@@ -136,7 +136,7 @@ pub fn log_rest(database: pg_sys::Oid) {
             LogLine::new(&record, "there is no worker in its database any more")
                 .iter()
                 .for_each(LogLine::write);
-            slots::pop(database, number, 1, 0);
+            slots::drop_logged(database, &[number]);
         }
     }
 }

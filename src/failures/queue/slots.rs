@@ -320,79 +320,88 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
     copies
 }
 
-/// Removes the database's records up to the sequence number `through`, and counts the removed
-/// records. `dropped` is the number of removed records that are only in the server's log, and count
-/// as dropped. `none` is the number of removed records that concern no watched table, and are
-/// subtracted from `queued`. All other removed records
-/// count as written.
-pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
+/// Removes the database's records up to the sequence number `through`, and counts them as written.
+pub fn pop(database: pg_sys::Oid, through: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
-        let count = take_off(region, place, through);
-        let counts = &mut region.databases[place].counts;
-        counts.written += count.saturating_sub(dropped + none);
-        counts.dropped += dropped;
-        counts.queued -= none.min(counts.queued);
+        let mut count = 0;
+        loop {
+            let first = region.databases[place].first;
+            if first == NONE || region.slot(first).sequence > through {
+                break;
+            }
+            remove(region, place, NONE, first);
+            count += 1;
+        }
+        region.databases[place].counts.written += count;
     });
 }
 
-/// Removes the database's records up to the sequence number `through`. An earlier worker wrote the
-/// entries of these records, but died before it removed the records from the queue. Returns the
-/// number of removed records.
-pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
+/// Removes the records with these sequence numbers, because they concern no watched table. The
+/// records no longer count as queued.
+pub fn remove_unneeded(database: pg_sys::Oid, sequences: &[u64]) {
     locked(|region| {
-        let Some(place) = region.place_of(database) else { return 0 };
-        let count = take_off(region, place, through);
-        region.databases[place].counts.written += count;
-        count
-    })
-    .unwrap_or(0)
+        let Some(place) = region.place_of(database) else { return };
+        let count = remove_each(region, place, sequences);
+        let counts = &mut region.databases[place].counts;
+        counts.queued -= count.min(counts.queued);
+    });
+}
+
+/// Removes the records with these sequence numbers, because they are now in the server's log. The
+/// records count as dropped.
+pub fn drop_logged(database: pg_sys::Oid, sequences: &[u64]) {
+    locked(|region| {
+        let Some(place) = region.place_of(database) else { return };
+        let count = remove_each(region, place, sequences);
+        region.databases[place].counts.dropped += count;
+    });
 }
 
 /// Removes the record with this sequence number from the queue, because the record ended a worker.
+/// The record counts as quarantined and dropped.
 pub fn quarantine(database: pg_sys::Oid, sequence: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
-        let (mut previous, mut index) = (NONE, region.databases[place].first);
-        while index != NONE && region.slot(index).sequence != sequence {
-            (previous, index) = (index, region.slot(index).next);
-        }
-        if index == NONE {
-            return;
-        }
-        let next = region.slot(index).next;
-        match previous {
-            NONE => region.databases[place].first = next,
-            previous => region.slot(previous).next = next,
-        }
-        if next == NONE {
-            region.databases[place].last = previous;
-        }
-        let slots = region.give_back(index);
-        let database = &mut region.databases[place];
-        database.slots_used -= slots;
-        database.counts.dropped += 1;
-        database.counts.quarantined += 1;
+        let count = remove_each(region, place, &[sequence]);
+        let counts = &mut region.databases[place].counts;
+        counts.dropped += count;
+        counts.quarantined += count;
     });
 }
 
-fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
+/// Removes the records with these ascending sequence numbers. Returns the number of removed
+/// records.
+fn remove_each(region: &mut Region, place: usize, sequences: &[u64]) -> u64 {
     let mut count = 0;
-    loop {
-        let first = region.databases[place].first;
-        if first == NONE || region.slot(first).sequence > through {
-            return count;
+    let (mut previous, mut index) = (NONE, region.databases[place].first);
+    for &sequence in sequences {
+        while index != NONE && region.slot(index).sequence < sequence {
+            (previous, index) = (index, region.slot(index).next);
         }
-        let next = region.slot(first).next;
-        let slots = region.give_back(first);
-        let database = &mut region.databases[place];
-        database.first = next;
-        database.slots_used -= slots;
-        if next == NONE {
-            database.last = NONE;
+        if index != NONE && region.slot(index).sequence == sequence {
+            index = remove(region, place, previous, index);
+            count += 1;
         }
-        count += 1;
     }
+    count
+}
+
+/// Removes the record at `index` from the database's list. `previous` is the record before this
+/// record, or NONE if this record is the first. Returns the next record, or NONE.
+fn remove(region: &mut Region, place: usize, previous: u32, index: u32) -> u32 {
+    let next = region.slot(index).next;
+    match previous {
+        NONE => region.databases[place].first = next,
+        previous => region.slot(previous).next = next,
+    }
+    let slots = region.give_back(index);
+    let database = &mut region.databases[place];
+    if next == NONE {
+        database.last = previous;
+    }
+    database.slots_used -= slots;
+    next
 }
 
 /// Returns copies of all records in the region of an earlier server, which this server cannot use

@@ -60,32 +60,27 @@ pub fn drain() -> Result<NextTurn, ServerError> {
         let written =
             in_extension_transaction(c"looking for the last failed operation written", position)?;
         let Some(written) = written else { return Ok(NextTurn::AtInterval) };
-        queue::discard_through(database, written);
+        queue::pop(database, written);
         quarantine(progress, written);
         CAUGHT_UP.set(true);
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
-    // If `queued` is empty, `discard_through` has just removed all records, because an earlier
-    // worker had written their entries. Sessions do not wake a worker whose `looks_again` is set,
+    // If `queued` is empty, the code above has just removed all records, because an earlier worker
+    // had written their entries. Sessions do not wake a worker whose `looks_again` is set,
     // so this task has to run once more at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
-    let (read, unreadable) = read(&queued);
+    let read = read(&queued);
     let result = write_batch(&read, progress);
     // The worker has survived the transaction, even if `result` is an error. Therefore the code
     // clears `progress`, so that no record of the transaction is quarantined.
     progress.set(0, 0);
     match result? {
         Batch::Dropped => return Ok(NextTurn::AtInterval),
-        Batch::Written(written) => {
-            queue::pop(database, last, unreadable, read.len() as u64 - written);
-        }
+        Batch::Written => queue::pop(database, last),
         Batch::OneByOne => {
             for (number, bytes) in &queued {
-                let Some(one) = read.iter().find(|one| one.number == *number) else {
-                    queue::pop(database, *number, 1, 0);
-                    continue;
-                };
+                let Some(one) = read.iter().find(|one| one.number == *number) else { continue };
                 progress.set(*number, 0);
                 let result = in_extension_transaction(c"writing a failed operation", || {
                     write_all(std::slice::from_ref(one), None)
@@ -93,13 +88,13 @@ pub fn drain() -> Result<NextTurn, ServerError> {
                 progress.set(0, 0);
                 match result {
                     Ok(None) => return Ok(NextTurn::AtInterval),
-                    Ok(Some(written)) => queue::pop(database, *number, 0, 1 - written),
+                    Ok(Some(())) => queue::pop(database, *number),
                     Err(error) if is_passing(&error) => return Err(error),
                     Err(error) => {
                         LogLine::new(bytes, &format!("it cannot be written: {error}"))
                             .iter()
                             .for_each(LogLine::write);
-                        queue::pop(database, *number, 1, 0);
+                        queue::drop_logged(database, &[*number]);
                     }
                 }
             }
@@ -111,29 +106,29 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
 }
 
-/// Parses the records, and returns the parsed records with the number of unreadable records. Writes
-/// each unreadable record to the server's log. Only this library writes to the queue, but another
+/// Parses the records, and returns the parsed records. Writes each unreadable record to the
+/// server's log, and removes it from the queue. Only this library writes to the queue, but another
 /// process can damage the shared memory.
-fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
-    let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
+fn read(queued: &[(u64, Vec<u8>)]) -> Vec<Numbered> {
+    let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), Vec::new());
     for (number, bytes) in queued {
         match serde_json::from_slice(bytes) {
             Ok(record) => read.push(Numbered { number: *number, record }),
             Err(_) => {
                 LogLine::new(bytes, "it cannot be read").iter().for_each(LogLine::write);
-                unreadable += 1;
+                unreadable.push(*number);
             }
         }
     }
-    (read, unreadable)
+    queue::drop_logged(current_database(), &unreadable);
+    read
 }
 
 enum Batch {
     /// The extension was dropped. The worker's main loop notices this, and ends the worker.
     Dropped,
-    /// The transaction has committed. Contains the number of entries that the transaction has
-    /// written.
-    Written(u64),
+    /// The transaction has committed.
+    Written,
     /// The transaction has failed. The entry of each record must be written in a transaction of its
     /// own.
     OneByOne,
@@ -149,24 +144,26 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
         write_all(records, Some(progress))
     }) {
         Ok(None) => Ok(Batch::Dropped),
-        Ok(Some(written)) => Ok(Batch::Written(written)),
+        Ok(Some(())) => Ok(Batch::Written),
         Err(error) if is_passing(&error) => Err(error),
         Err(_) => Ok(Batch::OneByOne),
     }
 }
 
-/// Makes the entries of the records and returns the number of entries. A record that concerns no
-/// watched table gets no entry. If `progress` is given, stores the sequence number of the present
-/// record in `progress`.
-fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
+/// Makes the entries of the records. A record that concerns no watched table gets no entry, and is
+/// removed from the queue. If `progress` is given, stores the sequence number of the present record
+/// in `progress`.
+fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();
     let mut gather_all = |isolation| {
-        let mut written = 0;
+        let mut unneeded = Vec::new();
         for some in records.chunks(YIELD_EVERY) {
             for one in some {
                 progress.iter().for_each(|progress| progress.set(one.number, last));
-                written += u64::from(batch.gather(&one.record, isolation));
+                if !batch.gather(&one.record, isolation) {
+                    unneeded.push(one.number);
+                }
             }
             progress.iter().for_each(|progress| progress.set(0, last));
             entries::flush();
@@ -175,16 +172,18 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
                 unsafe { pg_sys::pg_usleep(YIELD_MICROSECONDS) };
             }
         }
-        written
+        unneeded
     };
     // The first attempt makes the entries of all records in one subtransaction. Errors are rare,
     // and a subtransaction for each record would take more time.
-    let written = in_subtransaction(|| gather_all(ErrorIsolation::Together))
+    let unneeded = in_subtransaction(|| gather_all(ErrorIsolation::Together))
         .unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
+    // These records leave the queue before the commit. If the worker dies after the commit, the
+    // next worker counts all remaining records through `last` as written.
+    queue::remove_unneeded(current_database(), &unneeded);
     if last > 0 {
         set_position(last);
     }
-    written
 }
 
 // ---- the number of the last written record ------------------------------------------------------
