@@ -73,9 +73,9 @@ impl TextSetting {
         TextSetting(Cell::new(std::ptr::null_mut()))
     }
 
-    /// Returns the value of the setting, or `None` if the setting is unset or empty. Unset and
-    /// empty are treated alike, because a setting is empty and not unset after a transaction with
-    /// SET LOCAL.
+    /// Returns the value of the setting, or `None` if the setting is unset or empty. An unset and
+    /// an empty setting have the same meaning, because a setting that was unset before a
+    /// transaction with SET LOCAL is empty after it.
     pub fn get(&self) -> Option<String> {
         let value = self.0.get();
         if value.is_null() {

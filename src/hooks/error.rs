@@ -7,9 +7,9 @@
 //! would be lost. The error callback of lead_audit therefore has two parts. The first part of the
 //! callback copies the error, and calls no Rust code that has values to drop. If memory is
 //! exhausted while the first part copies the error, the out-of-memory error replaces the original
-//! error. PostgreSQL's own error callbacks behave in the same way. The second part of the callback
-//! makes a record from the copy of the error. The second part of the callback calls no function of
-//! PostgreSQL that can raise an error.
+//! error. An error in one of PostgreSQL's own error callbacks also replaces the original error. The
+//! second part of the callback makes a record from the copy of the error. The second part of the
+//! callback calls no function of PostgreSQL that can raise an error.
 
 use crate::failures::{self, ErrorCallbacks, RejectedRow, StatementScope};
 use pgrx::pg_sys;

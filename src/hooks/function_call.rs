@@ -1,5 +1,6 @@
 //! Contains the hooks on the look-up and on the call of a function. PostgreSQL calls
-//! `needs_fmgr_hook` at each look-up of a function, so this hook has no guard on its usual path.
+//! `needs_fmgr_hook` at each look-up of a function. On its usual path, this hook has no guard
+//! (`pg_guard`), because a guard would cost time.
 
 use crate::watch;
 use pgrx::pg_sys;

@@ -1,7 +1,7 @@
 //! Wrappers for relations (their names, columns, rows, triggers and partitions) and for sequences.
 //!
-//! The names that these wrappers return are not necessarily UTF-8, because the server's texts need
-//! not be UTF-8.
+//! A name in the catalog need not be UTF-8. The wrappers return a name as its bytes, as a [`Text`],
+//! which percent-encodes invalid bytes, or as a String, in which invalid bytes become U+FFFD.
 
 use super::{RowMemory, Text};
 use pgrx::{PgList, pg_sys};
@@ -268,7 +268,7 @@ struct Candidate {
     soft_delete_column: String,
 }
 
-/// Copies from the relcache entry what the library needs of the triggers. If a look-up in the
+/// Returns the enabled triggers of a relation whose first argument is a UUID. If a look-up in the
 /// catalog processes an invalidation of the relation, PostgreSQL frees `trigdesc`, even while the
 /// relation is open. Therefore this function makes no look-up, and returns no pointer into
 /// `trigdesc`.

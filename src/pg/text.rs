@@ -27,7 +27,7 @@ pub struct Text {
     is_encoded: bool,
 }
 
-/// The reason why [`Text`] could not store a value as text. The `Text` is empty then.
+/// The reason why [`Text::write`] could not store a text. After this error, the `Text` is empty.
 #[derive(Debug, Clone)]
 pub enum NotWritten {
     /// The written bytes are not UTF-8, or contain NUL.

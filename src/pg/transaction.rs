@@ -37,8 +37,8 @@ pub fn trigger_depth() -> i32 {
 ///
 /// A session can continue safely after an error only if it aborts a subtransaction around the
 /// failed code. The abort releases the locks, pins and memory of the failed code. The function does
-/// not return the error of a cancel, a shutdown or a serialization failure, but raises this error
-/// after the rollback.
+/// not return the error of a cancelled query, a shutdown or a serialization failure, but raises
+/// this error after the rollback.
 pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     // SAFETY: the code does what PL/pgSQL does for a block with EXCEPTION. When the function
     // returns, even after an error, the memory context and the resource owner are again those of

@@ -40,8 +40,8 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
 }
 
 /// Returns whether the current role may create databases. PostgreSQL added its own function for
-/// this check in a minor version. This library does not call PostgreSQL's function, because a
-/// server of an earlier minor version could not load the library.
+/// this check in a minor version. If this library called PostgreSQL's function, a server of an
+/// earlier minor version could not load the library.
 pub fn may_create_databases() -> bool {
     let column = pg_sys::Anum_pg_authid_rolcreatedb;
     // SAFETY: the key is the oid of a role, and the column is a boolean.

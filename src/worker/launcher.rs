@@ -35,8 +35,8 @@ const TURN: Duration = Duration::from_secs(5);
 /// database yet.
 const SHORT_TURN: Duration = Duration::from_secs(2);
 
-/// If another database has waited longer than an urgent database by at least this time, the other
-/// database gets a background process first.
+/// The advantage of an urgent database over other waiting databases. A database that is not urgent
+/// counts as if it had begun to wait this much later than it did.
 const HEAD_START: Duration = Duration::from_secs(30);
 
 /// The interval at which the launcher tries to start workers while databases wait for a background
@@ -46,8 +46,8 @@ const IN_SHORTAGE: Duration = Duration::from_secs(1);
 /// The maximum number of databases in which workers look for the extension at the same time.
 const PROBES: usize = 2;
 
-/// The maximum time that the launcher waits at a shutdown of the server. During this time, the
-/// workers write the entries of queued records.
+/// The maximum time that the launcher waits for the workers at a shutdown of the server. During
+/// this time, the workers write the entries of queued records.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// A worker that the launcher has started.
@@ -378,9 +378,9 @@ impl Launcher {
     }
 }
 
-/// For each database that waits for a background process, asks one worker of another database to
-/// end. The launcher first asks the worker that has run the longest. The launcher asks a worker
-/// only after the worker has run all tasks once and its turn has lasted long enough.
+/// Asks running workers to end, at most one for each database that waits for a background process.
+/// The launcher first asks the worker that has run the longest. The launcher asks a worker only
+/// after the worker has run all tasks once and its turn has lasted long enough.
 fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     let mut running = occupied;
     let now = Instant::now();
@@ -391,7 +391,7 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     if !waiting.is_empty() {
         // A worker that is still connecting may be waiting for a lock on its database. Another
         // session can keep a lock on a database for any length of time. The launcher therefore
-        // stops a worker that has been connecting for longer than a turn.
+        // stops a worker that has been connecting for longer than TURN.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));

@@ -139,12 +139,11 @@ impl Schedule {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Makes a task with `on_wake` due at once, except while the task pauses after an error. The
-    /// worker calls this function with `woken` = true when its latch was set. The worker calls this
-    /// function with `woken` = false after it has run a task without `on_wake`. A task without
-    /// `on_wake` can wait for a lock, and the wait can reset the latch, so that a wake-up is lost.
-    /// If `woken` is false and the last run of the task has set the time of the next run, the task
-    /// keeps this time.
+    /// Makes a task with `on_wake` due at once, except while the task pauses after an error.
+    /// `woken` is true if the worker's latch was set. `woken` is false if the worker has slept
+    /// until its next task, or has run a task without `on_wake`. A task without `on_wake` can wait
+    /// for a lock, and the wait can reset the latch, so that a wake-up is lost. If `woken` is false
+    /// and the last run of the task has set the time of the next run, the task keeps this time.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();

@@ -64,7 +64,7 @@ pub struct Count {
 /// The bytes of the rejected row's tuple.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RawRow {
-    /// The oid of the relation whose row type the tuple has.
+    /// The oid of the relation that has the tuple's row type.
     pub relation: u32,
     /// The fingerprint of the tuple's row type.
     pub row_type: u64,
@@ -149,8 +149,8 @@ pub struct Record {
     pub row: Option<RawRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Count>,
-    /// The number of the transaction's write counts that are missing in `written`, because
-    /// `written` has a maximum length.
+    /// The number of the transaction's write counts that did not fit into `written`, which has a
+    /// maximum length.
     #[serde(skip_serializing_if = "is_zero")]
     pub written_omitted: usize,
 }

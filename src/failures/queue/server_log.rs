@@ -9,10 +9,10 @@ use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 
 thread_local! {
-    /// Whether this process is making a record, or is writing a record to the server's log. If an
-    /// error is raised while the flag is set, lead_audit's own code has failed and not the
-    /// statement, so the error gets no record. After an error in lead_audit's own code, the flag
-    /// stays set until the next statement begins or the transaction ends.
+    /// Whether this process is making a record, or is writing a record to the server's log. An
+    /// error that is raised while the flag is set comes from lead_audit's own code and not from the
+    /// statement, so it gets no record. After an error in lead_audit's own code, the flag stays set
+    /// until the next statement begins or the transaction ends.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -2,8 +2,8 @@
 //! Each database has its own list of records, so that a database without a worker does not delay
 //! the records of other databases.
 //!
-//! The `state` of a slot is authoritative. After a crash of the server, the lists of records are
-//! rebuilt from the states of all slots.
+//! The `state` of a record's first slot shows whether the record is complete. After a crash of the
+//! server, the lists of records can be inconsistent, and are rebuilt from the states of all slots.
 
 use super::region::{DATA, NONE, Region, Slot, locked, set_latch};
 use pgrx::pg_sys;
@@ -26,7 +26,7 @@ pub enum Queued {
     Yes,
     /// Too few slots are free.
     Full,
-    /// The launcher does not run, or the region's list does not contain the database.
+    /// The queue is closed (`Region::open`), or the region's list does not contain the database.
     Closed,
 }
 
@@ -104,9 +104,9 @@ impl Region {
     }
 
     /// Appends a stored record to its database's list, and gives the record the next sequence
-    /// number. Returns the latch of the process that the caller must wake, or 0 if no process must
-    /// be woken. The process to wake is the database's worker or, if the database has no worker,
-    /// the launcher.
+    /// number. Returns the latch of the process that the caller must wake, or 0 if the caller need
+    /// not wake a process. The process to wake is the database's worker or, if the database has no
+    /// worker, the launcher.
     fn enqueue(&mut self, place: usize, first: u32) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -118,9 +118,10 @@ impl Region {
         let launcher_latch = self.launcher_latch;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // If `looks_again` is set, the worker is running a task, or pauses before its next task. A
-        // session wakes a worker with `looks_again` only once, and only if the database's records
-        // occupy more than half of the slots that the database may use.
+        // If `looks_again` is set, the worker is running a task, or pauses before its next task.
+        // The worker is then woken only if the database's records occupy more than half of the
+        // slots that the database may use. Waking the worker clears `looks_again`, so the worker is
+        // woken only once.
         let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;
@@ -321,10 +322,9 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
 }
 
 /// Removes the database's records up to the sequence number `through`, and counts the removed
-/// records. `dropped` is the number of removed records that are only in the server's log, and count
-/// as dropped. `none` is the number of removed records that concern no watched table, and are
-/// subtracted from `queued`. All other removed records
-/// count as written.
+/// records. `dropped` is the number of removed records that are only in the server's log. These
+/// records count as dropped. `none` is the number of removed records that concern no watched table.
+/// This number is subtracted from the count `queued`. All other removed records count as written.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -349,7 +349,8 @@ pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     .unwrap_or(0)
 }
 
-/// Removes the record with this sequence number from the queue, because the record ended a worker.
+/// Removes the record with this sequence number from the queue, because a worker died while it
+/// processed the record.
 pub fn quarantine(database: pg_sys::Oid, sequence: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };

@@ -64,8 +64,8 @@ pub fn start_up() {
         }
     };
     let region = memory.cast::<Region>();
-    // SAFETY: the memory is large enough and aligned to a page. The code reads only integers,
-    // because an earlier server may have left a region of another layout.
+    // SAFETY: the memory is large enough and aligned to a page. An earlier server may have left a
+    // region of another layout, but the code reads only integers, for which all bytes are valid.
     let (magic, left_by, left_slots) = unsafe {
         (
             (&raw const (*region).magic).read(),

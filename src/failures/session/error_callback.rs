@@ -2,9 +2,9 @@
 //! the session still has the state in which its statement failed. `xact_end` decides whether the
 //! record becomes an entry.
 //!
-//! The code of this file must not read a catalog, wait, run users' code, or allocate an unlimited
-//! amount of memory. The code of this file must also not call a function that can raise an error
-//! (`hooks/error.rs` explains the reason).
+//! The code of this file must not read a catalog, wait, run functions of users, or allocate an
+//! unlimited amount of memory. The code of this file must also not call a function that can raise
+//! an error (`hooks/error.rs` explains the reason).
 
 use super::name_filter;
 use super::raised_error::RaisedError;

@@ -1,5 +1,6 @@
-//! Finds the rejected row of a failed statement, if the executor still holds the row. The session
-//! copies the rejected row as the bytes of a tuple, and the worker turns these bytes into JSON.
+//! Finds the rejected row of a failed statement, if a slot of the executor still contains the row.
+//! The session copies the rejected row as the bytes of a tuple, and the worker turns these bytes
+//! into JSON.
 //!
 //! The executor does not expose the row that it is processing. This module infers the row from the
 //! error and from the way in which plan nodes pass rows on. This module does not interpret the
@@ -134,8 +135,8 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 return (*tuple).t_len as usize;
             }
         }
-        // If the error was raised while PostgreSQL was filling the slot, the slot holds no tuple,
-        // and only some of the row's values.
+        // If the error was raised while PostgreSQL was filling the slot, the slot has no tuple, and
+        // has values for only some columns.
         if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
             return usize::MAX;
         }
@@ -192,9 +193,9 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
                 return None;
             }
             if scope.phase == Phase::Finish {
-                // The trigger slots contain the row for which an AFTER trigger is firing. For an
-                // UPDATE, the trigger slots contain both versions of this row. For a
-                // statement-level trigger, the trigger slots are empty.
+                // The slots ri_TrigOldSlot and ri_TrigNewSlot contain the row for which an AFTER
+                // trigger is firing. For an UPDATE, these trigger slots contain both versions of
+                // the row. For a statement-level trigger, the trigger slots are empty.
                 let new = if target.operation == "UPDATE" {
                     result.ri_TrigNewSlot
                 } else {
@@ -241,11 +242,12 @@ unsafe fn rows(
 
 /// Returns whether the slot itself keeps its row alive. Otherwise the row lies in memory that the
 /// executor can free while the slot still points to the row. For example, the slots of a foreign
-/// table point to the old row of an UPDATE, which is on the executor's stack. They keep this
-/// pointer when the executor goes on to the next row, or fires AFTER triggers.
+/// table point to the old row of an UPDATE, which is on the executor's stack. These slots still
+/// have this pointer when the executor processes the next row, or fires AFTER triggers.
 ///
-/// A slot owns its row after it is materialized. Materializing the slot is the first step of
-/// writing the slot's row. A slot also keeps a row alive if it pins the row's buffer.
+/// A slot owns its row after PostgreSQL has materialized the slot. Before PostgreSQL writes the row
+/// of a slot, PostgreSQL materializes the slot. A slot also keeps a row alive if it pins the row's
+/// buffer.
 ///
 /// # Safety
 /// `slot` must hold a row.
@@ -353,7 +355,7 @@ fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
 
 /// Returns whether the error certainly concerns the row in the slot of `node`. A slot keeps its row
 /// until the next row replaces it. If the computation of the next row fails, the slot still holds
-/// the row before, which the error does not concern.
+/// the previous row, which the error does not concern.
 ///
 /// # Safety
 /// `scope` must be the scope of the present statement. `node` must be the plan node that writes to

@@ -1,6 +1,6 @@
 //! Keeps descriptions of the watched tables that this session has used. While an error is being
-//! raised, the session cannot read a catalog. The session makes the description of a watched table
-//! before the first statement on the table runs.
+//! raised, the session cannot read a catalog. Therefore the session makes the description of a
+//! watched table before the session's first statement on the table runs.
 
 use super::name_filter::note_name;
 use crate::failures::queue::record::Table;
@@ -103,7 +103,8 @@ pub fn watched(relation: pg_sys::Oid) -> *const Watched {
         let changes = CHANGES.get();
         let found = look_up(relation);
         // The look-up can process an invalidation of the relation after it has read the relation.
-        // The description is then outdated already, and the next call makes a new one.
+        // In this case, the new description is already outdated, and the next call makes another
+        // description.
         if CHANGES.get() != changes {
             ALL_STALE.set(true);
         }

@@ -38,7 +38,7 @@ const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
     /// Whether this worker has already removed the records whose entries the previous worker wrote,
-    /// and has quarantined the record that ended the previous worker.
+    /// and has quarantined the record that the previous worker was processing when it died.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -67,7 +67,7 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
     // If `queued` is empty, `discard_through` has just removed all records, because an earlier
     // worker had written their entries. Sessions do not wake a worker whose `looks_again` is set,
-    // so this task has to run once more at once.
+    // so this task has to run again at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
@@ -129,7 +129,8 @@ fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
 }
 
 enum Batch {
-    /// The extension was dropped. The worker's main loop notices this, and ends the worker.
+    /// The extension was dropped. The worker's main loop notices that the extension is absent, and
+    /// ends the worker.
     Dropped,
     /// The transaction has committed. Contains the number of entries that the transaction has
     /// written.

@@ -15,7 +15,7 @@ use pgrx::pg_sys;
 use std::collections::HashMap;
 
 /// Returns whether the error is temporary, so that the same work may succeed later. Examples of
-/// temporary errors are those of a full disk, a lock timeout and a cancel.
+/// temporary errors are those of a full disk, a lock timeout and a cancelled query.
 pub fn is_passing(error: &ServerError) -> bool {
     let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
@@ -24,10 +24,12 @@ pub fn is_passing(error: &ServerError) -> bool {
 /// Determines how much work is undone if the making of an entry raises an error.
 #[derive(Clone, Copy)]
 pub enum ErrorIsolation {
-    /// The entries of all records are made in one subtransaction. An error undoes all of them.
+    /// The entries of all records are made in one subtransaction. An error undoes all these
+    /// entries.
     Together,
     /// Each step that can fail, for example the conversion of the rejected row to JSON, runs in a
-    /// subtransaction. Only the failed step is undone, and the entry is written without its result.
+    /// subtransaction. Only the failed step is undone, and the entry is written without the result
+    /// of the step.
     Each,
 }
 
