@@ -12,10 +12,10 @@
 //!
 //! 1. `pg`: safe wrappers around PostgreSQL
 //! 2. `settings`: the settings `lead_audit.*`
-//! 3. `version`: the versions of the SQL objects that the library works with
+//! 3. `version`: the versions of the SQL objects with which the library can work
 //! 4. `actor`: the user behind an event, with the context that the application sets
 //! 5. `entries`: the storing of entries in the table `lead_audit.entry`
-//! 6. `capture`: the conversion of a trigger's call to an entry
+//! 6. `capture`: the conversion of a trigger call into an entry
 //! 7. `history`: the search for entries by row key
 //! 8. `seal`: the tree over the entries, and its checkpoints
 //! 9. `verify`: the comparison of entries, tree and checkpoints

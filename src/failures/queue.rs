@@ -2,8 +2,8 @@
 //! is preloaded. It contains the records and a list of the databases that have the extension. Each
 //! record waits in the queue for the worker of its database.
 //!
-//! The code calls the memory of the queue the region (see `region`). The postmaster maps the region
-//! before any other process of the server starts (see `startup`).
+//! In the code, the memory of the queue is called the *region* (see `region`). The postmaster maps
+//! the region before any other process of the server starts (see `startup`).
 
 mod databases;
 pub mod record;

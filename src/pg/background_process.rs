@@ -71,7 +71,7 @@ pub enum NextTurn {
     /// The task runs again at once, because work remains.
     AtOnce,
     /// The task runs again after this duration, because more work may come soon. The duration is
-    /// counted from the beginning of the present run.
+    /// counted from the beginning of the current run.
     After(Duration),
 }
 

@@ -36,7 +36,7 @@ impl ServerError {
         })
     }
 
-    /// Raises the error in the present statement.
+    /// Raises the error in the current statement.
     pub fn raise(self, hint: Option<String>) -> ! {
         let mut report = ErrorReport::new(self.code, self.message, "lead_audit");
         if let Some(detail) = self.detail {

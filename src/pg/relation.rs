@@ -225,7 +225,8 @@ pub struct WatchTriggers {
 /// Reads the arguments of the relation's enabled audit triggers. Returns `None` if the relation
 /// does not exist or is not watched.
 pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
-    // SAFETY: a transaction is in progress, and the relcache entry is held until RelationClose().
+    // SAFETY: a transaction is in progress, and the relcache entry stays open until
+    // RelationClose().
     let (triggers, namespace, name) = unsafe {
         let open = pg_sys::RelationIdGetRelation(relation);
         if open.is_null() {

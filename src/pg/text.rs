@@ -188,8 +188,8 @@ pub struct TextWriter {
     /// The space for the header, followed by the written bytes.
     buffer: Vec<u8>,
     has_nul: bool,
-    /// `None` while all writes have fitted. After a write that did not fit, the length that the
-    /// text would have had with this write.
+    /// The value is `None` as long as all writes fit. If a write did not fit, the value is the
+    /// length that the text would have had with this write.
     overflow: Option<usize>,
 }
 

@@ -136,11 +136,11 @@ impl Drop for NewestSnapshot {
     }
 }
 
-/// Takes an exclusive lock on the relation *as an object*, until the transaction ends. While a
-/// session holds this lock, no other session may do the task that the lock protects. Readers,
-/// writers, VACUUM and pg_dump take relation locks, which do not conflict with object locks. No SQL
-/// command takes this object lock. Returns whether this session holds the lock after the call. If
-/// `wait` is false and another session holds the lock, returns false at once.
+/// Takes an exclusive object lock on the relation, and not a relation lock, until the transaction
+/// ends. While a session holds this lock, no other session may do the task that the lock protects.
+/// Readers, writers, VACUUM and pg_dump take relation locks, which do not conflict with object
+/// locks. No SQL command takes this object lock. Returns whether this session holds the lock after
+/// the call. If `wait` is false and another session holds the lock, returns false at once.
 pub fn lock_task(relation: pg_sys::Oid, wait: bool) -> bool {
     const DEFAULT_LOCKMETHOD: u8 = 1;
     // SAFETY: the tag has the form that LockDatabaseObject() uses. The end of the transaction

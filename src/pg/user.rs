@@ -129,8 +129,8 @@ pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
 /// Runs `work` with this search_path. If `work` raises an error, the abort of the (sub)transaction
 /// restores the former search_path.
 pub fn with_search_path<R>(path: &CStr, work: impl FnOnce() -> R) -> R {
-    // SAFETY: the setting belongs to a new nest level, which ends in this function or with the
-    // (sub)transaction. The name and the path are C strings.
+    // SAFETY: the changed setting belongs to a new nest level, which ends in this function or with
+    // the (sub)transaction. The name and the path are C strings.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         pg_sys::set_config_option(

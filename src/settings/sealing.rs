@@ -143,7 +143,7 @@ pub fn was_reset() -> bool {
     WAS_RESET.get()
 }
 
-/// Returns the source of a setting's present value. Returns `None` if no setting has this name.
+/// Returns the source of a setting's current value. Returns `None` if no setting has this name.
 fn source_of(name: &CStr) -> Option<pg_sys::GucSource::Type> {
     variables().iter().find_map(|&variable| {
         // SAFETY: the structs of the settings live as long as the process.

@@ -62,7 +62,7 @@ struct Seen {
     last_exit: WorkerExit,
     /// Whether the database has a worker, or the launcher has started a worker for it.
     runs: bool,
-    /// The time at which the launcher first saw the present value of `runs`.
+    /// The time at which the launcher first saw the current value of `runs`.
     since: Instant,
     is_held: bool,
     has_records: bool,
@@ -228,8 +228,8 @@ impl Launcher {
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
         // Databases with low oids are probed first, because they are usually older. In another
-        // order, many new copies of a database could fill the queue's list of databases before an
-        // older database is added to the list.
+        // order, many new databases could fill the queue's list of databases before an older
+        // database is added to the list.
         let mut new: Vec<_> =
             found.keys().filter(|oid| !self.databases.contains_key(oid)).copied().collect();
         new.sort_unstable_by_key(|oid| oid.to_u32());

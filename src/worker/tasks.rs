@@ -139,11 +139,12 @@ impl Schedule {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Makes a task with `on_wake` due at once, except while the task pauses after an error.
-    /// `woken` is true if the worker's latch was set. `woken` is false if the worker has slept
-    /// until its next task, or has run a task without `on_wake`. A task without `on_wake` can wait
-    /// for a lock, and the wait can reset the latch, so that a wake-up is lost. If `woken` is false
-    /// and the last run of the task has set the time of the next run, the task keeps this time.
+    /// Makes the task due at once if its `on_wake` is true, except while the task pauses after an
+    /// error. `woken` is true if the worker's latch was set. `woken` is false if the worker has
+    /// slept until its next task, or has run a task whose `on_wake` is false. A task whose
+    /// `on_wake` is false can wait for a lock, and the wait can reset the latch, so that a wake-up
+    /// is lost. If `woken` is false and the last run of the task has set the time of the next run,
+    /// the task keeps this time.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
@@ -151,8 +152,8 @@ impl Schedule {
     }
 
     /// Runs the task if the task is due. If the task returns an error, logs the error. Returns true
-    /// if the task has run and has no `on_wake`. If the result is true, the worker's latch may have
-    /// been reset during the run, because a wait for a lock resets the latch.
+    /// if the task has run and its `on_wake` is false. If the result is true, the worker's latch
+    /// may have been reset during the run, because a wait for a lock resets the latch.
     pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
             return false;

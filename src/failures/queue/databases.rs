@@ -40,7 +40,7 @@ pub fn found(oid: pg_sys::Oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
             // If the last worker of this database did not find the extension, `last_exit` is
-            // `NoExtension`, and the launcher starts no other worker. After `Stopped`, the launcher
+            // `NoExtension`, and the launcher starts no new worker. After `Stopped`, the launcher
             // starts the next worker at once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;

@@ -184,7 +184,7 @@ impl Count {
 }
 
 impl Record {
-    /// Makes a record with the present actor, time and transaction.
+    /// Makes a record with the current actor, time and transaction.
     pub fn of_session(outcome: Outcome) -> Self {
         // SAFETY: these calls only read variables of the session and the clock.
         unsafe {

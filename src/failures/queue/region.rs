@@ -107,7 +107,7 @@ pub struct Database {
 pub struct Progress {
     /// The sequence number of the record that the worker is turning into an entry, or 0.
     processing: AtomicU64,
-    /// The sequence number of the last record whose entry the worker writes in the present
+    /// The sequence number of the last record whose entry the worker writes in the current
     /// transaction, or 0.
     writing: AtomicU64,
 }
@@ -304,8 +304,8 @@ pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
     Some(work(unsafe { &mut *REGION.get() }))
 }
 
-/// Returns the region's generation, which changes when the set of databases with the extension may
-/// have changed. Takes no lock.
+/// Returns the region's counter `generation`, which changes when the set of databases with the
+/// extension may have changed. Takes no lock.
 pub fn generation() -> u32 {
     let region = REGION.get();
     if region.is_null() {

@@ -119,9 +119,9 @@ impl Region {
         let database = &mut self.databases[place];
         database.counts.queued += 1;
         // If `looks_again` is set, the worker is running a task, or pauses before its next task.
-        // The worker is then woken only if the database's records occupy more than half of the
-        // slots that the database may use. Waking the worker clears `looks_again`, so the worker is
-        // woken only once.
+        // While `looks_again` is set, the worker is woken only if the database's records occupy
+        // more than half of the slots that the database may use. Waking the worker clears
+        // `looks_again`, so the worker is woken only once.
         let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;
@@ -269,7 +269,7 @@ pub fn confirm(database: pg_sys::Oid, first: u32) {
     let latch =
         locked(|region| region.place_of(database).map(|place| region.enqueue(place, first)))
             .flatten();
-    // SAFETY: the worker and the launcher stored the addresses of their own latches.
+    // SAFETY: `latch` is 0 or the address of a latch that the worker or the launcher has stored.
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
 
@@ -297,7 +297,7 @@ pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
         }
     });
     let Some((queued, latch)) = done else { return Queued::Closed };
-    // SAFETY: the worker and the launcher stored the addresses of their own latches.
+    // SAFETY: `latch` is 0 or the address of a latch that the worker or the launcher has stored.
     unsafe { set_latch(latch) };
     queued
 }

@@ -65,7 +65,8 @@ pub fn start_up() {
     };
     let region = memory.cast::<Region>();
     // SAFETY: the memory is large enough and aligned to a page. An earlier server may have left a
-    // region of another layout, but the code reads only integers, for which all bytes are valid.
+    // region of another layout, but the code reads only integers, for which every byte sequence is
+    // valid.
     let (magic, left_by, left_slots) = unsafe {
         (
             (&raw const (*region).magic).read(),
@@ -109,9 +110,9 @@ pub fn start_up() {
     }
 }
 
-/// Writes the records that an earlier server left in its queue to the server's log. The function is
-/// called if the new queue has another size than the earlier queue, and therefore cannot take over
-/// the records.
+/// Writes the records in the queue of an earlier server to the server's log. The function is called
+/// if the new queue has another size than the earlier queue, and therefore cannot take over the
+/// records.
 fn log_left(left: &mut [u64]) {
     let bytes = size_of_val(left);
     if bytes < size_of::<Region>() {

@@ -7,12 +7,12 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// The first number is the queue's counter `generation`, plus 1, at the last call of
-    /// `is_active`. The second value is the result of this call. `is_active` reads the queue's list
-    /// of databases only if the counter has changed since the last call.
+    /// The number is the value of the queue's counter `generation` at the last call of `is_active`,
+    /// plus 1. The flag is the result of this call. `is_active` reads the queue's list of databases
+    /// only if the counter has changed since the last call.
     static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    /// The queue's counter `generation`, plus 1, at the time when `is_active_or_found` last looked
-    /// for the extension in the catalog.
+    /// The value of the queue's counter `generation` when `is_active_or_found` last looked for the
+    /// extension in the catalog, plus 1.
     static LOOKED: Cell<u32> = const { Cell::new(0) };
     static OFF: Cell<bool> = const { Cell::new(false) };
 }

@@ -51,7 +51,7 @@ impl RejectedRow {
     /// the rejected row. Calls no function that can raise an error.
     ///
     /// # Safety
-    /// `scope` must be null or the scope of the present statement. `error` must be a copy of the
+    /// `scope` must be null or the scope of the current statement. `error` must be a copy of the
     /// error that is being raised.
     pub unsafe fn locate(&mut self, scope: *const StatementScope, error: *const pg_sys::ErrorData) {
         // SAFETY: `scope` and `error` are valid (see # Safety).
@@ -113,7 +113,7 @@ impl RejectedRow {
     }
 }
 
-/// Returns the approximate length of the tuple into which the slot's row would be copied.
+/// Returns the approximate length of a tuple that contains the slot's row.
 ///
 /// # Safety
 /// `slot` must hold a row.
@@ -169,9 +169,9 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
 type Found = (*const pg_sys::ResultRelInfo, [*mut pg_sys::TupleTableSlot; 2]);
 
 /// # Safety
-/// `scope` must be the scope of the present statement.
+/// `scope` must be the scope of the current statement.
 unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Found> {
-    // SAFETY: `scope` is the scope of the present statement (see # Safety), so its targets are
+    // SAFETY: `scope` is the scope of the current statement (see # Safety), so its targets are
     // live.
     let target = unsafe { scope.target_of(error)? };
     if scope.query.is_null() || scope.phase == Phase::Outside || target.operation == "MERGE" {
@@ -347,7 +347,7 @@ fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
     unsafe { std::slice::from_raw_parts(node.resultRelInfo, node.mt_nrels.max(0) as usize) }
 }
 
-/// Returns the table from which an UPDATE or DELETE took its present row.
+/// Returns the table from which an UPDATE or DELETE took its current row.
 fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
     // If the node writes to a single table, mt_lastResultIndex stays 0.
     own_tables(node).get(usize::try_from(node.mt_lastResultIndex).ok()?)
@@ -358,7 +358,7 @@ fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
 /// the previous row, which the error does not concern.
 ///
 /// # Safety
-/// `scope` must be the scope of the present statement. `node` must be the plan node that writes to
+/// `scope` must be the scope of the current statement. `node` must be the plan node that writes to
 /// `result`.
 unsafe fn is_certain(
     scope: &StatementScope,
@@ -464,7 +464,7 @@ unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
         .is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
 }
 
-/// Returns the slot in which a plan node has passed its present row to its parent node. Returns
+/// Returns the slot in which a plan node has passed its current row to its parent node. Returns
 /// `None` if the slot is unknown.
 ///
 /// # Safety

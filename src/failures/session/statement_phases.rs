@@ -220,7 +220,7 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
     }
 }
 
-/// Adds the watched tables that COPY FROM or TRUNCATE names to the scope. For EXECUTE, adds the
+/// Adds to the scope the watched tables that COPY FROM or TRUNCATE names. For EXECUTE, adds the
 /// watched tables to which the prepared statement writes.
 ///
 /// # Safety

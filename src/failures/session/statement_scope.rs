@@ -151,8 +151,9 @@ impl StatementScope {
 
     /// Opens the scope. Links the scope into PostgreSQL's list of error callbacks.
     ///
-    /// # Safety The scope must not move until `leave` is called, or an error jumps over the hook
-    /// that opened the scope.
+    /// # Safety
+    /// The scope must not move until `leave` is called, or an error jumps over the hook that opened
+    /// the scope.
     pub unsafe fn enter(&mut self) {
         let Some(callbacks) = error_callbacks() else { return };
         self.is_outermost = innermost_scope().is_null();

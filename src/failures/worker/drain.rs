@@ -157,8 +157,8 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
 }
 
 /// Makes the entries of the records and returns the number of entries. A record that concerns no
-/// watched table gets no entry. If `progress` is given, stores the sequence number of the present
-/// record in `progress`.
+/// watched table gets no entry. If `progress` is given, stores the sequence number of each record
+/// in `progress` before the record is processed.
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();

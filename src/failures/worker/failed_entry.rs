@@ -188,8 +188,9 @@ impl Gathering {
     }
 }
 
-/// Returns whether a transaction was rolled back, or ended in a crash of the server. An entry of a
-/// transaction that was rolled back is not missing, because the rollback has also undone the write.
+/// Returns whether a transaction was rolled back, or ended in a crash of the server. In a
+/// transaction that was rolled back, no entry is missing, because the rollback has also undone the
+/// writes.
 fn was_rolled_back(txid: u64) -> bool {
     let xid = pg_sys::TransactionId::from_inner(txid as u32);
     // SAFETY: PostgreSQL's commit log still contains the status of the transaction. For a prepared
