@@ -1,6 +1,6 @@
 //! The queue is memory that all processes of the server share. The queue exists only if the library
-//! is preloaded. It contains the records and a list of the databases that have the extension. Each
-//! record waits in the queue for the worker of its database.
+//! is preloaded. The queue contains the records and a list of the databases that have the
+//! extension. Each record waits in the queue for the worker of its database.
 //!
 //! In the code, the memory of the queue is called the *region* (see `region`). The postmaster maps
 //! the region before any other process of the server starts (see `startup`).

@@ -22,7 +22,8 @@ thread_local! {
 
 mod raw {
     unsafe extern "C-unwind" {
-        // pgrx's own binding of this function has a guard.
+        // pgrx's own binding of this function has a guard (`pg_guard_ffi_boundary`), which must not
+        // run in an error callback.
         pub fn CopyErrorData() -> *mut pgrx::pg_sys::ErrorData;
     }
 }

@@ -28,7 +28,8 @@ unsafe fn previous_needs(function: pg_sys::Oid) -> bool {
 }
 
 // Unguarded: PostgreSQL calls this hook at each look-up of a function. The hook itself only reads
-// one variable of the session. The function `concerns`, which the hook calls next, has a guard.
+// one variable of the session. The function `concerns`, which the hook calls next, has the guard
+// `pg_guard`.
 unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
     // SAFETY: PostgreSQL passed the argument.
     unsafe { watch::restricts_calls() && concerns(function) || previous_needs(function) }

@@ -194,9 +194,10 @@ fn forget_progress() {
     }
 }
 
-/// Handles SIGQUIT: clears the progress, and ends the process as SignalHandlerForCrashExit() does.
-// Unguarded: a guard must not run in a signal handler. The handler stores two numbers and ends the
-// process.
+/// Handles SIGQUIT. Clears the progress, and ends the process in the same way as
+/// SignalHandlerForCrashExit().
+// Unguarded: pgrx's guard must not run in a signal handler. The handler stores two numbers and ends
+// the process.
 unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
     forget_progress();
     // SAFETY: the call ends the process, and runs no other code in it.

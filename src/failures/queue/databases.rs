@@ -211,8 +211,8 @@ pub fn stop_connecting(oid: pg_sys::Oid) {
 
 /// The result of [`hold`].
 pub enum Hold {
-    /// The session holds the database: the launcher starts no worker there. Contains the process id
-    /// of the worker that must still end, or 0 if the database has no worker.
+    /// The session holds the database, so the launcher starts no worker in the database. Contains
+    /// the process id of the worker that must still end, or 0 if the database has no worker.
     Held(i32),
     /// The session does not hold the database, and must try later. The reason is that another
     /// session holds the database, or that no worker has run in the database since a session last
@@ -220,7 +220,7 @@ pub enum Hold {
     NotYet,
 }
 
-/// Holds the database for this session: asks the database's worker to end, and prevents the
+/// Holds the database for this session. Asks the database's worker to end, and prevents the
 /// launcher from starting a new worker. The session calls this function before a command that fails
 /// while another process is connected to the database, for example DROP DATABASE.
 pub fn hold(oid: pg_sys::Oid) -> Hold {

@@ -71,11 +71,11 @@ pub struct Database {
     pub last_exit: WorkerExit,
     /// The process id of the database's worker, or 0 if the database has no worker.
     pub worker: i32,
-    /// Whether the worker is running a task or pauses only briefly, so that it will soon look for
-    /// records even if no session wakes it. The fields `looks_again`, `stage`, `gives_way` and
-    /// `reported` use bytes that were padding in earlier versions of the library. `Database` has
-    /// the same layout as in earlier versions, so this version can read the queues of earlier
-    /// versions.
+    /// Whether the worker will soon look for records even if no session wakes the worker, because
+    /// the worker is running a task or pauses only briefly. The fields `looks_again`, `stage`,
+    /// `gives_way` and `reported` use bytes that were padding in earlier versions of the library.
+    /// `Database` has the same layout as in earlier versions, so this version can read the queues
+    /// of earlier versions.
     pub looks_again: bool,
     pub stage: Stage,
     /// Whether the launcher has asked the worker to end, because another database waits for its

@@ -91,8 +91,8 @@ impl LogLine {
 mod raw {
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
-        // The functions that ereport() calls are declared in utils/elog.h. There are no bindings
-        // for these functions in pgrx.
+        // The macro ereport() calls these functions, which utils/elog.h declares. pgrx has no
+        // bindings for these functions.
         pub fn errstart(level: c_int, domain: *const c_char) -> bool;
         pub fn errmsg_internal(format: *const c_char, ...) -> c_int;
         pub fn errhidestmt(hide: bool) -> c_int;

@@ -303,7 +303,7 @@ pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
 }
 
 /// Returns copies of the database's oldest records, with the sequence numbers of the records.
-/// Copies at most `most` records, and stops when the copies have at least `bytes` bytes.
+/// Copies no more than `most` records, and stops when the copies have at least `bytes` bytes.
 pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u8>)> {
     let mut copies = Vec::new();
     let mut total = 0;
@@ -322,9 +322,9 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
 }
 
 /// Removes the database's records up to the sequence number `through`, and counts the removed
-/// records. `dropped` is the number of removed records that are only in the server's log. These
-/// records count as dropped. `none` is the number of removed records that concern no watched table.
-/// This number is subtracted from the count `queued`. All other removed records count as written.
+/// records. `dropped` is the number of removed records that are only in the server's log, and
+/// therefore count as dropped. `none` is the number of removed records that concern no watched
+/// table. The count `queued` decreases by `none`. All other removed records count as written.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };

@@ -4,7 +4,7 @@
 //!
 //! The code of this file must not read a catalog, wait, run functions of users, or allocate an
 //! unlimited amount of memory. The code of this file must also not call a function that can raise
-//! an error (`hooks/error.rs` explains the reason).
+//! an error (see `hooks/error.rs` for the reason).
 
 use super::name_filter;
 use super::raised_error::RaisedError;

@@ -19,8 +19,8 @@ const LONGEST: usize = 64 * 1024;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // pgrx also binds this function, but its binding has a guard. The guard must not run while
-        // an error is being raised (`hooks/error.rs` explains the reason).
+        // pgrx also binds this function, but with its guard (`pg_guard_ffi_boundary`), which must
+        // not run while an error is being raised (see `hooks/error.rs` for the reason).
         pub fn EOH_get_flat_size(eohptr: *mut pgrx::pg_sys::ExpandedObjectHeader) -> usize;
     }
 }
@@ -242,8 +242,9 @@ unsafe fn rows(
 
 /// Returns whether the slot itself keeps its row alive. Otherwise the row lies in memory that the
 /// executor can free while the slot still points to the row. For example, the slots of a foreign
-/// table point to the old row of an UPDATE, which is on the executor's stack. These slots still
-/// have this pointer when the executor processes the next row, or fires AFTER triggers.
+/// table point to the old row of an UPDATE, which is on the executor's stack. The slots of a
+/// foreign table still have this pointer when the executor processes the next row, or fires AFTER
+/// triggers.
 ///
 /// A slot owns its row after PostgreSQL has materialized the slot. Before PostgreSQL writes the row
 /// of a slot, PostgreSQL materializes the slot. A slot also keeps a row alive if it pins the row's

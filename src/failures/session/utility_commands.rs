@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 /// connections.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// If the worker has not ended after this time, the session sends it a signal that cancels its
-/// work.
+/// If the database's worker has not ended after this time, the session sends SIGTERM to the worker,
+/// to cancel the worker's transaction.
 const CANCEL_AFTER: Duration = Duration::from_secs(4);
 
 thread_local! {

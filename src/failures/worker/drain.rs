@@ -1,7 +1,8 @@
 //! Takes records from the queue and writes the entries of many records in one transaction. Each
 //! transaction also stores the sequence number of the last record whose entry the transaction
-//! writes. If the worker dies after the commit and before it removes the records from the queue,
-//! the stored number prevents the next worker from writing the same entries a second time.
+//! writes. After the commit, the worker removes the records from the queue. If the worker dies
+//! before it has removed them, the next worker knows from the stored number that their entries
+//! exist.
 
 use super::failed_entry::{ErrorIsolation, Gathering, is_passing};
 use super::quarantine::{is_written_alone, quarantine};
@@ -37,8 +38,9 @@ const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has already removed the records whose entries the previous worker wrote,
-    /// and has quarantined the record that the previous worker was processing when it died.
+    /// Whether this worker has cleaned up the queue after the previous worker. It removes the
+    /// records whose entries the previous worker wrote. It quarantines the record that the previous
+    /// worker was processing when it died.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 }
 
