@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::net::IpAddr;
 
-/// The consequence for a statement if one of its entries cannot be written.
+/// Determines whether a statement succeeds or fails if one of its entries cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum OnError {
     /// The statement succeeds and raises a WARNING. `lead_audit.stats` counts the unwritten entry.
@@ -51,7 +51,7 @@ pub fn log_unchanged() -> bool {
     LOG_UNCHANGED.get()
 }
 
-/// Returns the consequence for a statement if one of its entries cannot be written.
+/// Returns whether a statement succeeds or fails if one of its entries cannot be written.
 pub fn on_error() -> OnError {
     ON_ERROR.get()
 }

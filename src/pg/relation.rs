@@ -87,7 +87,7 @@ pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
     }
 }
 
-/// Returns the bytes of the name of the attribute at `index`, counted from 0.
+/// Returns the name of the attribute at `index`, counted from 0, as bytes.
 ///
 /// # Safety
 /// `descriptor` must be a row type with more than `index` attributes, and must outlive the result.
@@ -209,8 +209,8 @@ pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// The description of a watched relation, as the library reads it from the relation's audit
-/// triggers.
+/// The description of a watched relation. The library reads the description from the relation's
+/// audit triggers.
 pub struct WatchTriggers {
     /// The relation's schema.
     pub schema: String,

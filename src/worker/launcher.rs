@@ -26,8 +26,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(60);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// The shortest time that a worker runs while other databases wait for a background process. A
-/// database also waits for this time before the launcher asks the worker of another database to
-/// end.
+/// database that is not urgent also waits at least this long before the launcher asks the worker of
+/// another database to end.
 const TURN: Duration = Duration::from_secs(5);
 
 /// The shortest time that a worker runs while an urgent database waits for a background process. A
@@ -91,8 +91,8 @@ struct Launcher {
     /// database.
     started: HashMap<pg_sys::Oid, Started>,
     retry_at: HashMap<pg_sys::Oid, Instant>,
-    /// The values of `Seen::runs` and `Seen::since` of each database, from the last time at which
-    /// the launcher read the queue.
+    /// The values of `Seen::runs` and `Seen::since` of each database, as they were when the
+    /// launcher last read the queue.
     since: HashMap<pg_sys::Oid, (bool, Instant)>,
     next_look: Instant,
     short_of_processes: bool,
@@ -379,8 +379,8 @@ impl Launcher {
 }
 
 /// Asks running workers to end, at most one for each database that waits for a background process.
-/// The launcher first asks the worker that has run the longest. The launcher asks a worker only
-/// after the worker has run all tasks once and its turn has lasted long enough.
+/// The launcher begins with the worker that has run the longest. The launcher asks a worker to end
+/// only if the worker has run all tasks once and its turn has lasted long enough.
 fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     let mut running = occupied;
     let now = Instant::now();
@@ -430,8 +430,8 @@ fn read_databases() -> HashMap<pg_sys::Oid, CString> {
                 break;
             }
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            // The owner of a database can forbid new connections to the database while existing
-            // sessions continue.
+            // A database that does not accept new connections can still have sessions. The result
+            // therefore includes each database in the queue's list.
             if (*row).datallowconn || queue::find((*row).oid, |_| ()).is_some() {
                 databases
                     .insert((*row).oid, CStr::from_ptr((*row).datname.data.as_ptr()).to_owned());

@@ -111,12 +111,12 @@ pub struct Schedule {
     is_reported: bool,
 }
 
-/// The number of successive errors after which the pause of a task does not grow.
+/// The number of successive errors after which the pause of a task no longer grows.
 const MANY_ERRORS: u32 = 6;
 
 /// Returns the schedules of all tasks. Each task is due at once. `reported` is the result of the
-/// function `reported` in the previous worker of the database. For each task in `reported`, the
-/// worker does not log the next error.
+/// function `reported` in the previous worker of the database. For each task whose bit is set in
+/// `reported`, the worker does not log the next error.
 pub fn schedules(reported: u8) -> Vec<Schedule> {
     let schedule = |(index, task): (usize, &'static Task)| {
         let is_reported = reported & 1 << index != 0;

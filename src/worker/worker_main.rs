@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// extension still exists.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// The time that the worker waits at a shutdown for sessions that may still queue records.
+/// The maximum time that the worker waits at a shutdown for sessions that may still queue records.
 const LAST_SESSIONS: Duration = Duration::from_secs(3);
 
 thread_local! {

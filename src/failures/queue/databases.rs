@@ -97,8 +97,8 @@ pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
             // The database must have neither confirmed nor unconfirmed records. `slots_used` counts
-            // the slots of both, whereas the database's list of records contains only the confirmed
-            // records.
+            // the slots of all these records, whereas the database's list of records contains only
+            // the confirmed records.
             && region.databases[place].slots_used == 0
             && (is_gone || region.databases[place].last_exit == WorkerExit::NoExtension)
         {

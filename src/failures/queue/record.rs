@@ -142,7 +142,8 @@ pub struct Record {
     pub statement: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<String>,
-    /// The row key in the form in which entries store it, if the session knows the row key.
+    /// The row key in the form that entries contain, or `None` if the session does not know the row
+    /// key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

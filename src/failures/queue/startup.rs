@@ -157,7 +157,7 @@ unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Da
 
 /// Clears the fields of the region that describe processes, because no process of the server has
 /// survived the crash. Keeps the records of each database that the region's list contains. Writes
-/// the records of databases that are missing in the list to the server's log.
+/// the records of all other databases to the server's log.
 fn after_crash(region: &mut Region) {
     region.open = 0;
     region.launcher_latch = 0;

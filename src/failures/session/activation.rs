@@ -24,7 +24,8 @@ pub fn switch_off() {
 }
 
 /// Returns whether this session records failed statements. A session records failed statements if
-/// recording is on, and if the session's database is known to have the extension.
+/// the library is preloaded, `lead_audit.enabled` is on, and the session's database is known to
+/// have the extension.
 pub fn is_active() -> bool {
     if OFF.get() || !settings::enabled() || !queue::is_there() {
         return false;

@@ -211,8 +211,8 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
                 return rows(result, inserted(node, result), std::ptr::null_mut());
             }
             // If an UPDATE moves the row to another partition, the error can be raised while the
-            // row is inserted into the new partition. Even in this case, the slots of the old
-            // partition hold the row.
+            // row is inserted into the new partition. Even during this insertion, the slots of the
+            // old partition hold the row.
             let source = source(node)?;
             match target.operation {
                 "UPDATE" => rows(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),

@@ -34,7 +34,7 @@ thread_local! {
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
     /// The number of calls of `relation_changed` and `schema_changed`.
     static CHANGES: Cell<u64> = const { Cell::new(0) };
-    /// The relation of the last call of `watched`, and the result of that call.
+    /// The argument of the last call of `watched`, and the result of this call.
     static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
 }
 
@@ -71,8 +71,8 @@ impl Known {
     }
 }
 
-/// Frees the outdated descriptions. The function is called when the transaction has ended, because
-/// no statement can use outdated descriptions any more.
+/// Frees the outdated descriptions. The function is called at the end of a transaction, because no
+/// statement of an ended transaction can use the descriptions.
 pub fn transaction_ends() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {

@@ -38,9 +38,9 @@ const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has cleaned up the queue after the previous worker. It removes the
-    /// records whose entries the previous worker wrote. It quarantines the record that the previous
-    /// worker was processing when it died.
+    /// Whether this worker has cleaned up the queue after the previous worker. The worker removes
+    /// the records whose entries the previous worker wrote, and quarantines the record that the
+    /// previous worker was processing when it died.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -114,8 +114,8 @@ pub fn drain() -> Result<NextTurn, ServerError> {
 }
 
 /// Parses the records, and returns the parsed records with the number of unreadable records. Writes
-/// each unreadable record to the server's log. Only this library writes to the queue, but another
-/// process can damage the shared memory.
+/// each unreadable record to the server's log. A record can be unreadable if another process has
+/// damaged the shared memory.
 fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
     let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
     for (number, bytes) in queued {

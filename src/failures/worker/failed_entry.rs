@@ -14,8 +14,9 @@ use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// Returns whether the error is temporary, so that the same work may succeed later. Examples of
-/// temporary errors are those of a full disk, a lock timeout and a cancelled query.
+/// Returns whether the error is temporary. After a temporary error, the same work may succeed
+/// later. Examples of temporary errors are those of a full disk, a lock timeout and a cancelled
+/// query.
 pub fn is_passing(error: &ServerError) -> bool {
     let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
@@ -188,7 +189,7 @@ impl Gathering {
     }
 }
 
-/// Returns whether a transaction was rolled back, or ended in a crash of the server. In a
+/// Returns whether a transaction was rolled back, or was interrupted by a crash of the server. In a
 /// transaction that was rolled back, no entry is missing, because the rollback has also undone the
 /// writes.
 fn was_rolled_back(txid: u64) -> bool {
