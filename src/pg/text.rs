@@ -56,7 +56,7 @@ impl Text {
         Text::from("")
     }
 
-    /// Makes a text of the server's bytes. Percent-encodes the bytes if they are not UTF-8 or
+    /// Makes a text from the server's bytes. Percent-encodes the bytes if they are not UTF-8 or
     /// contain NUL.
     pub fn from_server(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {

@@ -94,8 +94,8 @@ fn check_watched() -> Result<NextTurn, ServerError> {
     }
 }
 
-/// The longest pause of a task after an error. Also the interval of the task that writes the
-/// entries of records.
+/// The longest pause of a task after an error. This value is also the interval of the task that
+/// writes the entries of records.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A task and the time of its next run.

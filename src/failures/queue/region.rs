@@ -346,7 +346,7 @@ pub fn rescan_asked() -> bool {
     locked(|region| region.rescan.swap(0, Ordering::AcqRel) != 0).unwrap_or(false)
 }
 
-/// Stores the latch of this process in the region. The process is the launcher.
+/// Stores the launcher's latch in the region. Only the launcher calls this function.
 pub fn launcher_starts() {
     // SAFETY: the code only reads a variable of this process.
     let latch = unsafe { pg_sys::MyLatch } as usize;

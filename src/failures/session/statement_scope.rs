@@ -40,8 +40,8 @@ pub fn error_callbacks() -> Option<&'static ErrorCallbacks> {
 /// The phase of a running statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The executor processes no row. The statement is being planned or started, or is COPY or
-    /// TRUNCATE.
+    /// The executor is not processing rows. The statement is being planned or started, or is COPY
+    /// or TRUNCATE.
     Outside,
     /// The executor is producing and writing rows.
     Run,
