@@ -1,8 +1,8 @@
 """Executes failing statements of every kind with real clients.
 
-The clients are psycopg and psql. They use the simple and the extended protocol, work inside and
-outside of transactions, and connect directly or through PgBouncer. Each failed statement must have
-exactly one entry, within a second and with the right fields.
+The clients are psycopg and psql. The clients use the simple and the extended protocol, work inside
+and outside of transactions, and connect directly or through PgBouncer. Each failed statement must
+have exactly one entry, within a second and with the right fields.
 
     failed_operations.py SERVER_URL BOUNCER_URL PSQL
 

@@ -47,8 +47,8 @@ impl Builder {
         self
     }
 
-    /// Sets the program pg_config of the PostgreSQL installation that the cluster uses. The
-    /// default is the pg_config that `LEAD_AUDIT_PG_CONFIG` names.
+    /// Sets the PostgreSQL installation that the cluster uses, by the path of its program
+    /// pg_config. The default is the pg_config that `LEAD_AUDIT_PG_CONFIG` names.
     #[must_use]
     pub fn installation(mut self, pg_config: PathBuf) -> Self {
         self.pg_config = Some(pg_config);
@@ -220,9 +220,9 @@ impl Cluster {
             assert!(begin.elapsed() < Duration::from_secs(60), "processes of a killed server stay");
             std::thread::sleep(Duration::from_millis(10));
         }
-        // A container can lack a process that reaps dead processes, and then the id of the dead
-        // postmaster remains in use. With the old lock files, a new postmaster would assume that
-        // the old postmaster still runs. This loop therefore removes the lock files.
+        // In a container without a process that reaps dead processes, the process id of the killed
+        // postmaster remains in use. Because of the old lock files, a new postmaster would then
+        // assume that the old postmaster still runs. This loop therefore removes the lock files.
         for file in
             [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")]
         {

@@ -106,7 +106,7 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
 }
 
 /// Checks a database that was moved as a whole. The audit trail must be unchanged and intact, and
-/// the tables must be watched.
+/// the tables must still be watched.
 ///
 /// # Panics
 /// Panics if a check fails.

@@ -147,8 +147,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
         .collect();
     assert_eq!(by_range, [some]);
 
-    // Once the original entries are restored, verification must report no fault. It detects changed
-    // values, and not the writes that changed them.
+    // Once the original entries are restored, verification must report no fault. Verification
+    // detects changed values, and not the writes that changed the values.
     call(
         &mut admin,
         "TRUNCATE lead_audit.entry; INSERT INTO lead_audit.entry SELECT * FROM original",

@@ -26,7 +26,8 @@ fn after_a_crash_each_change_has_its_entry() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
     let cluster = Cluster::builder().preloaded().setting("restart_after_crash = on").start();
     let mut admin = app_database(&cluster, "crash");
-    // With this index, a query finds the rows of a writer by the beginning of the key.
+    // This index speeds up the statements that find a transaction's rows with LIKE, by the
+    // beginning of the key.
     call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
     drop(admin);
     let mut random = Random::new(700);
@@ -115,7 +116,8 @@ fn after_a_crash_each_change_has_its_entry() {
     assert!(ends(End::RolledBack) > 0);
 }
 
-/// Runs transactions until the server stops answering.
+/// Runs transactions until the server has crashed. Returns each transaction's request id, number of
+/// expected entries and end.
 fn write_until_the_end(
     cluster: &Cluster,
     stopped: &AtomicBool,

@@ -1,6 +1,6 @@
 //! Runs CREATE EXTENSION and DROP EXTENSION in many situations. The commands run before and after
-//! the creation of schemas and tables, and again after a drop. The commands also run in a
-//! transaction that is rolled back, and while other sessions stay open.
+//! the creation of schemas and tables, and CREATE EXTENSION also runs again after DROP EXTENSION.
+//! The commands also run in a transaction that is rolled back, and while other sessions stay open.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,

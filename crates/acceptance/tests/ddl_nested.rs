@@ -190,8 +190,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     );
     call(&mut admin, "SELECT lead_audit.enable('pl')");
     call(&mut app, "INSERT INTO pl VALUES (151, 'a'), (152, 'b')");
-    // The function in the partition key cannot tell the test under which role it runs. It raises an
-    // error if this role is not `app`.
+    // The function in the partition key cannot tell the test under which role it runs. The function
+    // raises an error if this role is not `app`.
     call(
         &mut app,
         r#"CREATE FUNCTION seize() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -232,8 +232,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     assert_intact(&mut admin);
 }
 
-/// The worker runs as a superuser, so it must call no function in a partition key. If such a
-/// function prevents the repair of a table, the worker must report the table.
+/// The worker runs as a superuser, so the worker must call no function in a partition key. If such
+/// a function prevents the repair of a table, the worker must report the table.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();

@@ -123,7 +123,7 @@ fn failures_in_foreign_tables() {
         ],
         ["UPDATE f SET n = n + 1", "DELETE FROM f", "INSERT INTO f VALUES (4, 4, 'x')"],
     );
-    // Each statement runs in a session of its own, with a stack and a memory of its own.
+    // Each statement runs in a new session, whose server process has a stack and memory of its own.
     for statement in before_triggers {
         assert!(try_call(&mut cluster.examined("postgres"), statement).is_err(), "{statement}");
     }

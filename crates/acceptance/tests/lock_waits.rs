@@ -1,5 +1,5 @@
-//! Tests the worker of a database while other sessions hold locks that the worker needs. A held
-//! lock must not delay the entries of other tables for long.
+//! Tests the worker of a database while other sessions hold locks that the worker needs. A lock on
+//! one table must not delay the entries of other tables for long.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,

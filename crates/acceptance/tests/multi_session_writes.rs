@@ -130,8 +130,8 @@ fn writers_that_meet_on_a_row() {
             "{first}; {second}"
         );
     }
-    // An UPDATE that waits for a row fails with an error of PostgreSQL if the row is moved to
-    // another partition.
+    // If an UPDATE waits for a row and the other session moves this row to another partition, the
+    // UPDATE fails with an error of PostgreSQL.
     call(&mut admin, "INSERT INTO p VALUES (1, 0)");
     let above = last_entry(&mut admin);
     let (mut one, mut other) = (cluster.examined("meeting"), cluster.examined("meeting"));

@@ -93,8 +93,8 @@ fn wait_for_crash(session: &mut Session) {
     }
 }
 
-/// Returns the number of entries of a request, and the number of lines of the server's log about
-/// the request.
+/// Returns the number of entries with the request id `request`, and the number of lines in the
+/// server's log with this request id.
 fn found(cluster: &Cluster, admin: &mut Session, request: &str) -> (i64, usize) {
     let entries = value(
         admin,

@@ -72,9 +72,9 @@ fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTre
     (entries, logged)
 }
 
-/// Checks that each failed statement is in the audit trail or in the server's log. With `exact` =
+/// Checks that each failed statement is in the audit trail or in the server's log. If `exact` is
 /// false, sessions can have been killed. The client of a killed session does not receive the last
-/// error, so one failed statement more than the client counted can be recorded.
+/// error, so there can be a record of one more failed statement than the client has counted.
 fn assert_all_there(
     cluster: &Cluster,
     admin: &mut Session,
@@ -243,9 +243,9 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
     let transactions: i64 = value(&mut admin, count);
     println!("{failures} failures in {seconds} s were written in {transactions} transactions");
-    // The worker can use ten transactions per second, and some more at the beginning and at the
-    // end of the flood. A worker that lags behind can also use one transaction for each 4,000
-    // records or 4 MB.
+    // The worker may use ten transactions per second, and a few more at the beginning and at the
+    // end of the flood. If many records wait, the worker may also use one transaction for each
+    // 4,000 records or 4 MB.
     assert!(
         transactions <= 10 * seconds + 30 + failures / 2_000,
         "{transactions} transactions in {seconds} s"

@@ -110,7 +110,8 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
     ("UPDATE parts SET id = CASE id WHEN 15 THEN 5 ELSE id END, n = n + 10", Some("15")),
     ("DELETE FROM parts WHERE 1 / (id - 14) IS NOT NULL", None),
     ("UPDATE parts SET id = id + 10, n = n + 96 WHERE id = 4", Some("4")),
-    // These statements fire AFTER triggers for each statement and for each row.
+    // The next three statements fail in AFTER triggers, either in a trigger for the statement or in
+    // a trigger for each row.
     ("INSERT INTO summed VALUES (1), (2)", None),
     ("INSERT INTO summed VALUES (1, NULL), (2, 'nobody'), (3, NULL)", Some("2")),
     ("INSERT INTO followed VALUES (1, 1), (2, 2), (3, 3)", Some("2")),

@@ -1,6 +1,6 @@
 //! Sessions seal while other sessions write. Sealing must seal the entries of committed
-//! transactions. It must seal the entries of an open transaction after this transaction's COMMIT.
-//! Sealing and writers must never wait for each other.
+//! transactions. Sealing must seal the entries of an open transaction after this transaction's
+//! COMMIT. Sealing and writers must never wait for each other.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call,

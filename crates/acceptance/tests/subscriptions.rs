@@ -25,7 +25,7 @@ fn version(session: &mut Session) -> i32 {
 
 /// Creates the publishing server of another organisation. The server's database `source` contains
 /// the tables and some rows. The server sends the changes of a transaction to the subscriber before
-/// the transaction ends, once they take more than 64 kB.
+/// the transaction ends, if the changes take more than 64 kB.
 fn publisher() -> (Cluster, Session) {
     let cluster = Cluster::builder()
         .setting("wal_level = logical")

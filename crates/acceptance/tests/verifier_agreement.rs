@@ -168,8 +168,8 @@ fn an_entry_ahead_of_the_sequence() {
         "{}",
         before.2
     );
-    // The ids of new entries reach the id of the forged entry: first three small transactions write
-    // entries, and then a large transaction. No new entry may be lost.
+    // New transactions write entries until the ids of the entries pass the id of the forged entry.
+    // No new entry may be lost.
     for lead in 41..44 {
         add_leads(&mut log.cluster.session("app", "cases"), lead, lead);
     }

@@ -1,5 +1,5 @@
-//! A role with the right to create databases and the owner of a database must not be able to keep
-//! the worker away from a database. The worker continues to seal and to write the entries of failed
+//! Neither a role with the right to create databases nor a database's owner can keep the worker
+//! away from a database. The worker continues to seal and to write the entries of failed
 //! statements.
 
 use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
@@ -58,7 +58,8 @@ fn a_command_that_is_refused_does_not_keep_the_worker_away() {
     }
 }
 
-/// A value whose drop ends the loops of the other threads. A test that fails also drops this value.
+/// An object whose destructor ends the loops of the other threads. The destructor also runs if the
+/// test fails.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {

@@ -1,6 +1,6 @@
 //! If the server has fewer background processes than databases with the extension, every database
 //! gets its turn. A role with the right to create databases cannot keep the worker away from
-//! another database by making copies.
+//! another database by copying databases.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until,
@@ -72,7 +72,7 @@ fn copies_do_not_keep_the_worker_away() {
     let copies = ["copy1", "copy2", "copy3"];
     copy(&cluster, &copies);
     let mut postgres = cluster.admin("postgres");
-    // While the database `kept` is locked, workers of the other databases use all background
+    // While a session locks the database `kept`, workers of the other databases use all background
     // processes.
     let mut holder = cluster.session("creator", "postgres");
     call(&mut holder, "BEGIN; ALTER DATABASE kept RENAME TO held");

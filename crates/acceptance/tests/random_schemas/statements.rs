@@ -1,5 +1,5 @@
-//! Contains a session that runs random statements, as an application does. The session keeps a
-//! book of the entries that it expects.
+//! Contains `Writer`, a session that runs random statements, as an application does. The writer
+//! collects the expected entries of these statements in a `Book`.
 
 use crate::model::{self, Book, Picture, Pictures, events_between};
 use crate::tables::{Column, Table, Tables, VALUES, expression, literal, next_number, quoted};

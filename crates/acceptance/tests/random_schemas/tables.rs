@@ -202,8 +202,8 @@ impl Tables {
             );
             made.push(oid);
         }
-        // The rows of the table `child` refer to rows of the second table. When a referenced row
-        // is deleted, the referring row is also deleted, or its reference becomes NULL.
+        // The table `child` has a foreign key to the second table. When a referenced row is
+        // deleted, the referring row is also deleted, or its reference becomes NULL.
         let (parent, action) = (made[1], random.pick(&["CASCADE", "SET NULL"]));
         let parent: String = value(admin, &format!("SELECT {parent}::regclass::text"));
         call(
