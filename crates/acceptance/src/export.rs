@@ -82,8 +82,8 @@ fn read(output: &str, satisfied: bool) -> PythonVerdict {
     verdict
 }
 
-/// Returns the query that exports entries. Reads the query from section 9 of docs/FORMAT.md, where
-/// it stands in a here-document.
+/// Returns the query that exports entries. Reads this query from the here-document in section 9 of
+/// docs/FORMAT.md.
 fn documented_query() -> String {
     let page = std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md is there");
     let (_, rest) =

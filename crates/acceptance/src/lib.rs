@@ -22,7 +22,7 @@
 //! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: With the value 1, tests/large_rows.rs writes five values of 200
 //!   MB. By default, only two of the five values have 200 MB.
 //! * `LEAD_AUDIT_ACCEPTANCE_ONLY` is a text. tests/rewriting_history runs only the tampering
-//!   attempts whose names contain this text. By default, it runs all attempts.
+//!   attempts whose names contain this text. By default, all attempts run.
 //! * `LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES` is the number of databases in which a test creates the
 //!   extension. The default is 20.
 //! * `LEAD_AUDIT_ACCEPTANCE_SEED` is the seed of the random choices. The default is a fixed number.

@@ -270,8 +270,8 @@ fn no_ordinary_path_changes_an_entry() {
 }
 
 /// Under REPEATABLE READ, a transaction does not see that another session has renamed a table or
-/// begun to watch a table. The DDL guard must see the new table name and the watching
-/// nevertheless.
+/// begun to watch a table. The DDL guard must nevertheless know the new name of the table, and that
+/// the table is watched.
 #[test]
 fn an_old_snapshot_does_not_bypass_the_guard() {
     let cluster = Cluster::start();
@@ -293,7 +293,8 @@ fn an_old_snapshot_does_not_bypass_the_guard() {
 }
 
 /// Long comments make the text of each DDL command longer than the text that an entry can contain.
-/// The entry must nevertheless name the command and its table.
+/// The entry of a DDL command must name the command and the table, even if it contains only a part
+/// of the text.
 #[test]
 fn a_command_behind_a_long_comment_is_recorded() {
     let cluster = Cluster::start();

@@ -56,7 +56,7 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
 }
 
 /// A trigger of the application executes one INSERT for each row, each in a block with an exception
-/// handler. The entry of such an inner INSERT must be written when this INSERT ends, and must not
+/// handler. The entry of each inner INSERT must be written when the inner INSERT ends, and must not
 /// stay in memory until the outer statement ends.
 #[test]
 fn entries_of_inner_statements_leave_memory() {

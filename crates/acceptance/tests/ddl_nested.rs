@@ -220,7 +220,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
         );
     }
     // PostgreSQL can also have called the function as the table's owner, outside of the commands of
-    // the DDL guard. In such a call, the function can write, and its writes must have entries.
+    // the DDL guard. If the function has written in this call, the writes must have entries.
     let (changed, recorded) = (
         value::<i64>(&mut admin, "SELECT count(*) FROM pl22 WHERE v = 'HACKED'"),
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'"),
@@ -232,8 +232,9 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     assert_intact(&mut admin);
 }
 
-/// The worker runs as a superuser, so the worker must call no function in a partition key. If such
-/// a function prevents the repair of a table, the worker must report the table.
+/// The worker runs as a superuser, so the worker must call no function in a partition key. If the
+/// worker does not repair a table because of a function in a partition key, the worker must report
+/// the table.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();

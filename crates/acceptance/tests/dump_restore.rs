@@ -112,9 +112,9 @@ fn schema_and_data_are_restored_separately() {
         "the triggers came with the table"
     );
 
-    // The manual of pg_dump recommends `--disable-triggers` for data-only dumps. With this option,
-    // the dump disables the triggers of each table before the table's data, and enables all of them
-    // after the data.
+    // The manual of pg_dump recommends `--disable-triggers` for data-only dumps. With
+    // `--disable-triggers`, the dump disables a table's triggers before the table's data, and
+    // enables all triggers of the table after the data.
     cluster.run("pg_dump", &["--data-only", "--disable-triggers", "-d", "source", "-f", &data]);
     let arguments =
         ["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &data];

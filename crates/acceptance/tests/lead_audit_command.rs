@@ -114,8 +114,8 @@ fn honest_exports_are_intact_to_both_verifiers() {
     let compressed = audited.export("trail.ndjson.zst", &[]);
     audited.assert_intact(&[&compressed]);
     assert!(fs::metadata(&compressed).unwrap().len() * 3 < fs::metadata(&plain).unwrap().len());
-    // First verifies the log in the database itself instead of an export. Then verifies the export
-    // with a kept checkpoint instead of the key.
+    // The first command verifies the log in the database instead of an export. The second command
+    // verifies the export with a kept checkpoint instead of the key.
     let kept = audited.kept("kept");
     let live =
         audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
@@ -139,8 +139,8 @@ fn honest_exports_are_intact_to_both_verifiers() {
 }
 
 /// A JSON number with a large exponent is short in the table and long in its entry, because
-/// canonical JSON contains all digits of the number. The longest entries contain many of these
-/// numbers.
+/// canonical JSON contains all digits of the number. The longest entries contain many numbers with
+/// large exponents.
 #[test]
 fn verify_and_the_command_agree_on_the_largest_entries() {
     let mut audited = Audited::new();

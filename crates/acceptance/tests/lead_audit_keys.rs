@@ -263,8 +263,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert!(last.output.contains("checkpoint 83: extends"), "{last:?}");
 }
 
-/// A log can change to a new signing key even if the file of the old key is lost. The old key then
-/// does not sign the checkpoint of this change.
+/// A log can change to a new signing key even if the file of the old key is lost. Without its file,
+/// the old key does not sign the first checkpoint after the change.
 #[test]
 fn a_lost_key_can_be_changed() {
     let cluster = Cluster::start();

@@ -90,8 +90,8 @@ fn a_locked_index_delays_the_worker_once() {
 }
 
 /// After a crash, the queue can still contain a record whose entry the killed worker has already
-/// written. The new worker must not write this entry again. The next failed statement must wake the
-/// new worker.
+/// written. The new worker must not write this entry again. The new worker must also write the
+/// entry of the next failed statement.
 #[test]
 fn records_written_before_a_crash_are_not_written_again() {
     let (cluster, mut admin) = cluster("1h");

@@ -99,7 +99,7 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
     ("UPDATE guarded SET n = CASE WHEN id = 20 THEN 0 ELSE 1 / (id - 21) END", None),
     ("UPDATE leads SET n = n + 99", Some("here")),
     // In one partition, the columns have the same order as in the partitioned table. In the other
-    // partition, they have a different order.
+    // partition, the columns have a different order.
     ("INSERT INTO parts VALUES (1, 1000, 'x')", Some("1")),
     ("INSERT INTO parts VALUES (2, 2, 'x'), (11, 1000, 'y')", Some("11")),
     ("INSERT INTO parts VALUES (12, 2, 'x'), (3, 1000, 'y')", Some("3")),

@@ -1,6 +1,6 @@
 //! The library runs in the server processes of sessions and in the worker. Sessions and table
-//! owners must not be able to make a process crash: in the library, they may cause only ordinary
-//! errors. One session stays connected during each test. After a crash, the postmaster would end
+//! owners may cause ordinary errors in the library, but they must not be able to make a process
+//! crash. One session stays connected during each test. After a crash, the postmaster would end
 //! this session, so a connected session proves that no process has crashed.
 
 use acceptance::{
@@ -106,8 +106,8 @@ fn a_commit_after_a_gap_with_a_huge_message() {
     assert_intact(&mut admin);
 }
 
-/// SQL that creates functions of the role `app`, which owns the tables that use them. The functions
-/// must run only in sessions of `app`, and with the rights of `app`.
+/// SQL with which the role `app` creates a table, types and functions that the table uses. The
+/// functions must run only in sessions of `app`, and with the rights of `app`.
 const FOREIGN_CODE: &str = "
     CREATE TABLE spy (who text);
     CREATE FUNCTION hang(why text) RETURNS void LANGUAGE plpgsql AS $$

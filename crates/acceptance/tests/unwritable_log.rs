@@ -21,8 +21,8 @@ fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
         &format!("ALTER DATABASE {database} SET lead_audit.on_error = 'abort'"),
     );
     let mut app = cluster.session("app", database);
-    // The SELECT does not load the library, so the next write of `app` loads it. This write must
-    // fail nevertheless.
+    // The SELECT does not load the library. The next write of `app` loads the library, and must
+    // fail because of on_error = abort.
     assert_eq!(value::<i64>(&mut app, "SELECT count(*) FROM leads WHERE false"), 0);
     call(
         &mut cluster.admin(database),

@@ -1,6 +1,6 @@
 //! Tests difficult cases that all verifiers must report alike. The verifiers are
 //! lead_audit.verify(), the program lead-audit on the database, lead-audit on an export, and the
-//! Python verifier. All of them know the log's verifier key.
+//! Python verifier. Each verifier knows the log's verifier key.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,

@@ -162,7 +162,7 @@ fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint"), checkpoints);
     // The worker of the original database continues to seal. The worker of the copy seals only
-    // after the copy has an origin of its own.
+    // after the copy has got an origin that differs from the original's.
     works(&mut cluster.admin("kept"), "afterwards");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE copy SET lead_audit.origin = 'another'");
     wait_until(&mut copy, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");

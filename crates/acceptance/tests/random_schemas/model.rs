@@ -174,8 +174,8 @@ pub fn compare(admin: &mut Session, book: &Book) {
          FROM (SELECT * FROM lead_audit.log WHERE operation NOT IN ('DDL', 'TRUNCATE')
                  AND NOT (operation = 'UPDATE' AND old_values::text = new_values::text) OFFSET 0) l",
     );
-    // The expected entries contain rows as JSON. An UPDATE can change the bytes of a column and
-    // leave the column's JSON as it was.
+    // The expected entries contain rows as JSON. An UPDATE can change the bytes of a value without
+    // changing the value's JSON.
     none(
         admin,
         "entries of an UPDATE that changed nothing",

@@ -38,7 +38,7 @@ pub enum Step {
     /// A superuser connects again, so that changed settings take effect in the new session.
     Reconnect,
     /// Replaces the signatures of the checkpoints that match the SQL condition. The new signatures
-    /// are those of a different key with the name of the log's key.
+    /// are made with a different key that has the name of the log's key.
     ForgeNotes(&'static str),
 }
 
@@ -195,7 +195,7 @@ fn changed(facts: &Facts, all: &mut Vec<Attempt>) {
             format!("{column} of {id} ({})", DEPTHS[depth]),
             steps,
         );
-        // From depth 4 on, the attempt also recomputes the roots in the notes. No stored value then
+        // From depth 4 on, the attempt also recomputes the roots in the notes, so no stored value
         // identifies the changed entry.
         all.push(if depth < 4 { attempt.named([id]) } else { attempt });
     };

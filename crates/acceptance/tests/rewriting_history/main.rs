@@ -396,7 +396,7 @@ impl Stage {
 }
 
 /// Replaces the signatures of the checkpoints that match an SQL condition. The new signatures are
-/// those of a different key with the name of the log's key.
+/// made with a different key that has the name of the log's key.
 fn forge_notes(admin: &mut Session, condition: &str) {
     let key = SigningKey::from_seed(ORIGIN, &[7; 32]).expect("a name");
     let rows = admin
