@@ -31,8 +31,8 @@ fn publisher() -> (Cluster, Session) {
         .setting("wal_level = logical")
         .setting("logical_decoding_work_mem = '64kB'")
         .create();
-    // PostgreSQL requires that a subscription of a role that is not a superuser connects with a
-    // password.
+    // If a role that is not a superuser owns a subscription, PostgreSQL requires a password for the
+    // connection to the publisher.
     fs::write(
         cluster.data().join("pg_hba.conf"),
         "local all reader scram-sha-256\nlocal all all trust\n",

@@ -73,7 +73,8 @@ fn ways(from: &str) -> Vec<Vec<String>> {
     if steps.len() > 1 { vec![straight, steps] } else { vec![straight] }
 }
 
-/// Creates the database of the application, with the extension in an earlier version.
+/// Creates a database with the extension in the earlier version `version_then`, the table `leads`
+/// and the role `app`.
 fn database_of(version_then: &str, cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(
