@@ -2,8 +2,8 @@
 //! under fixed output settings, and does not depend on the settings of the session.
 //!
 //! Values of common types, for example integers, are written straight from their datum. Values of
-//! all other types go through PostgreSQL's `to_jsonb`, so that arrays, composites and types of
-//! extensions have only one JSON form.
+//! all other types go through PostgreSQL's `to_jsonb`, so that lead_audit defines no JSON form of
+//! its own for arrays, composites and types of extensions.
 
 use super::foreign_code::ForeignCasts;
 use super::jsonb;
@@ -16,7 +16,7 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::ops::Range;
 
-/// The way in which values of a type are written.
+/// The way in which values of a type are written as JSON.
 pub enum Encoder {
     /// boolean
     Bool,

@@ -133,9 +133,9 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
 }
 
 /// The casts to json that PostgreSQL can run when it writes a value of a type as JSON. A cast whose
-/// function is in C is left out, because only a superuser can create a function in C. Another role
-/// can have chosen the column types of a table. Therefore casts of this other role must not run
-/// with the rights of the role that writes to the table.
+/// function is in C is left out, because only a superuser can create a function in C. The role that
+/// writes to a table need not be the role that chose the column types. Therefore a cast of an
+/// ordinary role must not run with the rights of the writing role.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
     /// The result of the last search for the owners of the casts, with the value of `CATALOG` at

@@ -155,8 +155,8 @@ impl RowLayout {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
-    /// Returns whether the two relations have columns with the same names and the same storage. For
-    /// two partitions of one table, the result is true.
+    /// Returns whether the relations of this layout and of `other` have columns with the same names
+    /// and the same storage. For two partitions of one table, the result is true.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| {
             (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value)

@@ -1,6 +1,6 @@
-//! Searches the types that a type consists of, for example the types of a composite type's
-//! attributes. The search does not recurse, because types can be nested more deeply than the stack
-//! allows.
+//! Searches for a wanted type within another type, for example among the types of a composite
+//! type's attributes. The search does not recurse, because types can be nested more deeply than the
+//! stack allows.
 
 use crate::pg::{attribute, new_context};
 use pgrx::pg_sys;

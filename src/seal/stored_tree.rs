@@ -395,8 +395,9 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
         let [level, index] = tile_key(id);
         plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
     };
-    // The levels whose last tile in `changed` is full, each with this last tile. A level in
-    // `filled` has no partial tile, so an empty partial tile is stored for the level.
+    // For each level whose last tile in `changed` is full, `filled` contains the id of this last
+    // tile. Such a level has no partial tile, so the code below stores an empty partial tile for
+    // the level.
     let mut filled: Vec<TileId> = Vec::new();
     for (id, hashes) in changed {
         filled.retain(|other| other.level != id.level);

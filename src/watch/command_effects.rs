@@ -65,8 +65,8 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                             effects.disabled |=
                                 !name.is_null() && is_audit_trigger_name(CStr::from_ptr(name));
                         }
-                        // SET LOGGED and SET UNLOGGED can change values later, because a crash
-                        // empties an unlogged table.
+                        // A crash empties an unlogged table. SET LOGGED and SET UNLOGGED change
+                        // whether a later crash can remove the rows.
                         Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged => {
                             effects.rewritten = true
                         }

@@ -4,7 +4,7 @@
 //! This module differs from SQL statements in two ways. First, this module reads the current row,
 //! even if the snapshot of the transaction is older than the row. Second, this module takes no
 //! predicate locks. Under SERIALIZABLE, DDL commands on different tables must not conflict,
-//! although all of them use these two tables.
+//! although all of them read and write these two tables.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi, with_tid_scans};
@@ -142,9 +142,9 @@ impl Table {
         found
     }
 
-    /// Takes a lock for the row with this key, which the transaction holds until its end. Waits
-    /// while another transaction holds the lock. Every transaction that changes the row takes the
-    /// lock first.
+    /// Takes the lock for the row with this key. The transaction holds the lock until its end.
+    /// Waits while another transaction holds the lock. Every transaction that changes the row takes
+    /// the lock first.
     fn lock(self, key: u32) {
         // SAFETY: LockDatabaseObject() accepts any oids.
         unsafe {
@@ -411,7 +411,7 @@ fn place(table: Table, key: Key) -> Option<pg_sys::ItemPointerData> {
 }
 
 /// Replaces the row that fulfils the condition `key`. Inserts the row if the table has no row with
-/// this key. The caller has locked the row's lock key.
+/// this key. The caller holds the lock for the row ([`Table::lock`]).
 fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let found = place(table, key);
     // SAFETY: get_rel_type_id() accepts any oid.

@@ -209,7 +209,7 @@ proptest! {
     }
 
     /// Tests nearly valid texts. The test joins the beginning of a valid text with the end of
-    /// another, and then changes, inserts or removes bytes.
+    /// another valid text, and then changes, inserts or removes bytes.
     #[test]
     fn nearly_honest(
         which in (0..5usize, 0..5usize), at in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),

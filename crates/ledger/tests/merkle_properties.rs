@@ -373,7 +373,8 @@ proptest! {
         prop_assert!(inclusion_proof(&tree, odd, size).unwrap().len() <= 63);
     }
 
-    /// Checks that impossible numbers and hashes are refused, and that no arithmetic overflows.
+    /// Checks that random hashes, leaf indexes and tree sizes are refused, and that no arithmetic
+    /// overflows.
     #[test]
     fn nonsense_is_refused(
         a in any_number(), b in any_number(),
