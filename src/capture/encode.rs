@@ -55,9 +55,8 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    /// Returns whether writing a value can raise an error. A cast that does not belong to
-    /// PostgreSQL can raise an error, and PostgreSQL raises an error for a value that is nested too
-    /// deeply.
+    /// Returns whether writing a value can raise an error. A user-defined cast can raise an error.
+    /// PostgreSQL itself raises an error for a value that is nested too deeply.
     pub fn may_raise(&self) -> bool {
         matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
     }

@@ -1,6 +1,6 @@
 //! Writes a numeric's text straight from its stored bytes. The text equals the result of
 //! PostgreSQL's numeric_out. numeric_out is slower than this module, because numeric_out allocates
-//! memory for each value. Many tables have several numeric columns, so the time for a numeric
+//! memory for each value. Many tables have several numeric columns, so the time to write a numeric
 //! matters.
 
 use crate::pg::{TextWriter, detoasted, output_text};

@@ -58,11 +58,11 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 /// functions.
 ///
 /// While the worker itself writes a row, PostgreSQL's list of error callbacks contains only the
-/// callbacks of the worker and of the library, and no portal is active. Code that the write of a
-/// row calls can write to a table only through SPI, SQL functions or a cursor. SPI and the executor
-/// of SQL functions add error callbacks, and a cursor is a portal. The check for an active portal
-/// also covers functions in C that read an open cursor and add no error callback, for example
-/// cursor_to_xml().
+/// callbacks of the worker and of the library. While the worker itself writes a row, no portal is
+/// active. Code that the write of a row calls can write to a table only through SPI, SQL functions
+/// or a cursor. SPI and the executor of SQL functions add error callbacks, and a cursor is a
+/// portal. The check for an active portal also covers functions in C that read an open cursor and
+/// add no error callback, for example cursor_to_xml().
 fn is_from_publisher() -> bool {
     let outermost = OUTERMOST.get();
     // SAFETY: each error callback in PostgreSQL's list lives until the function that added it

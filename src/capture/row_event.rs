@@ -157,8 +157,8 @@ fn record_unfinished_moves(depth: i32) {
     }
 }
 
-/// Records a DELETE for each pending move of a statement that has ended, because no INSERT can
-/// complete the move after the end of the statement.
+/// Records a DELETE for each pending move of a statement that has ended. No INSERT can complete a
+/// pending move after the end of its statement.
 pub fn statement_ends() {
     if partition_move::is_any_pending() {
         record_unfinished_moves(trigger_depth() + 1);
@@ -305,7 +305,7 @@ pub unsafe fn row_texts(
     event: &RowEvent,
     foreign_code: &mut ForeignCode,
 ) -> Result<RowTexts, ServerError> {
-    // SAFETY: relation and tuples are valid (see # Safety).
+    // SAFETY: the relation is open and the tuples are its rows (see # Safety).
     unsafe {
         let layout = layout_of(event.relation, event.soft_delete_column);
         let (mut row, mut new_row) = (RowImage::default(), RowImage::default());

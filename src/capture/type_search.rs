@@ -35,9 +35,9 @@ impl TypeSearch {
                 None if is_wanted(next) => found = true,
                 None => {
                     // At first, the search assumes that this type contains no wanted type. If the
-                    // search finds a wanted type, it ends early. If the search has ended early, the
-                    // code after the loop removes these assumptions for all types in `seen`,
-                    // because each of them may contain the wanted type.
+                    // search finds a wanted type, it ends early, and each type in `seen` may
+                    // contain the wanted type. Therefore the code after the loop removes the
+                    // assumptions for the types in `seen`.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);

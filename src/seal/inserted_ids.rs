@@ -1,10 +1,10 @@
 //! Finds inserted ids. An inserted id is the id of an entry that somebody inserted manually before
 //! the sequence gave out the id.
 //!
-//! When the sequence reaches an inserted id, sealing must not mistake the inserted entry for the
-//! entry of the session that gets the id. Therefore each round of sealing looks for entries whose
-//! ids the sequence has not given out yet, and records these ids. A session that gets an inserted
-//! id from the sequence also records this id (`entries`).
+//! When the sequence reaches an inserted id, it gives this id to a session. Sealing must not
+//! mistake the inserted entry for the entry of this session. Therefore each round of sealing looks
+//! for entries whose ids the sequence has not given out yet, and records these ids. A session that
+//! gets an inserted id from the sequence also records this id (`entries`).
 
 use super::open_ids::last_id_given_out;
 use super::stored_tree::{TreeRow, objects_are_current};

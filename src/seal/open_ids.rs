@@ -24,8 +24,8 @@ pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
 }
 
 /// Returns the highest id that the sequence lead_audit.entry_id_seq has given out. Fails if the
-/// sequence caches ids, cycles, or has an increment other than 1, because sealing relies on ids
-/// that grow in the order in which sessions take them.
+/// sequence caches ids, cycles, or has an increment other than 1. Sealing requires that ids grow in
+/// the order in which sessions take them.
 ///
 /// Does not use SELECT last_value, which reads the sequence's page without a lock. While another
 /// process writes WAL for the sequence, the sequence's page shows a value that is up to 32 too

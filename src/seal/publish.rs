@@ -69,8 +69,8 @@ pub fn is_waiting(size: u64) -> bool {
     })
 }
 
-/// Returns the tree size up to which all checkpoints have files in `directory`, or `None` if this
-/// process does not know the tree size.
+/// Returns the tree size up to which all checkpoints have files in `directory`. Returns `None` if
+/// this process does not know this tree size.
 pub fn published_to(directory: &str) -> Option<u64> {
     PUBLISHED_TO.with_borrow(|known| {
         known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size)
@@ -114,8 +114,8 @@ pub fn note_failure(error: String) {
     FAILURE.set(Some(error));
 }
 
-/// Publishes the registered checkpoints of a transaction that has committed, or discards the
-/// checkpoints of a transaction that has rolled back. In the worker, this function only moves the
+/// Publishes the registered checkpoints of a committed transaction, or discards the registered
+/// checkpoints of a rolled-back transaction. In the worker, this function only moves the
 /// checkpoints to `COMMITTED`, and `publish_committed` publishes them later.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();

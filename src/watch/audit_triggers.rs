@@ -28,8 +28,8 @@ enum State {
     Lent(Call),
 }
 
-/// The role on whose behalf lead_audit runs the trigger command, and the owner of the table whose
-/// triggers the command creates or drops.
+/// The two roles of a trigger command: the role on whose behalf lead_audit runs the command, and
+/// the owner of the table.
 #[derive(Clone, Copy)]
 struct For {
     role: pg_sys::Oid,

@@ -719,7 +719,8 @@ fn relation_of_trigger(
 }
 
 /// `lead_audit_internal.identities_among(oid[])`: returns the watch ids of the watched tables to
-/// which the relations belong, and the watch ids in the audit triggers of the relations.
+/// which the relations belong. Also returns the watch ids in the arguments of the relations' audit
+/// triggers.
 #[pg_extern(sql = false)]
 fn identities_among(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
     let mut all = BTreeSet::new();

@@ -379,8 +379,8 @@ fn lock_watch(identity: Uuid) {
     Table::Watch.lock(hash(&identity));
 }
 
-/// Returns the lock key of a watch id. If two watch ids have the same lock key, transactions that
-/// change the two rows can wait for each other, which does no harm.
+/// Returns the lock key of a watch id. Two watch ids with the same lock key do no harm:
+/// transactions that change the two rows only wait for each other.
 fn hash(identity: &Uuid) -> u32 {
     let bytes = identity.as_bytes();
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])

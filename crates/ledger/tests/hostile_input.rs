@@ -51,8 +51,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Returns the largest number of bytes that `work` held at one time, not counting the bytes that
-/// the thread held before.
+/// Returns the largest number of bytes that `work` held at one time. The bytes that the thread held
+/// before the call are not counted.
 fn peak<T>(work: impl FnOnce() -> T) -> usize {
     let before = HELD.get();
     PEAK.set(before);
