@@ -39,8 +39,8 @@ pub fn transaction_ends(committed: bool) {
     publish::transaction_ends(committed);
 }
 
-/// Discards the checkpoints of a subtransaction that has rolled back, and records that its sealing
-/// lock is released.
+/// Discards the registered checkpoints of a rolled-back subtransaction, and records that its
+/// sealing lock is released.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     sealing_lock::subtransaction_aborts(own);
     publish::subtransaction_aborts(own);

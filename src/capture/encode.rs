@@ -121,8 +121,8 @@ fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Writes a float as to_jsonb does: converts the float to the shortest text that identifies its
-/// value, and converts this text to numeric.
+/// Writes a float in the form of to_jsonb. Converts the float to the shortest text that identifies
+/// its value, and converts this text to numeric.
 ///
 /// # Safety
 /// `datum` must be of the type whose output function is `output`.

@@ -243,7 +243,8 @@ fn has_foreign_cast(type_oid: pg_sys::Oid) -> bool {
 }
 
 /// Returns the function of the cast to json that to_jsonb calls for a value of this type. The type
-/// must not be a built-in type. Searches for the cast as PostgreSQL's json_categorize_type() does.
+/// must not be a built-in type. Searches for the cast in the same way as PostgreSQL's
+/// json_categorize_type().
 fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let mut function = pg_sys::InvalidOid;
     // SAFETY: the call only looks up the cast in the catalog.

@@ -7,8 +7,8 @@ use crate::pg::{TextWriter, detoasted, output_text};
 use ledger::Sink;
 use pgrx::pg_sys;
 
-/// Writes a finite number as a JSON number, and NaN and the infinities as strings, as to_jsonb
-/// does.
+/// Writes a finite number as a JSON number, and NaN and the infinities as strings. The result is
+/// that of to_jsonb.
 ///
 /// # Safety
 /// `datum` must be a numeric.

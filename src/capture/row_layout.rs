@@ -150,7 +150,7 @@ impl RowLayout {
         self.key.iter().map(|&i| &self.columns[i])
     }
 
-    /// Returns the names of the columns whose positions in `self.columns` are given.
+    /// Returns the names of the columns at the given positions in `self.columns`.
     pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }

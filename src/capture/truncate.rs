@@ -191,8 +191,8 @@ struct Counted {
 /// no number was counted, or if the number was already taken for an entry.
 fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> {
     UNDER_WAY.with_borrow_mut(|all| {
-        // The search begins with the TRUNCATE that started last, because it is the one that is
-        // running.
+        // The search begins with the TRUNCATE that started last, because earlier TRUNCATEs wait for
+        // its end.
         let mut counted = all.iter_mut().rev().flat_map(|truncate| &mut truncate.tables);
         counted.find(|counted| counted.table == table && counted.rows.is_some())?.rows.take()
     })

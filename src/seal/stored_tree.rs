@@ -35,7 +35,7 @@ pub struct TreeRow {
     pub looked_to: i64,
     /// Number of rows in lead_audit.open_gap.
     pub open_gaps: i64,
-    /// The transactions in progress that may own the ids of open gaps.
+    /// The transactions in progress that may have taken the ids of open gaps.
     pub waits_for: Vec<u64>,
     /// The origin and public key of the last checkpoint. The field is `None` before the first
     /// checkpoint, or if version 1.0 wrote the last checkpoint.

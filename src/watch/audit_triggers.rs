@@ -182,8 +182,8 @@ pub fn call_ends(function: pg_sys::Oid, failed: bool) {
             // number of a new nest level shows how many nest levels are open.
             let next = pg_sys::NewGUCNestLevel();
             pg_sys::AtEOXact_GUC(false, next.min(call.settings));
-            // For a SECURITY DEFINER function, PostgreSQL has already restored the caller's role,
-            // and `call.user` is the function's owner.
+            // For a SECURITY DEFINER function, PostgreSQL has already restored the caller's role.
+            // `call.user` is the function's owner, so the code must not switch to `call.user`.
             if !call.is_definer {
                 pg_sys::SetUserIdAndSecContext(call.user, call.context);
             }

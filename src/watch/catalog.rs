@@ -22,8 +22,8 @@ mod oids {
     pub const DEPEND_BY_REFERENCE: u32 = 2674;
 }
 
-/// Calls `each` with each row of a catalog that has the given oids in the given columns. The scan
-/// uses `index`, whose first columns must be the given columns.
+/// Calls `each` with every row of a catalog in which the given columns contain the given oids. The
+/// scan uses `index`, whose first columns must be the given columns.
 fn for_each_row<const N: usize>(
     catalog: pg_sys::Oid,
     index: u32,

@@ -91,7 +91,7 @@ fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fau
 /// tables. Repairs or records each difference. Returns the table and the fault of each difference.
 fn repair() -> Vec<(String, String)> {
     // While the triggers are repaired, the DDL guard ignores the commands of the repair, because
-    // the repair itself writes entries about them.
+    // the repair itself writes entries about these commands.
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
     let Some(owner) = extension_owner() else { return Vec::new() };
     // SAFETY: GetUserId() only reads a variable of the session.

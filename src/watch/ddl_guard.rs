@@ -186,7 +186,7 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
 }
 
 /// Raises an error for a query of the DDL guard that failed in SPI. The error ends the statement
-/// that the guard is checking.
+/// that the DDL guard is checking.
 pub fn failed(error: &pgrx::spi::SpiError) -> ! {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -305,8 +305,8 @@ thread_local! {
 pub struct Guarding;
 
 impl Guarding {
-    /// Begins work of the DDL guard, during which the guard ignores commands. Returns `None` if
-    /// other work of the DDL guard is already in progress.
+    /// Begins work of the DDL guard. During its own work, the DDL guard ignores commands. Returns
+    /// `None` if other work of the DDL guard is already in progress.
     pub fn begin(effects: Effects) -> Option<Self> {
         if GUARDING.get().is_some() {
             return None;
@@ -329,11 +329,11 @@ pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// The state of the guard's work that `suspend` saves and `resume` restores.
+/// The state of the DDL guard's work that `suspend` saves and `resume` restores.
 pub type Suspended = Option<Effects>;
 
-/// Makes the DDL guard check commands, although work of the guard is in progress. The library calls
-/// this function before the work calls code of another role. Returns the state that `resume` needs.
+/// Makes the DDL guard check commands, although work of the DDL guard is in progress. The library
+/// calls this function before it calls code of another role. Returns the state that `resume` needs.
 pub fn suspend() -> Suspended {
     GUARDING.replace(None)
 }
@@ -345,7 +345,7 @@ pub fn resume(suspended: Suspended) {
 }
 
 /// Runs code of another role during work of the DDL guard. The DDL guard checks the DDL commands in
-/// this code as it checks those of any session.
+/// this code, because another role wrote them.
 pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Effects>);
     impl Drop for Restore {

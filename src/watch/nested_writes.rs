@@ -5,7 +5,7 @@
 //! would have no entry. If code writes rows to a table while a command rewrites the table, the rows
 //! are lost. The entries of these rows would describe rows that do not exist. Therefore the DDL
 //! guard tracks which tables are written while DETACH PARTITION or a rewriting command runs. The
-//! guard refuses the command if code has written to a table that the command affects.
+//! DDL guard refuses the command if code has written to a table that the command affects.
 
 use super::catalog::members;
 use crate::pg::{ServerError, current_subtransaction, relation_named};

@@ -180,7 +180,7 @@ const TEXTS: [&str; 15] = [
 
 proptest! {
     /// Compares the preimage with the output of serde_json, which sorts ASCII keys and escapes
-    /// strings as RFC 8785 does.
+    /// strings as RFC 8785 requires.
     #[test]
     fn as_serde_json_would_write_it(
         id in any::<i64>(), txid in any::<u64>(),
