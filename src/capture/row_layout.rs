@@ -230,7 +230,7 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
         // them for triggers.
         !definition.attisdropped && definition.attgenerated as u8 != b'v'
     };
-    // SAFETY: `descriptor` is a row type, and `index` one of its columns.
+    // SAFETY: `descriptor` is a row type, and `index` is the index of one of its columns.
     let name = |index| unsafe {
         let name = Text::from_server(attribute_name(descriptor, index));
         (index, ColumnName { text: name.as_str().to_owned(), is_encoded: name.is_encoded() })

@@ -97,7 +97,7 @@ pub unsafe extern "C-unwind" fn lead_audit_diff_of(
 }
 
 /// Returns the arguments of the call, detoasted. This function must be called outside of `or_null`.
-/// Detoasting can hold resources, and an error that `or_null` catches would not release them.
+/// Detoasting can hold resources, and `or_null` does not release resources after an error.
 ///
 /// # Safety
 /// `fcinfo` must be a call with N arguments, all of them varlenas.

@@ -114,8 +114,9 @@ impl TreeRow {
         self.home.as_ref().is_some_and(|home| *home != here())
     }
 
-    /// Returns the name of the database in this cluster of which this database is a copy. Returns
-    /// `None` if this database is not a copy, or if the original does not exist.
+    /// Returns the name of the original database, if this database is a copy of another database in
+    /// this cluster. Returns `None` if this database is not a copy, or if the original does not
+    /// exist.
     pub fn copied_from(&self) -> Option<String> {
         let (system, database) = self.home.as_ref()?.split_once('/')?;
         let is_of_this_cluster = here().split_once('/').is_some_and(|(own, _)| own == system);
