@@ -53,9 +53,9 @@ pub fn require() {
     }
 }
 
-/// Implements `lead_audit_internal.require_library()`, which calls [`require`]. Functions that are
-/// written in SQL call `require_library()`. Without the call of `require_library()`, a function in
-/// SQL would run with a library of any version.
+/// Implements `lead_audit_internal.require_library()`, which calls [`require`]. The extension's
+/// functions in SQL call `require_library()`, because they would otherwise run with a library of
+/// any version.
 #[pg_extern(sql = false)]
 fn require_library() {
     require();

@@ -23,8 +23,8 @@ pub fn is_replica_role() -> bool {
 
 /// Returns whether the write that fired the audit trigger needs no entry. The caller has checked
 /// that the session is in the replica role, and that the table was enabled without
-/// `replica => true`. A write by the worker of a superuser's subscription needs no entry. A write by
-/// an ordinary session in the replica role needs no entry either, because only a superuser can
+/// `replica => true`. A write by the worker of a superuser's subscription needs no entry. A write
+/// by an ordinary session in the replica role needs no entry either, because only a superuser can
 /// allow a session to take this role.
 pub fn is_trusted_write() -> bool {
     // SAFETY: the code only reads variables of the process.

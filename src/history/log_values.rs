@@ -1,10 +1,10 @@
 //! Computes the JSON columns of the view lead_audit.log from the texts of an entry.
 //!
-//! An entry can store a text that jsonb cannot represent. A text can also be nested more deeply
-//! than the stack of the reading session allows. The old and the new row together can exceed
-//! PostgreSQL's maximum size of a value. If a JSON value cannot be computed, the view shows NULL.
-//! An error in place of NULL would end the reader's query, and the reader would see none of the
-//! entries.
+//! An entry can store a text that jsonb cannot represent. The JSON in an entry can also be nested
+//! more deeply than the stack of the reading session allows. The old and the new row together can
+//! exceed PostgreSQL's maximum size of a value. If a JSON value cannot be computed, the view shows
+//! NULL. An error in place of NULL would end the reader's query, and the reader would see none of
+//! the entries.
 
 use pgrx::pg_sys::JsonbIteratorToken as Token;
 use pgrx::pg_sys::panic::CaughtError;

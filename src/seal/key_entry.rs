@@ -23,7 +23,7 @@ pub struct KeyEntry {
     pub id: i64,
     /// The signer with the new key and origin.
     pub signer: Signer,
-    /// The signing key before the change, if the key is still available.
+    /// The previous signing key, if it is still available.
     pub former: Option<SigningKey>,
 }
 

@@ -42,7 +42,7 @@ pub struct TreeRow {
     pub identity: Option<Identity>,
     /// The cluster and database to which the stored transaction ids belong.
     home: Option<String>,
-    /// Whether lead_audit.tree has further rows, which a restore can leave.
+    /// Whether lead_audit.tree has more than one row. A restore can leave additional rows.
     has_others: bool,
 }
 
@@ -276,8 +276,8 @@ impl StoredCheckpoint {
         })
     }
 
-    /// Stores a new checkpoint. The checkpoint adds the entries with the ids `ids` to the tree of
-    /// `before` leaves.
+    /// Stores a new checkpoint. The checkpoint adds the entries with the ids `ids` to a tree that
+    /// had `before` leaves.
     pub fn store(
         snapshot: pg_sys::Snapshot,
         log_id: Uuid,

@@ -76,8 +76,8 @@ impl Table {
     /// Calls `each` with the rows that fulfil all conditions in `keys`.
     ///
     /// The scan uses SnapshotAny and returns every version of every row, because PostgreSQL takes
-    /// no predicate locks for a scan with SnapshotAny. From these versions, the code selects the
-    /// version of each row that a second snapshot shows.
+    /// no predicate locks for a scan with SnapshotAny. The code then uses only the row versions
+    /// that a second snapshot shows.
     fn each_row(self, keys: &[Key], mut each: impl FnMut(&Row)) {
         let snapshot = NewestSnapshot::take();
         let table = OpenRelation::open(self.oid(), pg_sys::AccessShareLock);
