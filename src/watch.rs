@@ -1,5 +1,5 @@
 //! Contains the Rust code for watched tables: the baseline, the entries of enable() and disable(),
-//! the DDL guard, and the search for the table `leads` at CREATE EXTENSION. The SQL code for
+//! the DDL guard, and the start of watching the table `leads` at CREATE EXTENSION. The SQL code for
 //! watched tables is in sql/60_watching.sql and sql/70_ddl_guard.sql.
 
 mod audit_triggers;

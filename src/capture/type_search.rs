@@ -36,7 +36,7 @@ impl TypeSearch {
                 None => {
                     // At first, the search assumes that this type contains no wanted type. If the
                     // search finds a wanted type, it ends early, and each type in `seen` may
-                    // contain the wanted type. Therefore the code after the loop removes the
+                    // contain the wanted type. In this case, the code after the loop removes the
                     // assumptions for the types in `seen`.
                     self.0.insert(next, false);
                     seen.push(next);
