@@ -68,8 +68,8 @@ pub fn role_changed() {
     ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
 }
 
-/// Runs `work`. Events that `work` causes are recorded with `role` as the current user. The library
-/// calls this function when it acts on behalf of `role` with more rights than `role` has.
+/// Runs `work`, and records the events that `work` causes with `role` as their current user. The
+/// library calls this function when it acts on behalf of `role` with more rights than `role` has.
 pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<pg_sys::Oid>);
     impl Drop for Restore {
@@ -118,8 +118,8 @@ pub fn current() -> Rc<Actor> {
         return actor;
     }
     // The counters `context_generation` and `role_generation` are read before the role names. If a
-    // role changes while this function runs, the next call of `current` finds a counter with
-    // another value, and reads the roles once more.
+    // role changes while this function runs, the next call of `current` finds that a counter has
+    // changed, and reads the role names once more.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));

@@ -29,8 +29,7 @@ pub use replica_role::{ORIGIN_ONLY, set_outermost_callback};
 pub use row_event::{RowEvent, RowOperation, RowTexts, record_row, row_texts, statement_ends};
 pub use row_layout::{column_names, encoder_for, primary_key, relation_changed};
 
-/// Drops the pending moves and the row counts of TRUNCATEs that belong to a subtransaction that was
-/// rolled back.
+/// Drops the pending moves of a rolled-back subtransaction, and the row counts of its TRUNCATEs.
 pub fn subtransaction_aborts(own: pgrx::pg_sys::SubTransactionId) {
     partition_move::subtransaction_aborts(own);
     truncate::subtransaction_aborts(own);

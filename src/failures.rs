@@ -18,8 +18,8 @@ pub use session::{
 };
 pub use worker::{drain, load_names};
 
-/// Turns on the recording of failed statements and of unwritten entries. The function is called
-/// when the library is preloaded.
+/// Turns on the recording of failed statements, and of entries that could not be written. The
+/// function is called when the library is preloaded.
 pub fn record_failures() {
     crate::entries::count_writes();
     crate::entries::report_unwritten_to(session::entry_not_written);

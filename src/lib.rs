@@ -12,17 +12,17 @@
 //!
 //! 1. `pg`: safe wrappers around PostgreSQL
 //! 2. `settings`: the settings `lead_audit.*`
-//! 3. `version`: the versions of the SQL objects that the library works with
+//! 3. `version`: the versions of the SQL objects with which the library can work
 //! 4. `actor`: the user behind an event, with the context that the application sets
 //! 5. `entries`: the storing of entries in the table `lead_audit.entry`
-//! 6. `capture`: the conversion of a trigger's call to an entry
+//! 6. `capture`: the conversion of a trigger call into an entry
 //! 7. `history`: the search for entries by row key
 //! 8. `seal`: the tree over the entries, and its checkpoints
-//! 9. `verify`: the comparison of entries, tree and checkpoints
+//! 9. `verify`: the comparison of the entries with the tree, and of the tree with the checkpoints
 //! 10. `failures`: the recording of failed statements
 //! 11. `watch`: the watched tables, and the DDL guard
 //! 12. `worker`: the background processes
-//! 13. `status`: the list of the parts of lead_audit that are on or off
+//! 13. `status`: the report that states which parts of lead_audit are on
 //! 14. `hooks`: the hooks, and the callbacks for errors, transactions and invalidations
 //! 15. `sql`: the SQL objects
 

@@ -4,9 +4,9 @@
 //! which is stored in tiles (`stored_tree`). Entries whose transactions have not ended are sealed
 //! in a later round (`open_ids`). At its end, a round of sealing stores a checkpoint with the ids
 //! of the sealed entries, the root and a note (`signer`). Only after the commit, `publish` writes
-//! the note to a file (`checkpoint_file`) and to the server's log, and `notify` sends the note with
-//! NOTIFY. If a checkpoint cannot be published, sealing nevertheless continues. Sessions that write
-//! entries do not seal, and never wait for sealing.
+//! the note to a file (`checkpoint_file`) and to the server's log. The module `notify` sends the
+//! note with NOTIFY. If a checkpoint cannot be published, sealing nevertheless continues. Sessions
+//! that write entries do not seal, and never wait for sealing.
 
 mod checkpoint_file;
 mod inserted_ids;
@@ -39,8 +39,8 @@ pub fn transaction_ends(committed: bool) {
     publish::transaction_ends(committed);
 }
 
-/// Discards the checkpoints of a subtransaction that has rolled back, and records that its sealing
-/// lock is released.
+/// Discards the registered checkpoints of a rolled-back subtransaction, and records that its
+/// sealing lock is released.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     sealing_lock::subtransaction_aborts(own);
     publish::subtransaction_aborts(own);

@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::net::IpAddr;
 
-/// The consequence for a statement if one of its entries cannot be written.
+/// Determines whether a statement succeeds or fails if one of its entries cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum OnError {
     /// The statement succeeds and raises a WARNING. `lead_audit.stats` counts the unwritten entry.
@@ -51,7 +51,7 @@ pub fn log_unchanged() -> bool {
     LOG_UNCHANGED.get()
 }
 
-/// Returns the consequence for a statement if one of its entries cannot be written.
+/// Returns whether a statement succeeds or fails if one of its entries cannot be written.
 pub fn on_error() -> OnError {
     ON_ERROR.get()
 }
@@ -73,9 +73,9 @@ impl TextSetting {
         TextSetting(Cell::new(std::ptr::null_mut()))
     }
 
-    /// Returns the value of the setting, or `None` if the setting is unset or empty. Unset and
-    /// empty are treated alike, because a setting is empty and not unset after a transaction with
-    /// SET LOCAL.
+    /// Returns the value of the setting, or `None` if the setting is unset or empty. An unset and
+    /// an empty setting have the same meaning, because a setting that was unset before a
+    /// transaction with SET LOCAL is empty after it.
     pub fn get(&self) -> Option<String> {
         let value = self.0.get();
         if value.is_null() {

@@ -6,8 +6,9 @@
 //!   run yet. The library works with older SQL objects from version 1.0 on.
 //! - *Newer objects*: the session loaded its library before the SQL objects were updated, or an
 //!   older package was installed again. The library still records writes if the newer SQL objects
-//!   have the library's major version. A minor version only adds columns to the table
-//!   `lead_audit.entry`. With newer SQL objects, the library refuses every other operation.
+//!   have the library's major version, because a minor version only adds columns to the table
+//!   `lead_audit.entry`. With newer SQL objects, the library refuses every operation except the
+//!   recording of writes.
 
 use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};
@@ -31,7 +32,7 @@ pub const INSTALL: &str = "Install the library of the SQL objects' version, or c
 pub enum Need {
     /// The library writes entries.
     Writing,
-    /// The library does any operation besides writing entries.
+    /// Any operation of the library, not only the writing of entries.
     Everything,
 }
 
@@ -52,9 +53,9 @@ pub fn require() {
     }
 }
 
-/// Implements `lead_audit_internal.require_library()`, which calls [`require`]. Functions that are
-/// written in SQL call `require_library()`. Without the call of `require_library()`, a function in
-/// SQL would run with a library of any version.
+/// Implements `lead_audit_internal.require_library()`, which calls [`require`]. The extension's
+/// functions in SQL call `require_library()`, because they would otherwise run with a library of
+/// any version.
 #[pg_extern(sql = false)]
 fn require_library() {
     require();
@@ -63,9 +64,9 @@ fn require_library() {
 /// Returns the schema of the internal functions, which only the library and other SQL functions
 /// call.
 ///
-/// The function looks at the version of the SQL objects, and not at the existence of the schema.
-/// Before the update from version 1.0, any role that can create schemas can have created a schema
-/// of this name.
+/// The function looks at the version of the SQL objects, because the existence of the schema proves
+/// nothing. Before the update from version 1.0, any role that can create schemas can have created a
+/// schema with this name.
 pub fn internal_schema() -> &'static str {
     match extension_version().as_deref().and_then(numbers) {
         Some(objects) if objects < INTERNAL_SCHEMA => "lead_audit",

@@ -1,6 +1,6 @@
-//! The parts of watching that are written in Rust: the baseline, entries about watching, the DDL
-//! guard, and watching `leads` at CREATE EXTENSION. The SQL parts of watching are in
-//! sql/60_watching.sql and sql/70_ddl_guard.sql.
+//! Contains the Rust code for watched tables: the baseline, the entries of enable() and disable(),
+//! the DDL guard, and the start of watching the table `leads` at CREATE EXTENSION. The SQL code for
+//! watched tables is in sql/60_watching.sql and sql/70_ddl_guard.sql.
 
 mod audit_triggers;
 mod baseline;

@@ -1,12 +1,12 @@
 //! Contains the background processes of a preloaded library: a launcher, which connects to no
 //! database, and a worker in each database that has the extension.
 //!
-//! A session wakes the launcher when it creates or changes a database, or creates the extension
-//! (`failures::utility_commands`). Without a wake-up, the launcher reads the list of databases once
-//! a minute. After the start of the server, the launcher probes each database once. To probe a
-//! database, the launcher starts a worker in the database, and the worker looks for the extension.
-//! If the worker does not find the extension, it ends. On a standby, neither the launcher nor a
-//! worker runs until the standby is promoted.
+//! A session that creates or changes a database, or creates the extension, wakes the launcher
+//! (`failures::utility_commands`). Without a wake-up, the launcher reads pg_database once a minute.
+//! After the start of the server, the launcher probes each database once. To probe a database, the
+//! launcher starts a worker in the database, and the worker looks for the extension. If the worker
+//! does not find the extension, it ends. On a standby, neither the launcher nor a worker runs until
+//! the standby is promoted.
 
 mod launcher;
 mod tasks;

@@ -2,8 +2,8 @@
 //! under fixed output settings, and does not depend on the settings of the session.
 //!
 //! Values of common types, for example integers, are written straight from their datum. Values of
-//! all other types go through PostgreSQL's `to_jsonb`, so that arrays, composites and types of
-//! extensions have only one JSON form.
+//! all other types go through PostgreSQL's `to_jsonb`, so that lead_audit defines no JSON form of
+//! its own for arrays, composites and types of extensions.
 
 use super::foreign_code::ForeignCasts;
 use super::jsonb;
@@ -16,7 +16,7 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::ops::Range;
 
-/// The way in which values of a type are written.
+/// The way in which values of a type are written as JSON.
 pub enum Encoder {
     /// boolean
     Bool,
@@ -55,9 +55,8 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    /// Returns whether writing a value can raise an error. A cast that does not belong to
-    /// PostgreSQL can raise an error, and PostgreSQL raises an error for a value that is nested too
-    /// deeply.
+    /// Returns whether writing a value can raise an error. A user-defined cast can raise an error.
+    /// PostgreSQL itself raises an error for a value that is nested too deeply.
     pub fn may_raise(&self) -> bool {
         matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
     }
@@ -122,8 +121,8 @@ fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Writes a float as to_jsonb does: converts the float to the shortest text that identifies its
-/// value, and converts this text to numeric.
+/// Writes a float in the form of to_jsonb. Converts the float to the shortest text that identifies
+/// its value, and converts this text to numeric.
 ///
 /// # Safety
 /// `datum` must be of the type whose output function is `output`.

@@ -133,13 +133,13 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
 }
 
 /// The casts to json that PostgreSQL can run when it writes a value of a type as JSON. A cast whose
-/// function is in C is left out, because only a superuser can create a function in C. Another role
-/// can have chosen the column types of a table. Therefore casts of this other role must not run
-/// with the rights of the role that writes to the table.
+/// function is in C is left out, because only a superuser can create a function in C. The role that
+/// writes to a table need not be the role that chose the column types. Therefore a cast of an
+/// ordinary role must not run with the rights of the writing role.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
-    /// The result of the last search for the owners of the casts, with the value of `CATALOG` at
-    /// the time of the search. The field is `None` before the first search.
+    /// The value of `CATALOG` during the last search for the owners of the casts, and the result of
+    /// this search. The field is `None` before the first search.
     known: Cell<Option<(u64, Runs)>>,
 }
 
@@ -242,8 +242,9 @@ fn has_foreign_cast(type_oid: pg_sys::Oid) -> bool {
         && cast_to_json(type_oid).is_some_and(|function| !is_in_c(function))
 }
 
-/// Returns the function of the cast to json that to_jsonb calls for a value of a type that is not
-/// built in. Searches for the cast as PostgreSQL's json_categorize_type() does.
+/// Returns the function of the cast to json that to_jsonb calls for a value of this type. The type
+/// must not be a built-in type. Searches for the cast in the same way as PostgreSQL's
+/// json_categorize_type().
 fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let mut function = pg_sys::InvalidOid;
     // SAFETY: the call only looks up the cast in the catalog.

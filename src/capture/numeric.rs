@@ -1,14 +1,14 @@
 //! Writes a numeric's text straight from its stored bytes. The text equals the result of
 //! PostgreSQL's numeric_out. numeric_out is slower than this module, because numeric_out allocates
-//! memory for each value. Many tables have several numeric columns, so the time for a numeric
+//! memory for each value. Many tables have several numeric columns, so the time to write a numeric
 //! matters.
 
 use crate::pg::{TextWriter, detoasted, output_text};
 use ledger::Sink;
 use pgrx::pg_sys;
 
-/// Writes a finite number as a JSON number, and NaN and the infinities as strings, as to_jsonb
-/// does.
+/// Writes a finite number as a JSON number, and NaN and the infinities as strings. The result is
+/// that of to_jsonb.
 ///
 /// # Safety
 /// `datum` must be a numeric.

@@ -63,7 +63,7 @@ impl OutputSettings {
         }
     }
 
-    /// Fixes the settings as `new` does, and also sets lc_monetary to C. Setting lc_monetary takes
+    /// Sets the same settings as `new`, and also sets lc_monetary to C. Setting lc_monetary takes
     /// microseconds, so `with_money` is only for values that contain money.
     pub fn with_money() -> Self {
         let mut settings = Self::new();

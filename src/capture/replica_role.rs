@@ -1,9 +1,9 @@
 //! Decides which writes in the replica role (session_replication_role) are recorded.
 //!
 //! Audit triggers are ENABLE ALWAYS, so PostgreSQL calls them in every replication role. A table
-//! that was enabled without `replica` gets no entries for writes of logical replication, because
-//! the publishing database has recorded these writes. The owner of a subscription chooses the
-//! publishing database. A role other than a superuser can choose a database that has recorded
+//! that was enabled without `replica => true` usually gets no entries for writes of logical
+//! replication, because the publishing database has recorded these writes. The owner of a
+//! subscription chooses the publishing database, and can choose a database that has recorded
 //! nothing. The library therefore records the writes of a subscription whose owner is not a
 //! superuser.
 
@@ -11,7 +11,7 @@ use crate::pg::trigger_depth;
 use pgrx::pg_sys;
 use std::cell::Cell;
 
-/// The last argument of an audit trigger on a table that was enabled without `replica`.
+/// The last argument of an audit trigger on a table that was enabled without `replica => true`.
 pub const ORIGIN_ONLY: &str = "origin_only";
 
 /// Returns whether the session is in the replica role. Each write of a row to a watched table calls
@@ -22,10 +22,10 @@ pub fn is_replica_role() -> bool {
 }
 
 /// Returns whether the write that fired the audit trigger needs no entry. The caller has checked
-/// that the session is in the replica role, and that the table was enabled without `replica`. A
-/// write by the worker of a superuser's subscription needs no entry. An ordinary session in the
-/// replica role needs no entry either, because only a superuser can allow a session to take this
-/// role.
+/// that the session is in the replica role, and that the table was enabled without
+/// `replica => true`. A write by the worker of a superuser's subscription needs no entry. A write
+/// by an ordinary session in the replica role needs no entry either, because only a superuser can
+/// allow a session to take this role.
 pub fn is_trusted_write() -> bool {
     // SAFETY: the code only reads variables of the process.
     let is_subscription = unsafe { pg_sys::IsLogicalWorker() };
@@ -52,8 +52,8 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 }
 
 /// Returns whether the worker of a subscription writes the row itself, because the publisher sent a
-/// change of the row. Returns false if the row is written by code that another write of the worker
-/// has called. Such code can be in a trigger, a trigger's condition, or a function of an index, a
+/// change of the row. Returns false if the row is written by code that runs during another write of
+/// the worker. Such code can be in a trigger, a trigger's condition, or a function of an index, a
 /// constraint or a default. The owner of the subscriber's table can define such triggers and
 /// functions.
 ///

@@ -38,9 +38,9 @@ impl RowOperation {
     }
 }
 
-/// One event of one row of a watched table.
+/// An event that concerns one row of a watched table.
 pub struct RowEvent<'a> {
-    /// The kind of the event.
+    /// The operation of the event.
     pub operation: RowOperation,
     /// The open relation that contains the row: the watched table, or one of its partitions.
     pub relation: pg_sys::Relation,
@@ -157,8 +157,8 @@ fn record_unfinished_moves(depth: i32) {
     }
 }
 
-/// Records the pending moves of a statement that has ended. After the end of the statement, no
-/// INSERT can complete a pending move.
+/// Records a DELETE for each pending move of a statement that has ended. No INSERT can complete a
+/// pending move after the end of its statement.
 pub fn statement_ends() {
     if partition_move::is_any_pending() {
         record_unfinished_moves(trigger_depth() + 1);
@@ -283,16 +283,17 @@ pub struct RowTexts {
     pub values: Text,
     /// The new values of the columns that the failed UPDATE would have changed.
     pub changed: Option<Text>,
-    /// The names of the columns that were left out, as JSON strings in canonical order.
+    /// The names of the columns that `values` and `changed` leave out, as JSON strings in canonical
+    /// order.
     pub omitted: Vec<Vec<u8>>,
     /// Names the parts of `key`, `values` and `changed` that are percent-encoded because their
     /// bytes are not valid text.
     pub invalid_bytes: InvalidBytes,
 }
 
-/// Returns the texts that describe a row that a statement failed to write or to change. Omits each
-/// column whose values cannot be written without running code of the table's owner, as the module
-/// `foreign_code` determines.
+/// Returns the texts that describe the rejected row of a failed statement. Omits each column whose
+/// values cannot be written without running code of the table's owner, as the module `foreign_code`
+/// determines.
 ///
 /// # Errors
 /// Returns an error if a value cannot be written as JSON.
@@ -304,7 +305,7 @@ pub unsafe fn row_texts(
     event: &RowEvent,
     foreign_code: &mut ForeignCode,
 ) -> Result<RowTexts, ServerError> {
-    // SAFETY: relation and tuples are valid (see # Safety).
+    // SAFETY: the relation is open and the tuples are its rows (see # Safety).
     unsafe {
         let layout = layout_of(event.relation, event.soft_delete_column);
         let (mut row, mut new_row) = (RowImage::default(), RowImage::default());

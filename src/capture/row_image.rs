@@ -26,10 +26,10 @@ pub struct Place {
 /// The way in which the values of a row are written.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// All values go straight into the row's text, and the whole text is checked at the end. The
-    /// text of a row is almost always valid.
+    /// All values go straight into the row's text, and the whole text is checked for invalid bytes
+    /// at the end. Almost no row contains invalid bytes.
     Together,
-    /// Each value goes into a text of its own, so that values that are not valid text can be found.
+    /// Each value goes into a text of its own, so that the values with invalid bytes can be found.
     Apart,
 }
 
@@ -129,11 +129,11 @@ impl RowImage {
     /// the old row's layout, and the same column of the new row's layout. Returns the positions in
     /// `columns` of the values that are percent-encoded.
     ///
-    /// A column counts as changed if the bytes of its old and new value differ. Equal JSON does not
-    /// suffice for an unchanged column, because every change must be recorded. For example, two
-    /// json values with the same canonical JSON can differ in white space or in a hidden duplicate
-    /// key. Two arrays with the same JSON can differ in their bounds, and the floats −0 and 0 have
-    /// the same JSON.
+    /// A column counts as changed if the bytes of its old and new value differ. Two different
+    /// values can have the same JSON, and every change must be recorded. For example, two json
+    /// values with the same canonical JSON can differ in white space or in a hidden duplicate key.
+    /// Two arrays with the same JSON can differ in their bounds, and the floats −0 and 0 have the
+    /// same JSON.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.
@@ -171,8 +171,8 @@ impl RowImage {
 }
 
 /// Calls `write` in `Mode::Together`, which writes all values straight into one text. If this text
-/// is not valid, calls `write` a second time in `Mode::Apart`, which first writes each value into a
-/// text of its own.
+/// contains invalid bytes, calls `write` a second time in `Mode::Apart`, which first writes each
+/// value into a text of its own.
 fn in_either_mode<R>(
     text: &mut Text,
     mut write: impl FnMut(&mut TextWriter, Mode) -> R,
@@ -196,9 +196,10 @@ unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::
     if column.by_value {
         return old == new;
     }
-    // SAFETY: `length` of the column tells how to read its values: as a fixed length, a C string
-    // (-2) or a varlena (-1). For two varlenas that are stored out of line, the code compares the
-    // TOAST pointers first. An UPDATE keeps the TOAST pointers of columns that it does not change.
+    // SAFETY: `length` of the column tells how to read its values: as values of a fixed length, a C
+    // string (-2) or a varlena (-1). For two varlenas that are stored out of line, the code
+    // compares the TOAST pointers first. An UPDATE keeps the TOAST pointers of columns that it does
+    // not change.
     unsafe {
         match column.length {
             -2 => {

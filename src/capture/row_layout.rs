@@ -150,13 +150,13 @@ impl RowLayout {
         self.key.iter().map(|&i| &self.columns[i])
     }
 
-    /// Returns the names of the columns whose positions in `self.columns` are given.
+    /// Returns the names of the columns at the given positions in `self.columns`.
     pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
-    /// Returns whether the two relations have columns with the same names and the same storage. For
-    /// two partitions of one table, the result is true.
+    /// Returns whether the relations of this layout and of `other` have columns with the same names
+    /// and the same storage. For two partitions of one table, the result is true.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| {
             (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value)
@@ -230,7 +230,7 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
         // them for triggers.
         !definition.attisdropped && definition.attgenerated as u8 != b'v'
     };
-    // SAFETY: `descriptor` is a row type, and `index` one of its columns.
+    // SAFETY: `descriptor` is a row type, and `index` is the index of one of its columns.
     let name = |index| unsafe {
         let name = Text::from_server(attribute_name(descriptor, index));
         (index, ColumnName { text: name.as_str().to_owned(), is_encoded: name.is_encoded() })

@@ -116,10 +116,10 @@ impl<'a> TriggerCall<'a> {
         }
     }
 
-    /// Returns whether the write for which the trigger was called is recorded under the
-    /// session_replication_role of the session. `mark` is the position at which the trigger has the
-    /// argument `ORIGIN_ONLY`, if its table was enabled without `replica`. Triggers that version
-    /// 1.0 created never have the argument `ORIGIN_ONLY`.
+    /// Returns whether the write that fired the trigger must be recorded. The result depends on the
+    /// session's session_replication_role. `mark` is the position at which the trigger has the
+    /// argument `ORIGIN_ONLY`, if its table was enabled without `replica => true`. Triggers that
+    /// version 1.0 created never have the argument `ORIGIN_ONLY`.
     pub fn is_recorded(&self, mark: usize) -> bool {
         !(is_replica_role() && self.argument(mark) == ORIGIN_ONLY && is_trusted_write())
     }

@@ -49,7 +49,7 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     if settings::enabled() && call.is_recorded(1) {
         let truncate = Truncate::current();
         // PostgreSQL usually calls the trigger of a partitioned table first, and this call counts
-        // the rows of all partitions. If the statement names a partition before the partitioned
+        // the rows of all partitions. If the TRUNCATE names a partition before the partitioned
         // table, PostgreSQL calls the partition's trigger first.
         if !truncate.has_counted(relation) {
             let rows = match settings::on_error() {
@@ -74,12 +74,12 @@ unsafe fn queue_second_call(call: &TriggerCall) {
     // `TriggerDesc` in this function contains only the running trigger, presented as an AFTER
     // TRUNCATE trigger. The queue of AFTER triggers belongs to the running TRUNCATE, and is still
     // empty. The queue stores the trigger's oid, with which PostgreSQL later finds the trigger in
-    // the relation. After ExecASTruncateTriggers(), PostgreSQL uses no other memory that this
-    // function has allocated.
+    // the relation. When ExecASTruncateTriggers() has returned, PostgreSQL no longer uses memory of
+    // this function.
     unsafe {
         let mut trigger = *call.trigger();
         trigger.tgtype = pg_sys::TRIGGER_TYPE_TRUNCATE as i16;
-        // The copy of the trigger needs no WHEN condition, because the condition held when
+        // The copy of the trigger needs no WHEN condition, because the condition was true when
         // PostgreSQL called the trigger.
         trigger.tgqual = std::ptr::null_mut();
         let mut description = pg_sys::TriggerDesc {
@@ -136,8 +136,8 @@ fn record(call: &TriggerCall, relation: pg_sys::Oid, counted: Result<Option<i64>
 /// Raises an error if the table has rows after the TRUNCATE. TRUNCATE rebuilds the table's indexes,
 /// and an index on an expression can call a function of the table's owner. Rows that the owner's
 /// function writes during the TRUNCATE remain in the table, although their entries precede the
-/// entry of the TRUNCATE. Rows of a partition that a BEFORE TRUNCATE trigger creates remain in the
-/// table too.
+/// entry of the TRUNCATE. If a BEFORE TRUNCATE trigger creates a partition with rows, these rows
+/// remain in the table too.
 fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
     let mut survives = false;
     if !is_foreign(table) {
@@ -182,8 +182,8 @@ struct Truncating {
 /// A table whose rows the audit trigger has counted.
 struct Counted {
     table: pg_sys::Oid,
-    /// The number of the table's rows, or `Ok(None)` for a foreign table. The field is `None` after
-    /// the entry of the TRUNCATE has taken the number.
+    /// The number of the table's rows, or `Ok(None)` for a foreign table. The field becomes `None`
+    /// when the code takes the number for the entry of the TRUNCATE.
     rows: Option<Result<Option<i64>, ServerError>>,
 }
 
@@ -191,8 +191,8 @@ struct Counted {
 /// no number was counted, or if the number was already taken for an entry.
 fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> {
     UNDER_WAY.with_borrow_mut(|all| {
-        // The search begins with the TRUNCATE that started last, because it is the one that is
-        // running.
+        // The search begins with the TRUNCATE that started last, because earlier TRUNCATEs wait for
+        // its end.
         let mut counted = all.iter_mut().rev().flat_map(|truncate| &mut truncate.tables);
         counted.find(|counted| counted.table == table && counted.rows.is_some())?.rows.take()
     })
@@ -275,8 +275,9 @@ unsafe extern "C-unwind" fn truncate_is_over(statement: *mut core::ffi::c_void) 
     UNDER_WAY.with_borrow_mut(|all| all.retain(|known| known.statement != statement as usize));
 }
 
-/// Drops the row counts of the TRUNCATEs in a subtransaction that was rolled back. After the
-/// rollback, PostgreSQL can keep the executor state of a TRUNCATE until the transaction ends.
+/// Drops the row counts of the TRUNCATEs in a subtransaction that was rolled back. PostgreSQL can
+/// keep the executor state of a rolled-back TRUNCATE until the transaction ends, so
+/// `truncate_is_over` can run too late.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     UNDER_WAY.with_borrow_mut(|all| all.retain(|known| known.subtransaction < own));
 }

@@ -1,6 +1,6 @@
-//! Searches the types that a type consists of, for example the types of a composite type's
-//! attributes. The search does not recurse, because types can be nested more deeply than the stack
-//! allows.
+//! Searches for a wanted type within another type, for example among the types of a composite
+//! type's attributes. The search does not recurse, because types can be nested more deeply than the
+//! stack allows.
 
 use crate::pg::{attribute, new_context};
 use pgrx::pg_sys;
@@ -35,9 +35,9 @@ impl TypeSearch {
                 None if is_wanted(next) => found = true,
                 None => {
                     // At first, the search assumes that this type contains no wanted type. If the
-                    // search finds a wanted type, it ends early. If the search has ended early, the
-                    // code after the loop removes these assumptions for all types in `seen`,
-                    // because each of them may contain the wanted type.
+                    // search finds a wanted type, it ends early, and each type in `seen` may
+                    // contain the wanted type. In this case, the code after the loop removes the
+                    // assumptions for the types in `seen`.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);

@@ -1,9 +1,9 @@
-//! The queue is memory that all processes of the server share if the library is preloaded. The
-//! queue contains a list of the databases that have the extension, and the records. Each record
-//! waits for the worker of its database.
+//! The queue is memory that all processes of the server share. The queue exists only if the library
+//! is preloaded. The queue contains the records and a list of the databases that have the
+//! extension. Each record waits in the queue for the worker of its database.
 //!
-//! The memory of the queue is one `region`. The postmaster maps this region before any other
-//! process of the server starts (see `startup`).
+//! In the code, the memory of the queue is called the *region* (see `region`). The postmaster maps
+//! the region before any other process of the server starts (see `startup`).
 
 mod databases;
 pub mod record;

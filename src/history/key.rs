@@ -1,5 +1,4 @@
-//! Converts a row key from the form in which a user passes it to the canonical text that entries
-//! store.
+//! Converts a row key that a user passes to the canonical text that entries store.
 //!
 //! The functions take texts as bytes and not as `&str`, because a text in the database's encoding
 //! need not be UTF-8.

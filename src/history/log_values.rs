@@ -1,9 +1,10 @@
 //! Computes the JSON columns of the view lead_audit.log from the texts of an entry.
 //!
-//! An entry can store a text that jsonb cannot represent, or that is nested more deeply than the
-//! stack of the reading session allows. The old and the new row together can exceed PostgreSQL's
-//! maximum size of a value. If a JSON value cannot be computed, the view shows NULL. An error in
-//! place of NULL would end the reader's query, and the reader would see none of the entries.
+//! An entry can store a text that jsonb cannot represent. The JSON in an entry can also be nested
+//! more deeply than the stack of the reading session allows. The old and the new row together can
+//! exceed PostgreSQL's maximum size of a value. If a JSON value cannot be computed, the view shows
+//! NULL. An error in place of NULL would end the reader's query, and the reader would see none of
+//! the entries.
 
 use pgrx::pg_sys::JsonbIteratorToken as Token;
 use pgrx::pg_sys::panic::CaughtError;
@@ -96,7 +97,7 @@ pub unsafe extern "C-unwind" fn lead_audit_diff_of(
 }
 
 /// Returns the arguments of the call, detoasted. This function must be called outside of `or_null`.
-/// Detoasting can hold resources, and an error that `or_null` catches would not release them.
+/// Detoasting can hold resources, and `or_null` does not release resources after an error.
 ///
 /// # Safety
 /// `fcinfo` must be a call with N arguments, all of them varlenas.

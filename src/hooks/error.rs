@@ -6,10 +6,10 @@
 //! into a panic. With an empty error stack, the error for which PostgreSQL called the callback
 //! would be lost. The error callback of lead_audit therefore has two parts. The first part of the
 //! callback copies the error, and calls no Rust code that has values to drop. If memory is
-//! exhausted while the first part copies the error, the out-of-memory error replaces the original
-//! error. PostgreSQL's own error callbacks behave in the same way. The second part of the callback
-//! makes a record from the copy of the error. The second part of the callback calls no function of
-//! PostgreSQL that can raise an error.
+//! exhausted while the first part of the callback copies the error, the out-of-memory error
+//! replaces the original error. An error in one of PostgreSQL's own error callbacks also replaces
+//! the original error. The second part of the callback makes a record from the copy of the error.
+//! The second part of the callback calls no function of PostgreSQL that can raise an error.
 
 use crate::failures::{self, ErrorCallbacks, RejectedRow, StatementScope};
 use pgrx::pg_sys;
@@ -22,7 +22,8 @@ thread_local! {
 
 mod raw {
     unsafe extern "C-unwind" {
-        // pgrx's own binding of this function has a guard.
+        // pgrx's own binding of this function has a guard (`pg_guard_ffi_boundary`), which must not
+        // run in an error callback.
         pub fn CopyErrorData() -> *mut pgrx::pg_sys::ErrorData;
     }
 }
@@ -105,7 +106,7 @@ unsafe extern "C-unwind" fn failed(
 /// the server's log.
 unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
     // SAFETY: PostgreSQL passes the live error. `unqueued` points to a line that the state of the
-    // session owns. The line lives until after the code has written it to the server's log.
+    // session owns. The line stays valid until the code has written it to the server's log.
     unsafe {
         if (*data).elevel >= pgrx::PgLogLevel::ERROR as i32 {
             let unqueued = final_record(data);

@@ -1,5 +1,6 @@
 //! Contains the hooks on the look-up and on the call of a function. PostgreSQL calls
-//! `needs_fmgr_hook` at each look-up of a function, so this hook has no guard on its usual path.
+//! `needs_fmgr_hook` at each look-up of a function. On its usual path, this hook has no guard
+//! (`pg_guard`), because a guard would cost time.
 
 use crate::watch;
 use pgrx::pg_sys;
@@ -27,7 +28,8 @@ unsafe fn previous_needs(function: pg_sys::Oid) -> bool {
 }
 
 // Unguarded: PostgreSQL calls this hook at each look-up of a function. The hook itself only reads
-// one variable of the session. The function `concerns`, which the hook calls next, has a guard.
+// one variable of the session. The function `concerns`, which the hook calls next, has the guard
+// `pg_guard`.
 unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
     // SAFETY: PostgreSQL passed the argument.
     unsafe { watch::restricts_calls() && concerns(function) || previous_needs(function) }

@@ -42,9 +42,9 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
     }
 }
 
-/// Marks all layouts of relations as stale. Layouts contain the names of schemas. When a schema is
-/// renamed, PostgreSQL does not report the relations in the schema as changed, so this callback
-/// marks their layouts.
+/// Marks all layouts of relations as stale, because a layout contains the name of the relation's
+/// schema. When a schema is renamed, PostgreSQL does not report the relations in the schema as
+/// changed.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
     capture::relation_changed(None);

@@ -1,8 +1,9 @@
 //! Calls the next hook, which is the previously installed hook or else PostgreSQL's own function.
 //!
-//! This module binds the functions of PostgreSQL without pgrx's guard. A guard would remove the
-//! constraint, the context and the position from an error. An error jumps over the frames of this
-//! module's functions and of the hooks that call them, so these frames must hold no value to drop.
+//! This module binds the functions of PostgreSQL without pgrx's guard. pgrx's guard would remove
+//! the constraint, the context and the position from an error. Without the guard, an error jumps
+//! over the frames of this module's functions, and over those of the hooks that call them.
+//! Therefore no value in these frames may have a destructor.
 
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};

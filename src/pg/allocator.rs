@@ -2,9 +2,9 @@
 //! system has no memory, from a reserve.
 //!
 //! If an allocation fails, Rust aborts the process, and PostgreSQL then restarts all processes of
-//! the server. A buffer whose size depends on a user is allocated with `try_reserve`, which returns
-//! an error if memory is exhausted. All other allocations of this library are small. If the system
-//! refuses a small allocation, the memory comes from the reserve. The reserve suffices until
+//! the server. A buffer whose size depends on users' data is allocated with `try_reserve`, which
+//! returns an error if memory is exhausted. All other allocations of this library are small. If the
+//! system refuses a small allocation, the memory comes from the reserve. The reserve suffices until
 //! PostgreSQL raises an out-of-memory error of its own. The reserve is a static array. Before its
 //! first use, the reserve takes address space, but no memory.
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // pgrx also binds these functions, but its bindings have a guard, which must not run in a
-        // signal handler.
+        // pgrx also binds these functions, but with its guard (`pg_guard_ffi_boundary`), which must
+        // not run in a signal handler.
         pub fn SetLatch(latch: *mut pgrx::pg_sys::Latch);
         pub fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
     }
@@ -45,7 +45,7 @@ pub fn handle_signals() {
     }
 }
 
-/// Handles SIGTERM: sets flags and wakes the main loop.
+/// Handles SIGTERM. Sets flags and wakes the main loop.
 // Unguarded: pgrx's guard must not run in a signal handler. This handler only sets variables and a
 // latch.
 unsafe extern "C-unwind" fn stop(_signal: i32) {
@@ -71,7 +71,7 @@ pub enum NextTurn {
     /// The task runs again at once, because work remains.
     AtOnce,
     /// The task runs again after this duration, because more work may come soon. The duration is
-    /// counted from the beginning of the present run.
+    /// counted from the beginning of the current run.
     After(Duration),
 }
 
@@ -121,8 +121,8 @@ pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R,
 ///
 /// DROP EXTENSION locks the extension before the extension's tables. If the worker did not lock the
 /// extension first, a deadlock between the worker and DROP EXTENSION would be possible. In the
-/// deadlock, the worker would hold a lock on one table and DROP EXTENSION a lock on another table,
-/// and each would wait for the lock of the other.
+/// deadlock, the worker would wait for a lock that DROP EXTENSION holds on one table, and DROP
+/// EXTENSION would wait for a lock that the worker holds on another table.
 ///
 /// # Errors
 /// Returns the error that `work` or the commit has raised.

@@ -16,9 +16,9 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// Copies the caught error. Rethrows an error that must end the statement at once: a cancel, a
-    /// timeout, a shutdown, or a serialization failure. After a serialization failure, the client
-    /// has to repeat the transaction.
+    /// Copies the caught error. Rethrows an error that must end the statement at once, for example
+    /// a cancelled query, a timeout, a shutdown or a serialization failure. After a serialization
+    /// failure, the client has to repeat the transaction.
     pub fn from_caught(caught: CaughtError) -> Self {
         let error = Self::of_caught(&caught);
         if error.must_not_be_held_up() {
@@ -36,7 +36,7 @@ impl ServerError {
         })
     }
 
-    /// Raises the error in the present statement.
+    /// Raises the error in the current statement.
     pub fn raise(self, hint: Option<String>) -> ! {
         let mut report = ErrorReport::new(self.code, self.message, "lead_audit");
         if let Some(detail) = self.detail {
@@ -50,8 +50,8 @@ impl ServerError {
     }
 
     fn of(report: &ErrorReportWithLevel) -> Self {
-        // The copies of the texts are cut, because users' code can raise errors with texts of any
-        // length. The library copies the texts of errors into WARNINGs, records and entries.
+        // Functions of users can raise errors with texts of any length. The copies of the texts are
+        // cut, because the library copies these texts into WARNINGs, records and entries.
         const LIMIT: usize = 64 * 1024;
         let text = |text: &str| capped(text.as_bytes(), LIMIT);
         ServerError {

@@ -1,5 +1,5 @@
-//! Calls functions that are not part of this library. Such a function can raise an error whose
-//! texts have any length.
+//! Calls functions that are not part of this library. A function that is not part of this library
+//! can raise an error with texts of any length.
 //!
 //! pgrx copies the texts of a caught error into Rust's memory. If the allocation for such a copy
 //! fails, Rust aborts the process, and PostgreSQL then restarts all processes of the server. This
@@ -15,8 +15,8 @@ mod raw {
     use pgrx::pg_sys;
 
     unsafe extern "C-unwind" {
-        // pgrx also binds this function, but its binding has a guard, which would catch the error
-        // and copy the error's texts.
+        // pgrx also binds this function, but with its guard (`pg_guard_ffi_boundary`), which would
+        // catch the error and copy the error's texts.
         pub fn FunctionCall1Coll(
             function: *mut pg_sys::FmgrInfo,
             collation: pg_sys::Oid,

@@ -1,7 +1,7 @@
 //! Wrappers for relations (their names, columns, rows, triggers and partitions) and for sequences.
 //!
-//! The names that these wrappers return are not necessarily UTF-8, because the server's texts need
-//! not be UTF-8.
+//! A name in the catalog need not be UTF-8. The wrappers return a name as its bytes, as a [`Text`],
+//! which percent-encodes invalid bytes, or as a String, in which invalid bytes become U+FFFD.
 
 use super::{RowMemory, Text};
 use pgrx::{PgList, pg_sys};
@@ -87,7 +87,7 @@ pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
     }
 }
 
-/// Returns the bytes of the name of the attribute at `index`, counted from 0.
+/// Returns the name of the attribute at `index`, counted from 0, as bytes.
 ///
 /// # Safety
 /// `descriptor` must be a row type with more than `index` attributes, and must outlive the result.
@@ -209,8 +209,8 @@ pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// The description of a watched relation, as the library reads it from the relation's audit
-/// triggers.
+/// The description of a watched relation. The library reads the description from the relation's
+/// audit triggers.
 pub struct WatchTriggers {
     /// The relation's schema.
     pub schema: String,
@@ -225,7 +225,8 @@ pub struct WatchTriggers {
 /// Reads the arguments of the relation's enabled audit triggers. Returns `None` if the relation
 /// does not exist or is not watched.
 pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
-    // SAFETY: a transaction is in progress, and the relcache entry is held until RelationClose().
+    // SAFETY: a transaction is in progress, and the relcache entry stays open until
+    // RelationClose().
     let (triggers, namespace, name) = unsafe {
         let open = pg_sys::RelationIdGetRelation(relation);
         if open.is_null() {
@@ -268,7 +269,7 @@ struct Candidate {
     soft_delete_column: String,
 }
 
-/// Copies from the relcache entry what the library needs of the triggers. If a look-up in the
+/// Returns the enabled triggers of a relation whose first argument is a UUID. If a look-up in the
 /// catalog processes an invalidation of the relation, PostgreSQL frees `trigdesc`, even while the
 /// relation is open. Therefore this function makes no look-up, and returns no pointer into
 /// `trigdesc`.

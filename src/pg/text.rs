@@ -27,7 +27,7 @@ pub struct Text {
     is_encoded: bool,
 }
 
-/// The reason why [`Text`] could not store a value as text. The `Text` is empty then.
+/// The reason why [`Text::write`] could not store a text. After this error, the `Text` is empty.
 #[derive(Debug, Clone)]
 pub enum NotWritten {
     /// The written bytes are not UTF-8, or contain NUL.
@@ -56,7 +56,7 @@ impl Text {
         Text::from("")
     }
 
-    /// Makes a text of the server's bytes. Percent-encodes the bytes if they are not UTF-8 or
+    /// Makes a text from the server's bytes. Percent-encodes the bytes if they are not UTF-8 or
     /// contain NUL.
     pub fn from_server(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
@@ -188,8 +188,8 @@ pub struct TextWriter {
     /// The space for the header, followed by the written bytes.
     buffer: Vec<u8>,
     has_nul: bool,
-    /// `None` while all writes have fitted. After a write that did not fit, the length that the
-    /// text would have had with this write.
+    /// The value is `None` as long as all writes fit. If a write did not fit, the value is the
+    /// length that the text would have had with this write.
     overflow: Option<usize>,
 }
 

@@ -37,8 +37,8 @@ pub fn trigger_depth() -> i32 {
 ///
 /// A session can continue safely after an error only if it aborts a subtransaction around the
 /// failed code. The abort releases the locks, pins and memory of the failed code. The function does
-/// not return the error of a cancel, a shutdown or a serialization failure, but raises this error
-/// after the rollback.
+/// not return the error of a cancelled query, a shutdown or a serialization failure, but raises
+/// this error after the rollback.
 pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     // SAFETY: the code does what PL/pgSQL does for a block with EXCEPTION. When the function
     // returns, even after an error, the memory context and the resource owner are again those of
@@ -136,11 +136,11 @@ impl Drop for NewestSnapshot {
     }
 }
 
-/// Takes an exclusive lock on the relation *as an object*, until the transaction ends. While a
-/// session holds this lock, no other session may do the task that the lock protects. Readers,
-/// writers, VACUUM and pg_dump take relation locks, which do not conflict with object locks. No SQL
-/// command takes this object lock. Returns whether this session holds the lock after the call. If
-/// `wait` is false and another session holds the lock, returns false at once.
+/// Takes an exclusive object lock on the relation, and not a relation lock, until the transaction
+/// ends. While a session holds this lock, no other session may do the task that the lock protects.
+/// Readers, writers, VACUUM and pg_dump take relation locks, which do not conflict with object
+/// locks. No SQL command takes this object lock. Returns whether this session holds the lock after
+/// the call. If `wait` is false and another session holds the lock, returns false at once.
 pub fn lock_task(relation: pg_sys::Oid, wait: bool) -> bool {
     const DEFAULT_LOCKMETHOD: u8 = 1;
     // SAFETY: the tag has the form that LockDatabaseObject() uses. The end of the transaction

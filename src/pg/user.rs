@@ -40,8 +40,8 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
 }
 
 /// Returns whether the current role may create databases. PostgreSQL added its own function for
-/// this check in a minor version. This library does not call PostgreSQL's function, because a
-/// server of an earlier minor version could not load the library.
+/// this check in a minor version. If this library called PostgreSQL's function, a server of an
+/// earlier minor version could not load the library.
 pub fn may_create_databases() -> bool {
     let column = pg_sys::Anum_pg_authid_rolcreatedb;
     // SAFETY: the key is the oid of a role, and the column is a boolean.
@@ -129,8 +129,8 @@ pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
 /// Runs `work` with this search_path. If `work` raises an error, the abort of the (sub)transaction
 /// restores the former search_path.
 pub fn with_search_path<R>(path: &CStr, work: impl FnOnce() -> R) -> R {
-    // SAFETY: the setting belongs to a new nest level, which ends in this function or with the
-    // (sub)transaction. The name and the path are C strings.
+    // SAFETY: the changed setting belongs to a new nest level, which ends in this function or with
+    // the (sub)transaction. The name and the path are C strings.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         pg_sys::set_config_option(

@@ -27,8 +27,8 @@ pub struct UtilityCall {
 }
 
 unsafe extern "C-unwind" {
-    // pgrx also binds this function, but its binding has a guard, which would remove the position
-    // of an error.
+    // pgrx also binds this function, but with its guard (`pg_guard_ffi_boundary`), which would
+    // remove the position of an error.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,

@@ -88,7 +88,7 @@ impl CheckpointFile {
             return Err(error);
         }
         // If the file `unfinished` exists, an earlier process with the same process id crashed
-        // while writing the file.
+        // while writing the file. Therefore the code may overwrite `unfinished`.
         let unfinished =
             folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
         let written = (|| {

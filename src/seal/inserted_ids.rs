@@ -1,10 +1,10 @@
 //! Finds inserted ids. An inserted id is the id of an entry that somebody inserted manually before
 //! the sequence gave out the id.
 //!
-//! When the sequence reaches an inserted id, sealing must not mistake the inserted entry for the
-//! entry of the session that gets the id. Therefore each round of sealing looks for entries whose
-//! ids the sequence has not given out yet, and records these ids. A session that gets an inserted
-//! id from the sequence also records this id (`entries`).
+//! When the sequence reaches an inserted id, it gives this id to a session. Sealing must not
+//! mistake the inserted entry for the entry of this session. Therefore each round of sealing looks
+//! for entries whose ids the sequence has not given out yet, and records these ids. A session that
+//! gets an inserted id from the sequence also records this id (`entries`).
 
 use super::open_ids::last_id_given_out;
 use super::stored_tree::{TreeRow, objects_are_current};
@@ -21,8 +21,9 @@ impl InsertedIds {
         // The sequence is read after the snapshot was taken. If the snapshot shows an entry whose
         // id is higher than `last_id`, the entry therefore did not get its id from the sequence.
         let last_id = last_id_given_out()?;
-        // During a restore, the value of the sequence can be too low, because a restore can insert
-        // the entries before the restore sets the sequence.
+        // The code does not look for inserted ids during a restore. A restore can insert the
+        // entries before it sets the value of the sequence, so the restored ids would look like
+        // inserted ids.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
             let note = SpiPlan::prepare(
                 "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e \

@@ -1,9 +1,9 @@
 //! Writes the KEY entry, which states a new key or origin of the log (docs/FORMAT.md, section 15).
 //!
 //! If a round of sealing finds a new key or origin in the settings, it writes a KEY entry. The
-//! round seals the KEY entry in the same transaction. The checkpoint of a KEY entry contains no
-//! other entry, and is the first checkpoint with the new origin and the new key's signature. The
-//! old key also signs the checkpoint of the KEY entry, if the old key is still available. A
+//! round seals the KEY entry in the same transaction. The checkpoint of a KEY entry adds only this
+//! entry to the tree, and is the first checkpoint with the new origin and the new key's signature.
+//! The old key also signs the checkpoint of the KEY entry, if the old key is still available. A
 //! verifier that has only the old key therefore learns the new key from the log itself.
 
 use super::open_ids;
@@ -23,7 +23,7 @@ pub struct KeyEntry {
     pub id: i64,
     /// The signer with the new key and origin.
     pub signer: Signer,
-    /// The signing key before the change, if the key is still available.
+    /// The previous signing key, if it is still available.
     pub former: Option<SigningKey>,
 }
 
@@ -101,8 +101,8 @@ fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
 /// Returns whether a restore has loaded all rows of lead_audit.open_gap, and the entries of the
 /// newest checkpoint. This function is called only if the stored tree comes from another cluster or
 /// database. A parallel restore can load lead_audit.open_gap and lead_audit.entry in separate
-/// transactions after lead_audit.tree. While this function returns false, a missing entry may still
-/// be restored.
+/// transactions after lead_audit.tree. While this function returns false, the restore may still
+/// load an entry that is missing now.
 pub fn has_arrived(
     snapshot: pg_sys::Snapshot,
     tree: &TreeRow,

@@ -1,5 +1,5 @@
 //! Sends each checkpoint with NOTIFY to the sessions that listen. The worker sends a checkpoint in
-//! a separate transaction, after the transaction that sealed has committed.
+//! a separate transaction, after the commit of the transaction that stored the checkpoint.
 //!
 //! NOTIFY can fail at commit: the whole cluster shares one queue of notifications, and any session
 //! can fill this queue. Therefore a transaction that seals never calls NOTIFY. If NOTIFY fails, the

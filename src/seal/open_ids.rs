@@ -1,13 +1,13 @@
-//! Stores the open ids. An open id is an id for which a snapshot showed no entry, but whose entry
-//! may still commit.
+//! Stores the open ids. A round of sealing found no entry with an open id, but a transaction in
+//! progress may still commit the entry.
 //!
 //! A transaction gets its transaction id before it takes the id of an entry from the sequence.
 //! Sealing reads the highest id from the sequence, and then takes a snapshot. The transaction that
 //! took an id without a visible entry has rolled back, or is in progress *in the snapshot*. A
 //! transaction that starts after the snapshot cannot have taken an id up to the highest id. An open
 //! gap is a row of `lead_audit.open_gap`: ids without an entry, and the transactions in progress
-//! that may own the ids. Sealing examines an open gap again when one of its transactions has ended.
-//! Sealing deletes an open gap when all of its transactions have ended.
+//! that may have taken the ids. Sealing examines an open gap again when one of its transactions has
+//! ended. Sealing deletes an open gap when all of its transactions have ended.
 
 use super::stored_tree::{TreeRow, to_bigint};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan};
@@ -24,8 +24,8 @@ pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
 }
 
 /// Returns the highest id that the sequence lead_audit.entry_id_seq has given out. Fails if the
-/// sequence caches ids, cycles, or has an increment other than 1. Sealing relies on ids that grow
-/// in the order in which sessions take them.
+/// sequence caches ids, cycles, or has an increment other than 1. Sealing requires that ids grow in
+/// the order in which sessions take them.
 ///
 /// Does not use SELECT last_value, which reads the sequence's page without a lock. While another
 /// process writes WAL for the sequence, the sequence's page shows a value that is up to 32 too
@@ -61,12 +61,12 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
 const RANGES: usize = 4096;
 
 /// An open gap, which is one row of `lead_audit.open_gap`: open ids, and the transactions that may
-/// own the ids.
+/// have taken the ids.
 pub struct OpenIds {
     first_id: i64,
     /// The open ids.
     pub ids: IdRanges,
-    /// The transactions that may own the ids.
+    /// The transactions that may have taken the ids.
     in_progress: Vec<u64>,
 }
 
@@ -140,8 +140,8 @@ impl OpenIds {
     }
 }
 
-/// Stores new open gaps for the ids `missing`. Each transaction in `in_progress` may own any id in
-/// `missing`. Returns the number of new open gaps.
+/// Stores new open gaps for the ids `missing`. Each transaction in `in_progress` may have taken any
+/// id in `missing`. Returns the number of new open gaps.
 pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64]) -> i64 {
     if in_progress.is_empty() {
         return 0;

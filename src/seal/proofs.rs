@@ -128,8 +128,8 @@ fn origin() -> String {
     answer(|snapshot| Ok(Signer::of(&TreeRow::load(snapshot)?)?.origin().to_owned()))
 }
 
-/// `lead_audit.verifier_key()`: returns the text of the public key for the next checkpoint, or NULL
-/// if checkpoints are not signed.
+/// `lead_audit.verifier_key()`: returns the text of the log's public key, which verifies the next
+/// checkpoint, or NULL if checkpoints are not signed.
 #[pg_extern(sql = false)]
 fn verifier_key_text() -> Option<String> {
     match verifier_key() {

@@ -29,8 +29,8 @@ pub enum PublishMode {
     /// The checkpoint is new. The file of the new checkpoint and its line in the server's log must
     /// be written.
     New,
-    /// The checkpoint is new, but its file is not written yet, because files of older checkpoints are
-    /// still missing. Only the line of the new checkpoint in the server's log is written.
+    /// The checkpoint is new, but its file must wait, because files of older checkpoints are still
+    /// missing. Only the line of the new checkpoint in the server's log is written.
     NewWithoutFile,
     /// An earlier transaction made the checkpoint, but the file of the checkpoint does not exist.
     /// Only the file must be written.
@@ -59,8 +59,8 @@ pub fn publish_later(publication: CheckpointFile, mode: PublishMode) {
     WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, mode, subtransaction }));
 }
 
-/// Returns whether the commit of the current transaction will write the file of the checkpoint of
-/// tree size `size`.
+/// Returns whether the commit of the current transaction will write the checkpoint file of tree
+/// size `size`.
 pub fn is_waiting(size: u64) -> bool {
     WAITING.with_borrow(|waiting| {
         waiting
@@ -69,8 +69,8 @@ pub fn is_waiting(size: u64) -> bool {
     })
 }
 
-/// Returns the tree size up to which all checkpoints have files in `directory`, or `None` if this
-/// process does not know the tree size.
+/// Returns the tree size up to which all checkpoints have files in `directory`. Returns `None` if
+/// this process does not know this tree size.
 pub fn published_to(directory: &str) -> Option<u64> {
     PUBLISHED_TO.with_borrow(|known| {
         known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size)
@@ -114,8 +114,8 @@ pub fn note_failure(error: String) {
     FAILURE.set(Some(error));
 }
 
-/// Publishes the registered checkpoints of a transaction that has committed, or discards the
-/// checkpoints of a transaction that has rolled back. In the worker, this function only moves the
+/// Publishes the registered checkpoints of a committed transaction, or discards the registered
+/// checkpoints of a rolled-back transaction. In the worker, this function only moves the
 /// checkpoints to `COMMITTED`, and `publish_committed` publishes them later.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();
@@ -202,8 +202,8 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
     let is_missing = |publication: &CheckpointFile| match publication.look_in(&directory) {
         Ok(Published::Yes) => false,
         Ok(Published::No) => true,
-        // A file that contains another text, or that cannot be read, counts as missing. The later
-        // attempt to write the missing file reports the error.
+        // A file that contains another text than the note, or that cannot be read, counts as
+        // missing. The later attempt to write the missing file reports the error.
         Ok(Published::Another) | Err(_) => true,
     };
     let mut candidate = CheckpointFile { size: newest.size, note: newest.note.clone() };

@@ -41,8 +41,8 @@ pub fn transaction_ends() {
     LOCKED_IN.set(NOWHERE);
 }
 
-/// Records the end of a subtransaction that has rolled back. If the subtransaction held the sealing
-/// lock, the lock is released.
+/// Records that the sealing lock is released, if a subtransaction that has rolled back held the
+/// lock.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if LOCKED_IN.get() >= own {
         LOCKED_IN.set(NOWHERE);

@@ -97,12 +97,13 @@ impl Signer {
     }
 }
 
-/// Returns the key in lead_audit.previous_signing_key_file, or `None` if this setting is not set.
+/// Returns the key in the file that the setting lead_audit.previous_signing_key_file names, or
+/// `None` if this setting is not set.
 pub fn previous_key() -> Result<Option<SigningKey>, ServerError> {
     settings::PREVIOUS_SIGNING_KEY_FILE.get().map(|path| read_key(&path)).transpose()
 }
 
-/// Returns the public key for the next checkpoints, or `None` if checkpoints are not signed.
+/// Returns the log's public key according to the settings, or `None` if checkpoints are not signed.
 pub fn verifier_key() -> Result<Option<VerifierKey>, ServerError> {
     settings::reload_for_database()?;
     match settings::SIGNING_KEY_FILE.get() {
@@ -119,8 +120,8 @@ fn unfit(error: CheckpointError) -> ServerError {
     }
 }
 
-/// Reads a signing key from a file. Refuses a file that users other than its owner may access, and
-/// a file in the data directory.
+/// Reads a signing key from a file. Refuses a file that other users than the file's owner can
+/// access, and a file in the data directory.
 fn read_key(path: &str) -> Result<SigningKey, ServerError> {
     let refused = |detail: String| ServerError {
         code: PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,

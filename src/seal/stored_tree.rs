@@ -35,14 +35,14 @@ pub struct TreeRow {
     pub looked_to: i64,
     /// Number of rows in lead_audit.open_gap.
     pub open_gaps: i64,
-    /// The transactions in progress that may own the ids of open gaps.
+    /// The transactions in progress that may have taken the ids of open gaps.
     pub waits_for: Vec<u64>,
     /// The origin and public key of the last checkpoint. The field is `None` before the first
     /// checkpoint, or if version 1.0 wrote the last checkpoint.
     pub identity: Option<Identity>,
     /// The cluster and database to which the stored transaction ids belong.
     home: Option<String>,
-    /// Whether lead_audit.tree has further rows, which a restore can leave.
+    /// Whether lead_audit.tree has more than one row. A restore can leave additional rows.
     has_others: bool,
 }
 
@@ -114,8 +114,9 @@ impl TreeRow {
         self.home.as_ref().is_some_and(|home| *home != here())
     }
 
-    /// Returns the name of the database in this cluster of which this database is a copy. Returns
-    /// `None` if this database is not a copy, or if the original does not exist.
+    /// Returns the name of the original database, if this database is a copy of another database in
+    /// this cluster. Returns `None` if this database is not a copy, or if the original does not
+    /// exist.
     pub fn copied_from(&self) -> Option<String> {
         let (system, database) = self.home.as_ref()?.split_once('/')?;
         let is_of_this_cluster = here().split_once('/').is_some_and(|(own, _)| own == system);
@@ -275,8 +276,8 @@ impl StoredCheckpoint {
         })
     }
 
-    /// Stores a new checkpoint. The checkpoint adds the entries with the ids `ids` to the tree of
-    /// `before` leaves.
+    /// Stores a new checkpoint. The checkpoint adds the entries with the ids `ids` to a tree that
+    /// had `before` leaves.
     pub fn store(
         snapshot: pg_sys::Snapshot,
         log_id: Uuid,
@@ -395,8 +396,9 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
         let [level, index] = tile_key(id);
         plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
     };
-    // The levels whose last tile in `changed` is full, each with this last tile. A level in
-    // `filled` has no partial tile, so an empty partial tile is stored for the level.
+    // For each level whose last tile in `changed` is full, `filled` contains the id of this last
+    // tile. Such a level has no partial tile, so the code below stores an empty partial tile for
+    // the level.
     let mut filled: Vec<TileId> = Vec::new();
     for (id, hashes) in changed {
         filled.retain(|other| other.level != id.level);

@@ -1,5 +1,5 @@
-//! Implements the function of the triggers `sealing_only`, which let only sealing change the state
-//! of the tree.
+//! Implements the function of the triggers `sealing_only`, which let only sealing change the tables
+//! that store the tree.
 
 use crate::pg::ServerError;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -13,7 +13,7 @@ thread_local! {
 pub struct Sealing(());
 
 impl Sealing {
-    /// Permits changes of the tree's state until the returned value is dropped.
+    /// Permits changes of the tables that store the tree, until the returned value is dropped.
     pub fn begin() -> Self {
         SEALING.set(SEALING.get() + 1);
         Sealing(())
@@ -32,8 +32,8 @@ pub extern "C" fn pg_finfo_lead_audit_guard_tree() -> &'static pg_sys::Pg_finfo_
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.guard_tree()`: refuses every change of the tree's state that sealing does
-/// not make.
+/// `lead_audit_internal.guard_tree()`: raises an error if anything except sealing changes a table
+/// that stores the tree.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_guard_tree(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {

@@ -8,7 +8,7 @@ static LOG_PARAMETERS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOG_STATEMENT_LENGTH: GucSetting<i32> = GucSetting::<i32>::new(2048);
 static QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
-/// Returns whether a transaction that wrote to a watched table and is rolled back leaves an entry.
+/// Returns whether the rollback of a transaction that wrote to a watched table is recorded.
 pub fn log_rollbacks() -> bool {
     LOG_ROLLBACKS.get()
 }
@@ -18,7 +18,7 @@ pub fn log_parameters() -> bool {
     LOG_PARAMETERS.get()
 }
 
-/// Returns the maximum number of bytes that an entry contains of a failed statement's text.
+/// Returns the maximum length of a failed statement's text in an entry, in bytes.
 pub fn log_statement_length() -> usize {
     LOG_STATEMENT_LENGTH.get().max(0) as usize
 }

@@ -1,6 +1,6 @@
-//! Defines the settings for sealing. Only a superuser can change the settings for sealing. Another
-//! role could misuse the settings for sealing: have checkpoints signed with a key of its own, let
-//! the server write files to any directory, or stop the publishing of checkpoints.
+//! Defines the settings for sealing. Only a superuser can change the settings for sealing. With the
+//! settings for sealing, another role could replace the key that signs checkpoints, let the server
+//! write files to any directory, or stop the publishing of checkpoints.
 
 use super::{TextSetting, accept, variables};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
@@ -143,7 +143,7 @@ pub fn was_reset() -> bool {
     WAS_RESET.get()
 }
 
-/// Returns the source of a setting's present value. Returns `None` if no setting has this name.
+/// Returns the source of a setting's current value. Returns `None` if no setting has this name.
 fn source_of(name: &CStr) -> Option<pg_sys::GucSource::Type> {
     variables().iter().find_map(|&variable| {
         // SAFETY: the structs of the settings live as long as the process.

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 /// tree that concerns no single entry.
 pub type Row = (Option<i64>, String, String);
 
-/// Maximum number of mismatches in memory. When memory contains this many mismatches, verification
-/// turns them into faults at once, and not only at its end.
+/// Maximum number of mismatches in memory. If memory contains more mismatches, verification turns
+/// them into faults at once, and not only at its end.
 const KEPT: usize = 100_000;
 
 /// An entry that is missing or differs from its leaf.

@@ -123,9 +123,9 @@ impl<'c> Signatures<'c> {
     /// Reports the faults that can be found only after all checkpoints were checked.
     pub fn finish(&mut self, faults: &mut Faults) {
         for (size, text) in std::mem::take(&mut self.unexplained) {
-            // Version 1.0 wrote no KEY entry when the origin changed, so a changed origin alone is
-            // not a fault if a later checkpoint is signed. The later signature also covers the
-            // entries of the checkpoint with the changed origin.
+            // Version 1.0 wrote no KEY entry when the origin changed. Therefore a changed origin
+            // alone is not a fault if a later checkpoint is signed. The later signature also covers
+            // the entries of the checkpoint with the changed origin.
             if self.signed.is_none_or(|signed| signed <= size) {
                 faults.of_tree("checkpoint", format!("the checkpoint of tree size {size}: {text}"));
             }

@@ -6,7 +6,8 @@ use crate::pg::SpiPlan;
 use crate::seal::{TreeRow, objects_are_current, parse_ids};
 use pgrx::{IntoDatum, pg_sys};
 
-/// Maximum number of surplus tiles in the report.
+/// Maximum number of surplus tiles that are reported. A surplus tile is a stored tile that the tree
+/// does not have.
 const MOST: i64 = 100;
 
 /// Runs all checks of this module. `size` is the tree size of the newest checkpoint.
@@ -41,9 +42,8 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     }
 }
 
-/// Reports open gaps that sealing did not store. A manually inserted open gap is a fault. If
-/// somebody also inserted an entry with an id of this open gap, sealing would seal the inserted
-/// entry.
+/// Reports open gaps that sealing did not store. A manually inserted open gap is a fault, because
+/// sealing would then seal an entry that somebody inserts with an id of this gap.
 fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     let rows = SpiPlan::prepare(
         "SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id",

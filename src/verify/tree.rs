@@ -38,9 +38,9 @@ struct Check<'f> {
     of_entries: HashMap<u64, Hash>,
     /// The tree that is computed from the stored leaves.
     stored: TileWriter,
-    /// The tree in which the leaf hashes of entries that a checkpoint has confirmed replace the
-    /// wrong stored leaves. While no stored leaf has turned out to be wrong, the field is `None`,
-    /// and `stored` is the confirmed tree.
+    /// The confirmed tree. In this tree, the leaf hash of the entry replaces each stored leaf that
+    /// a checkpoint has shown to be wrong. While no stored leaf has turned out to be wrong, the
+    /// field is `None`, and `stored` is the confirmed tree.
     confirmed: Option<Frontier>,
     /// The confirmed tree of the last checkpoint, followed by the leaves of the later entries. For
     /// an entry that differs from its stored leaf, the tree contains the entry's own leaf hash. The
@@ -133,8 +133,9 @@ pub fn check(
 }
 
 impl Check<'_> {
-    /// Checks that a checkpoint has as many ids as it adds leaves. Checks that
-    /// lead_audit.leaf_range maps the checkpoint's ids to the leaves that the checkpoint adds.
+    /// Checks that the number of a checkpoint's ids equals the number of leaves that the checkpoint
+    /// adds. Checks that lead_audit.leaf_range maps the checkpoint's ids to the leaves that the
+    /// checkpoint adds.
     fn ids(
         &mut self,
         row: &Row,

@@ -1,13 +1,13 @@
 //! Runs the commands that create and drop audit triggers. The commands run with the rights of the
 //! extension's owner, who is a superuser.
 //!
-//! PostgreSQL evaluates the constant expressions of a partition key or an index when it reads their
-//! definition. Therefore CREATE TRIGGER on a partitioned table can call functions of the table's
-//! owner. A function of the owner must not get a superuser's rights, and must not write to a table
-//! that is about to get its triggers. Therefore a function of the owner runs with the owner's
-//! rights, in a security-restricted and read-only operation. If the worker runs the trigger
-//! command, a call of a function of the owner raises an error. The functions of other roles' event
-//! triggers run with the rights of the role that started the command.
+//! When PostgreSQL reads the definition of a partition key or an index, it evaluates the constant
+//! expressions in the definition. Therefore CREATE TRIGGER on a partitioned table can call
+//! functions of the table's owner. A function of the owner must not get a superuser's rights, and
+//! must not write to a table that is about to get its triggers. Therefore a function of the owner
+//! runs with the owner's rights, in a security-restricted and read-only operation. If the worker
+//! runs the trigger command, a call of a function of the owner raises an error. The functions of
+//! other roles' event triggers run with the rights of the role that started the command.
 
 use super::ddl_guard::{self, Suspended};
 use crate::actor;
@@ -24,12 +24,12 @@ enum State {
     /// lead_audit is running a trigger command, which creates or drops audit triggers.
     Restricted(For),
     /// The trigger command is running a function that belongs to neither PostgreSQL nor lead_audit.
-    /// The function runs with the rights of the table's owner.
+    /// The function runs with the rights that `call_begins` has chosen.
     Lent(Call),
 }
 
-/// The role on whose behalf lead_audit runs the trigger command, and the owner of the table whose
-/// triggers the command creates or drops.
+/// The two roles of a trigger command: the role on whose behalf lead_audit runs the command, and
+/// the owner of the table.
 #[derive(Clone, Copy)]
 struct For {
     role: pg_sys::Oid,
@@ -72,7 +72,8 @@ fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     let _restore =
         Restore(STATE.replace(State::Restricted(For { role: actor::acting_role(), owner })));
     // If a function of another role has a SET clause, PostgreSQL keeps the settings that the
-    // function has changed when the function ends. The nest level undoes them when the command ends.
+    // function has changed when the function ends. The nest level undoes these changes when the
+    // trigger command ends.
     // SAFETY: the nest level ends in this function, or with the (sub)transaction after an error.
     let settings = unsafe { pg_sys::NewGUCNestLevel() };
     if let Err(error) = ddl_guard::while_guarding(|| Spi::run(command)) {
@@ -177,12 +178,12 @@ pub fn call_ends(function: pg_sys::Oid, failed: bool) {
         // SAFETY: `call` contains the values that `call_begins` saved.
         unsafe {
             pg_sys::XactReadOnly = call.is_read_only;
-            // If the function has a SET clause, PostgreSQL has already closed the nest level. A new
-            // nest level tells the number of open levels.
+            // If the function has a SET clause, PostgreSQL has already closed the nest level. The
+            // number of a new nest level shows how many nest levels are open.
             let next = pg_sys::NewGUCNestLevel();
             pg_sys::AtEOXact_GUC(false, next.min(call.settings));
-            // For a SECURITY DEFINER function, PostgreSQL has already restored the caller's role,
-            // and `call.user` is the function's owner.
+            // For a SECURITY DEFINER function, PostgreSQL has already restored the caller's role.
+            // `call.user` is the function's owner, so the code must not switch to `call.user`.
             if !call.is_definer {
                 pg_sys::SetUserIdAndSecContext(call.user, call.context);
             }

@@ -22,8 +22,8 @@ mod oids {
     pub const DEPEND_BY_REFERENCE: u32 = 2674;
 }
 
-/// Calls `each` with each row of a catalog that has the given oids in the given columns. The scan
-/// uses `index`, whose first columns must be the given columns.
+/// Calls `each` with every row of a catalog in which the given columns contain the given oids. The
+/// scan uses `index`, whose first columns must be the given columns.
 fn for_each_row<const N: usize>(
     catalog: pg_sys::Oid,
     index: u32,
@@ -176,9 +176,10 @@ fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
 }
 
 /// `lead_audit_internal.lock_members(oid)`: locks a table with its partitions and child tables, in
-/// the mode of CREATE TRIGGER. The function locks each table before it lists the children of the
-/// table. A command that adds a child to a table also locks the table first. Therefore the function
-/// misses no child, and no session can add a child before this transaction ends.
+/// the lock mode that CREATE TRIGGER uses. The function locks each table before it lists the
+/// children of the table. A command that adds a child to a table also locks the table first.
+/// Therefore the function misses no child, and no session can add a child before this transaction
+/// ends.
 #[pg_extern(sql = false)]
 fn lock_members(root: pg_sys::Oid) {
     closure(root, |relation| {
@@ -312,13 +313,13 @@ fn columns_of(relation: pg_sys::Oid) -> String {
     text
 }
 
-/// Appends the number, name, type and type modifier of each column to `text`. Adds to `types` the
-/// types of columns that are not built in, because the caller must describe these types too.
+/// Appends the number, name, type and type modifier of each column to `text`. Adds each column type
+/// that is not built in to `types`, because the caller must describe these types too.
 fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg_sys::Oid>) {
     let index = pg_sys::AttributeRelidNumIndexId;
     for_each_row(pg_sys::AttributeRelationId, index, [(1, relation)], |tuple, _| {
-        // SAFETY: the tuple is a row of pg_attribute, and this code reads only columns of the fixed
-        // part.
+        // SAFETY: the tuple is a row of pg_attribute, and this code reads only columns of its
+        // fixed-length part.
         let column = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_attribute>() };
         if column.attnum > 0 && !column.attisdropped {
             let name = string(column.attname.data.as_ptr()).unwrap_or_default();
@@ -352,8 +353,8 @@ fn primary_key_of(
         pg_sys::IndexIndrelidIndexId,
         [(2, relation)],
         |tuple, _| {
-            // SAFETY: the tuple is a row of pg_index. `indkey` is the last column of the fixed
-            // part, and has as many numbers as the index has columns.
+            // SAFETY: the tuple is a row of pg_index. `indkey` is the last column of the row's
+            // fixed-length part, and has as many numbers as the index has columns.
             unsafe {
                 let index = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>();
                 if (*index).indisprimary {
@@ -387,8 +388,8 @@ fn primary_key_of(
 
 // ---- tables that a command affects --------------------------------------------------------------
 
-/// Returns the oids of the rows in the catalog `wanted` that depend, according to pg_depend, on the
-/// given object.
+/// Returns the oids of the objects in the catalog `wanted` that depend on the given object. The
+/// dependencies are those in pg_depend.
 fn dependent(wanted: pg_sys::Oid, class: pg_sys::Oid, object: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let mut found = Vec::new();
     for_each_row(
@@ -502,8 +503,9 @@ fn tables_with(of_type: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(tables_of_type(of_type))
 }
 
-/// `lead_audit_internal.reached_from(oid)`: returns a table with its partitions and child tables,
-/// and the tables that have columns of the row types of these tables.
+/// `lead_audit_internal.reached_from(oid)`: returns a table with its partitions and child tables.
+/// Also returns the tables that have a column whose type is, or contains, the row type of one of
+/// these tables.
 #[pg_extern(sql = false)]
 fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = members(relation);
@@ -666,8 +668,8 @@ fn triggers_of(
         pg_sys::TriggerRelidNameIndexId,
         [(2, relation)],
         |tuple, _| {
-            // SAFETY: the tuple is a row of pg_trigger, and this code reads only columns of the
-            // fixed part.
+            // SAFETY: the tuple is a row of pg_trigger, and this code reads only columns of its
+            // fixed-length part.
             let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
             let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
             found.push((
@@ -701,8 +703,8 @@ fn relation_of_trigger(
         pg_sys::TriggerOidIndexId,
         [(1, trigger)],
         |tuple, _| {
-            // SAFETY: the tuple is a row of pg_trigger, and this code reads only columns of the
-            // fixed part.
+            // SAFETY: the tuple is a row of pg_trigger, and this code reads only columns of its
+            // fixed-length part.
             let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
             let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
             found.push((
@@ -717,7 +719,8 @@ fn relation_of_trigger(
 }
 
 /// `lead_audit_internal.identities_among(oid[])`: returns the watch ids of the watched tables to
-/// which the relations belong, and the watch ids in the audit triggers of the relations.
+/// which the relations belong. Also returns the watch ids in the arguments of the relations' audit
+/// triggers.
 #[pg_extern(sql = false)]
 fn identities_among(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
     let mut all = BTreeSet::new();

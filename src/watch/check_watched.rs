@@ -75,7 +75,7 @@ pub fn tick() {
         } else {
             0
         });
-        return; // The next turn compares the tables again.
+        return; // The next call of `tick` compares the tables again.
     }
     LOCKED_TURNS.set(0);
     done.succeeded();
@@ -87,12 +87,11 @@ fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fau
     TableIterator::new(repair())
 }
 
-/// Finds each difference between the catalog and the tables in which the DDL guard describes the
-/// watched tables. Repairs or records each difference. Returns the table and the fault of each
-/// difference.
+/// Finds each difference between the catalog and the tables of lead_audit that describe the watched
+/// tables. Repairs or records each difference. Returns the table and the fault of each difference.
 fn repair() -> Vec<(String, String)> {
     // While the triggers are repaired, the DDL guard ignores the commands of the repair, because
-    // the repair itself writes entries about them.
+    // the repair itself writes entries about these commands.
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
     let Some(owner) = extension_owner() else { return Vec::new() };
     // SAFETY: GetUserId() only reads a variable of the session.

@@ -25,9 +25,9 @@ pub struct Effects {
     pub may_rewrite: bool,
 }
 
-/// Returns the effects of a command, or `None` if the DDL guard can ignore the command. The guard
-/// ignores CREATE SCHEMA without elements. The guard also ignores CREATE TABLE of an independent
-/// table, because sessions create temporary tables often.
+/// Returns the effects of a command, or `None` if the DDL guard can ignore the command. The DDL
+/// guard ignores CREATE SCHEMA without elements. The DDL guard also ignores CREATE TABLE of an
+/// independent table, because sessions create temporary tables often.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.
@@ -65,8 +65,8 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                             effects.disabled |=
                                 !name.is_null() && is_audit_trigger_name(CStr::from_ptr(name));
                         }
-                        // SET LOGGED and SET UNLOGGED can change values later, because a crash
-                        // empties an unlogged table.
+                        // A crash empties an unlogged table. SET LOGGED and SET UNLOGGED change
+                        // whether a later crash can remove the rows.
                         Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged => {
                             effects.rewritten = true
                         }
@@ -129,8 +129,8 @@ pub enum Beginning {
 
 /// Returns the effect that the DDL guard must handle before a command begins. Returns `None` if the
 /// DDL guard need not act before the command begins. Returns `None` also for an ATTACH PARTITION of
-/// a table that the current user does not own. PostgreSQL refuses to attach such a table, so the
-/// guard must not lock the table or wait for a lock on it.
+/// a table that the current user does not own. PostgreSQL refuses to attach a table of another
+/// owner, so the DDL guard must not lock this table or wait for a lock on it.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.

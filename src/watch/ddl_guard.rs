@@ -1,7 +1,7 @@
-//! Handles DDL commands on watched tables: the DDL guard. The function of the event triggers runs
-//! with the rights of the role that runs the command. The role that runs the command has no rights
-//! in the schema lead_audit. When the function reads or writes tables of lead_audit, it switches to
-//! the extension's owner.
+//! Implements the DDL guard, which handles DDL commands on watched tables. The function of the
+//! event triggers runs with the rights of the role that runs the command. The role that runs the
+//! command has no rights in the schema lead_audit. When the function reads or writes tables of
+//! lead_audit, it switches to the extension's owner.
 
 use super::command_effects::{self, Beginning, Effects};
 use super::{command_text, nested_writes};
@@ -42,9 +42,9 @@ fn write_ddl(
         statement: statement.as_mut(),
         ..NewEntry::default()
     };
-    // disable() is SECURITY DEFINER, so the entry records the role that called disable(). The DDL
-    // guard has already set the acting role when it writes an entry. SAFETY: GetOuterUserId() only
-    // reads a variable of the session.
+    // disable() is SECURITY DEFINER, but the entry must record the role that called disable(). The
+    // DDL guard has already set the acting role when it writes an entry. SAFETY: GetOuterUserId()
+    // only reads a variable of the session.
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || entries::append(entry));
     entries::flush();
 }
@@ -68,8 +68,9 @@ fn without_options(command: &[u8]) -> &[u8] {
 }
 
 /// Cuts the client's text before the options of a user mapping, because options contain passwords.
-/// If the running command itself is about a user mapping, returns the text unchanged. If the text
-/// is cut, the details of the entry contain the running command.
+/// If the running command itself is about a user mapping, returns the text unchanged, because
+/// `without_options` cuts it. If the text is cut, the details of the entry contain the running
+/// command.
 fn before_user_mapping(text: &[u8]) -> &[u8] {
     if is_about_user_mapping() {
         return text;
@@ -184,8 +185,8 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
     pg_sys::Datum::from(0)
 }
 
-/// Raises an SPI error of the DDL guard's own queries. The error ends the statement that the guard
-/// is checking.
+/// Raises an error for a query of the DDL guard that failed in SPI. The error ends the statement
+/// that the DDL guard is checking.
 pub fn failed(error: &pgrx::spi::SpiError) -> ! {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -228,9 +229,9 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
 
 /// Prepares the DDL guard for a command that is about to begin. If a watched table is about to
 /// become a partition of another watched table, renames the table's row trigger. ATTACH PARTITION
-/// creates a row trigger with the usual name, and would fail if the table had one. If the command
-/// is DETACH PARTITION or can rewrite a table, begins to track the tables that are written until
-/// the command ends.
+/// creates a row trigger with the usual name, and would fail if the table had a trigger with this
+/// name. If the command is DETACH PARTITION or can rewrite a table, begins to track the tables that
+/// are written until the command ends.
 ///
 /// # Safety
 /// `statement` must be null or point to a statement.
@@ -304,8 +305,8 @@ thread_local! {
 pub struct Guarding;
 
 impl Guarding {
-    /// Begins work of the DDL guard, during which the guard ignores commands. Returns `None` if
-    /// other work of the DDL guard is already in progress.
+    /// Begins work of the DDL guard. During its own work, the DDL guard ignores commands. Returns
+    /// `None` if other work of the DDL guard is already in progress.
     pub fn begin(effects: Effects) -> Option<Self> {
         if GUARDING.get().is_some() {
             return None;
@@ -328,11 +329,11 @@ pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// The state of the guard's work that `suspend` saves and `resume` restores.
+/// The state of the DDL guard's work that `suspend` saves and `resume` restores.
 pub type Suspended = Option<Effects>;
 
-/// Makes the DDL guard check commands, although work of the guard is in progress. The library calls
-/// this function before the work calls code of another role. Returns the state that `resume` needs.
+/// Makes the DDL guard check commands, although work of the DDL guard is in progress. The library
+/// calls this function before it calls code of another role. Returns the state that `resume` needs.
 pub fn suspend() -> Suspended {
     GUARDING.replace(None)
 }
@@ -344,7 +345,7 @@ pub fn resume(suspended: Suspended) {
 }
 
 /// Runs code of another role during work of the DDL guard. The DDL guard checks the DDL commands in
-/// this code as it checks those of any session.
+/// this code, because another role wrote them.
 pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Effects>);
     impl Drop for Restore {

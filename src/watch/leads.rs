@@ -26,7 +26,7 @@ fn watch_leads() {
 }
 
 /// Returns the permanent table `leads` on the search_path of CREATE EXTENSION's caller. CREATE
-/// EXTENSION runs the extension's script with another search_path.
+/// EXTENSION itself runs the extension's script with a search_path of its own.
 fn leads_of_caller() -> Option<pg_sys::Oid> {
     let path = CString::new(settings::outer_text_value(c"search_path")?).ok()?;
     // SAFETY: RelnameGetRelid() accepts any C string, and returns an invalid oid for an unknown

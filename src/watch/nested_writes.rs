@@ -1,11 +1,11 @@
 //! Tracks writes by code that a running DDL command calls.
 //!
 //! DETACH PARTITION removes the audit triggers of a partition before the partition gets new
-//! triggers. A write after the removal of the old triggers and before the creation of the new
-//! triggers would have no entry. If code writes rows to a table while a command rewrites the table,
-//! the rows are lost. The entries of these rows would describe rows that do not exist. Therefore
-//! the DDL guard tracks which tables are written while DETACH PARTITION or a rewriting command
-//! runs. The guard refuses the command if a table that the command affects was written.
+//! triggers. A write between the removal of the old triggers and the creation of the new triggers
+//! would have no entry. If code writes rows to a table while a command rewrites the table, the rows
+//! are lost. The entries of these rows would describe rows that do not exist. Therefore the DDL
+//! guard tracks which tables are written while DETACH PARTITION or a rewriting command runs. The
+//! DDL guard refuses the command if code has written to a table that the command affects.
 
 use super::catalog::members;
 use crate::pg::{ServerError, current_subtransaction, relation_named};

@@ -4,7 +4,7 @@
 //! This module differs from SQL statements in two ways. First, this module reads the current row,
 //! even if the snapshot of the transaction is older than the row. Second, this module takes no
 //! predicate locks. Under SERIALIZABLE, DDL commands on different tables must not conflict,
-//! although all of them use these two tables.
+//! although all of them read and write these two tables.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi, with_tid_scans};
@@ -76,8 +76,8 @@ impl Table {
     /// Calls `each` with the rows that fulfil all conditions in `keys`.
     ///
     /// The scan uses SnapshotAny and returns every version of every row, because PostgreSQL takes
-    /// no predicate locks for a scan with SnapshotAny. From these versions, the code selects the
-    /// version of each row that a second snapshot shows.
+    /// no predicate locks for a scan with SnapshotAny. The code then uses only the row versions
+    /// that a second snapshot shows.
     fn each_row(self, keys: &[Key], mut each: impl FnMut(&Row)) {
         let snapshot = NewestSnapshot::take();
         let table = OpenRelation::open(self.oid(), pg_sys::AccessShareLock);
@@ -142,9 +142,9 @@ impl Table {
         found
     }
 
-    /// Takes a lock for the row with this key, which the transaction holds until its end. Waits
-    /// while another transaction holds the lock. Every transaction that changes the row takes the
-    /// lock first.
+    /// Takes the lock for the row with this key. The transaction holds the lock until its end.
+    /// Waits while another transaction holds the lock. Every transaction that changes the row takes
+    /// the lock first.
     fn lock(self, key: u32) {
         // SAFETY: LockDatabaseObject() accepts any oids.
         unsafe {
@@ -379,8 +379,8 @@ fn lock_watch(identity: Uuid) {
     Table::Watch.lock(hash(&identity));
 }
 
-/// Returns the lock key of a watch id. If two watch ids have the same lock key, transactions that
-/// change the two rows can wait for each other, which does no harm.
+/// Returns the lock key of a watch id. Two watch ids with the same lock key do no harm:
+/// transactions that change the two rows only wait for each other.
 fn hash(identity: &Uuid) -> u32 {
     let bytes = identity.as_bytes();
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -411,7 +411,7 @@ fn place(table: Table, key: Key) -> Option<pg_sys::ItemPointerData> {
 }
 
 /// Replaces the row that fulfils the condition `key`. Inserts the row if the table has no row with
-/// this key. The caller has locked the row's lock key.
+/// this key. The caller holds the lock for the row ([`Table::lock`]).
 fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let found = place(table, key);
     // SAFETY: get_rel_type_id() accepts any oid.

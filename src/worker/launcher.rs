@@ -26,8 +26,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(60);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// The shortest time that a worker runs while other databases wait for a background process. A
-/// database also waits for this time before the launcher asks the worker of another database to
-/// end.
+/// database that is not urgent also waits at least this long before the launcher asks the worker of
+/// another database to end.
 const TURN: Duration = Duration::from_secs(5);
 
 /// The shortest time that a worker runs while an urgent database waits for a background process. A
@@ -35,8 +35,8 @@ const TURN: Duration = Duration::from_secs(5);
 /// database yet.
 const SHORT_TURN: Duration = Duration::from_secs(2);
 
-/// If another database has waited longer than an urgent database by at least this time, the other
-/// database gets a background process first.
+/// The advantage of an urgent database over other waiting databases. A database that is not urgent
+/// counts as if it had begun to wait this much later than it did.
 const HEAD_START: Duration = Duration::from_secs(30);
 
 /// The interval at which the launcher tries to start workers while databases wait for a background
@@ -46,8 +46,8 @@ const IN_SHORTAGE: Duration = Duration::from_secs(1);
 /// The maximum number of databases in which workers look for the extension at the same time.
 const PROBES: usize = 2;
 
-/// The maximum time that the launcher waits at a shutdown of the server. During this time, the
-/// workers write the entries of queued records.
+/// The maximum time that the launcher waits for the workers at a shutdown of the server. During
+/// this time, the workers write the entries of queued records.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// A worker that the launcher has started.
@@ -62,7 +62,7 @@ struct Seen {
     last_exit: WorkerExit,
     /// Whether the database has a worker, or the launcher has started a worker for it.
     runs: bool,
-    /// The time at which the launcher first saw the present value of `runs`.
+    /// The time at which the launcher first saw the current value of `runs`.
     since: Instant,
     is_held: bool,
     has_records: bool,
@@ -91,8 +91,8 @@ struct Launcher {
     /// database.
     started: HashMap<pg_sys::Oid, Started>,
     retry_at: HashMap<pg_sys::Oid, Instant>,
-    /// The values of `Seen::runs` and `Seen::since` of each database, from the last time at which
-    /// the launcher read the queue.
+    /// The values of `Seen::runs` and `Seen::since` of each database, as they were when the
+    /// launcher last read the queue.
     since: HashMap<pg_sys::Oid, (bool, Instant)>,
     next_look: Instant,
     short_of_processes: bool,
@@ -228,8 +228,8 @@ impl Launcher {
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
         // Databases with low oids are probed first, because they are usually older. In another
-        // order, many new copies of a database could fill the queue's list of databases before an
-        // older database is added to the list.
+        // order, many new databases could fill the queue's list of databases before an older
+        // database is added to the list.
         let mut new: Vec<_> =
             found.keys().filter(|oid| !self.databases.contains_key(oid)).copied().collect();
         new.sort_unstable_by_key(|oid| oid.to_u32());
@@ -378,9 +378,9 @@ impl Launcher {
     }
 }
 
-/// For each database that waits for a background process, asks one worker of another database to
-/// end. The launcher first asks the worker that has run the longest. The launcher asks a worker
-/// only after the worker has run all tasks once and its turn has lasted long enough.
+/// Asks running workers to end, at most one for each database that waits for a background process.
+/// The launcher begins with the worker that has run the longest. The launcher asks a worker to end
+/// only if the worker has run all tasks once and its turn has lasted long enough.
 fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     let mut running = occupied;
     let now = Instant::now();
@@ -391,7 +391,7 @@ fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
     if !waiting.is_empty() {
         // A worker that is still connecting may be waiting for a lock on its database. Another
         // session can keep a lock on a database for any length of time. The launcher therefore
-        // stops a worker that has been connecting for longer than a turn.
+        // stops a worker that has been connecting for longer than TURN.
         let is_stuck =
             |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
         running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));
@@ -430,8 +430,8 @@ fn read_databases() -> HashMap<pg_sys::Oid, CString> {
                 break;
             }
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            // The owner of a database can forbid new connections to the database while existing
-            // sessions continue.
+            // A database that does not accept new connections can still have sessions. The result
+            // therefore includes each database in the queue's list.
             if (*row).datallowconn || queue::find((*row).oid, |_| ()).is_some() {
                 databases
                     .insert((*row).oid, CStr::from_ptr((*row).datname.data.as_ptr()).to_owned());

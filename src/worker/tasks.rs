@@ -94,8 +94,8 @@ fn check_watched() -> Result<NextTurn, ServerError> {
     }
 }
 
-/// The longest pause of a task after an error. Also the interval of the task that writes the
-/// entries of records.
+/// The longest pause of a task after an error. This value is also the interval of the task that
+/// writes the entries of records.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A task and the time of its next run.
@@ -111,12 +111,12 @@ pub struct Schedule {
     is_reported: bool,
 }
 
-/// The number of successive errors after which the pause of a task does not grow.
+/// The number of successive errors after which the pause of a task no longer grows.
 const MANY_ERRORS: u32 = 6;
 
 /// Returns the schedules of all tasks. Each task is due at once. `reported` is the result of the
-/// function `reported` in the previous worker of the database. For each task in `reported`, the
-/// worker does not log the next error.
+/// function `reported` in the previous worker of the database. For each task whose bit is set in
+/// `reported`, the worker does not log the next error.
 pub fn schedules(reported: u8) -> Vec<Schedule> {
     let schedule = |(index, task): (usize, &'static Task)| {
         let is_reported = reported & 1 << index != 0;
@@ -139,12 +139,12 @@ impl Schedule {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Makes a task with `on_wake` due at once, except while the task pauses after an error. The
-    /// worker calls this function with `woken` = true when its latch was set. The worker calls this
-    /// function with `woken` = false after it has run a task without `on_wake`. A task without
-    /// `on_wake` can wait for a lock, and the wait can reset the latch, so that a wake-up is lost.
-    /// If `woken` is false and the last run of the task has set the time of the next run, the task
-    /// keeps this time.
+    /// Makes the task due at once if its `on_wake` is true, except while the task pauses after an
+    /// error. `woken` is true if the worker's latch was set. `woken` is false if the worker has
+    /// slept until its next task, or has run a task whose `on_wake` is false. A task whose
+    /// `on_wake` is false can wait for a lock, and the wait can reset the latch, so that a wake-up
+    /// is lost. If `woken` is false and the last run of the task has set the time of the next run,
+    /// the task keeps this time.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
@@ -152,8 +152,8 @@ impl Schedule {
     }
 
     /// Runs the task if the task is due. If the task returns an error, logs the error. Returns true
-    /// if the task has run and has no `on_wake`. If the result is true, the worker's latch may have
-    /// been reset during the run, because a wait for a lock resets the latch.
+    /// if the task has run and its `on_wake` is false. If the result is true, the worker's latch
+    /// may have been reset during the run, because a wait for a lock resets the latch.
     pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
             return false;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// extension still exists.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// The time that the worker waits at a shutdown for sessions that may still queue records.
+/// The maximum time that the worker waits at a shutdown for sessions that may still queue records.
 const LAST_SESSIONS: Duration = Duration::from_secs(3);
 
 thread_local! {
@@ -68,8 +68,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     }
     let mut schedules = tasks::schedules(reported.unwrap_or(0));
     let (mut must_restart, mut has_worked) = (false, false);
-    // The worker runs all tasks at least once before it ends. If it ended earlier, repeated
-    // requests to end could prevent all work in the database.
+    // If `must_leave` is true, the worker ends only after it has run all tasks once. If the worker
+    // ended earlier, repeated requests to end could prevent all work in the database.
     while !(must_stop() || has_worked && must_leave()) {
         let sleep = schedules
             .iter()
@@ -159,7 +159,7 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
 
 /// Returns whether the postmaster has ended. The postmaster has opened one end of a pipe, and the
 /// kernel closes this end when the postmaster ends. PostgreSQL itself uses this pipe to find out
-/// whether the postmaster has ended. The function does not compare the id of the parent process,
+/// whether the postmaster has ended. The function does not examine the id of the parent process,
 /// because the kernel changes this id only after it has closed the pipe.
 fn postmaster_is_gone() -> bool {
     // SAFETY: the code only reads a variable that does not change after the start of the process.
@@ -194,9 +194,10 @@ fn forget_progress() {
     }
 }
 
-/// Handles SIGQUIT: clears the progress, and ends the process as SignalHandlerForCrashExit() does.
-// Unguarded: a guard must not run in a signal handler. The handler stores two numbers and ends the
-// process.
+/// Handles SIGQUIT. Clears the progress, and ends the process in the same way as
+/// SignalHandlerForCrashExit().
+// Unguarded: pgrx's guard must not run in a signal handler. The handler stores two numbers and ends
+// the process.
 unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
     forget_progress();
     // SAFETY: the call ends the process, and runs no other code in it.

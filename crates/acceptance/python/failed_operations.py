@@ -1,14 +1,14 @@
 """Executes failing statements of every kind with real clients.
 
-The clients are psycopg and psql. The clients use the simple and the extended protocol, run inside
-and outside of a transaction, and connect directly or through PgBouncer. Each failed statement must
+The clients are psycopg and psql. The clients use the simple and the extended protocol, work inside
+and outside of transactions, and connect directly or through PgBouncer. Each failed statement must
 have exactly one entry, within a second and with the right fields.
 
     failed_operations.py SERVER_URL BOUNCER_URL PSQL
 
 SERVER_URL connects the superuser to a database with the extension and without tables. BOUNCER_URL
-connects the role app to the same database through PgBouncer. The program prints a line for each
-kind of failed statement and each kind of connection. The exit status is 1 if an entry is wrong or
+connects the role `app` to the same database through PgBouncer. The program prints a line for each
+kind of failed statement with each kind of connection. The exit status is 1 if an entry is wrong or
 missing.
 """
 
@@ -59,7 +59,7 @@ CREATE FUNCTION through_it(new_id text) RETURNS void LANGUAGE plpgsql AS
 
 
 class Kind:
-    """A statement that fails, and the expected fields of the entry of this failed statement."""
+    """A statement that fails, with the expected fields of its entry."""
 
     def __init__(self, name, sql, params, code, operation, table, **expected):
         self.name, self.sql, self.params = name, sql, params
@@ -328,7 +328,7 @@ class Check:
 
     @contextlib.contextmanager
     def entries(self, what, expected):
-        """Checks the entries that the `with` block made.
+        """Checks the entries of the statements that fail in the `with` block.
 
         The list `expected` contains a dict of fields for each expected entry.
         """
@@ -498,7 +498,7 @@ class Check:
         }
 
     def binding(self):
-        """Bind fails because a parameter's text is not a value of the parameter's type."""
+        """Sends a parameter whose text is not a value of the parameter's type."""
         with (
             self.entries(
                 "bad input in a parameter",
@@ -524,7 +524,7 @@ class Check:
             )
 
     def first_statement(self):
-        """If a session's first statement fails in any phase, the failed statement has an entry."""
+        """Executes sessions whose first statement fails, in its analysis or in its execution."""
         for sql, code in [
             ("INSERT INTO leads (id, n) VALUES ('c', 'many')", "22P02"),
             ("INSERT INTO leads (id) VALUES ('a')", "23505"),
@@ -562,8 +562,8 @@ class Check:
             ):
                 connection.execute("CREATE TEMP TABLE leads (n int)")
                 self.ignore(connection, f"INSERT INTO {name} VALUES ('many')")
-        # A temporary table named leads hides the watched table leads. After the temporary table
-        # was dropped or renamed, the name means the watched table again.
+        # A temporary table `leads` hides the watched table `leads`. Once the temporary table is
+        # dropped or renamed, the name `leads` means the watched table again.
         for commands in (
             ["CREATE TEMP TABLE leads (n int)", "DROP TABLE leads"],
             ["BEGIN", "CREATE TEMP TABLE leads (n int)", "ROLLBACK"],
@@ -612,7 +612,7 @@ class Check:
             ),
             ("UPDATE public.leads SET owner = $x$it's$x$, n = E'ma\\'ny'", "UPDATE", "22P02"),
         ]:
-            # From PostgreSQL 18 on, the text of a statement does not contain a comment in front of
+            # From PostgreSQL 18 on, the server omits a comment before a statement from the text of
             # the statement.
             own = (
                 sql.removeprefix("/* of /* the */ form */ ")
@@ -653,7 +653,7 @@ class Check:
     def why_it_was_rolled_back(self):
         """The entry of a rollback names the last error of the transaction.
 
-        The statement with this error does not have to concern a watched table.
+        The statement that raised this error need not use a watched table.
         """
         rows = {
             "written": [

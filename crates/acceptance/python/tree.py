@@ -1,7 +1,7 @@
-"""Checks the tables of the Merkle tree with the Python verifier. Prints one line for each fault.
+"""Checks the tables of the Merkle tree with functions of the Python verifier.
 
 Each line of standard input is a JSON array with the kind of a row and the row's columns. The query
-`ROWS` of src/tree.rs makes the input.
+`ROWS` in src/tree.rs returns these lines. The program prints one line for each fault.
 """
 
 import base64

@@ -1,6 +1,6 @@
--- Describes the extension's objects in the catalog, with one line for each fact. Two databases
--- with the same version of the extension have the same lines. No line of the output contains an
--- oid, because oids differ between databases. The place of a column is its position among the
+-- Describes the extension's objects in the catalog, with one line for each fact. The output is the
+-- same in two databases with the same version of the extension. No line of the output contains an
+-- oid, because oids differ between databases. The number of a column is its position among the
 -- table's existing columns, because attnum also counts dropped columns.
 WITH schema AS (
   SELECT n.oid, n.nspowner, n.nspacl, 'schema ' || n.nspname AS title FROM pg_namespace n
@@ -86,8 +86,8 @@ SELECT fact FROM (
                 a.title, place, format_type(atttypid, atttypmod), attnotnull,
                 pg_get_expr(d.adbin, d.adrelid), attcollation::regcollation, attstorage,
                 attcompression, attidentity, attgenerated,
-                -- The list omits the option pg_attver. PostgreSQL's minor releases from late 2026
-                -- on store this number with each column.
+                -- This array omits the attribute option pg_attver, which PostgreSQL's minor
+                -- releases from late 2026 on store with each column.
                 ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'),
                 coalesce(attstattarget, -1))
   FROM attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -33,8 +33,8 @@ $$;
 CREATE FUNCTION kit.checksum(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS
   'SELECT sha256(kit.preimage(e))';
 
--- Returns the key hash of an entry (docs/FORMAT.md, section 6). Does not return the hash of the
--- previous key.
+-- Returns the value that the column key_hash of an entry must have (docs/FORMAT.md, section 6).
+-- Does not compute previous_key_hash.
 CREATE FUNCTION kit.key_hash(e lead_audit.entry) RETURNS bigint LANGUAGE sql AS $$
   SELECT ('x' || encode(
     substr(sha256(uuid_send(e.watch_id) || convert_to(e.row_key::text, 'UTF8')), 1, 8), 'hex')
@@ -156,9 +156,9 @@ CREATE FUNCTION kit.unsign() RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.checkpoint SET note = split_part(note, E'\n\n', 1) || E'\n'
 $$;
 
--- Removes ids without an entry from the checkpoints. Recomputes the tree sizes of the checkpoints
--- and the table leaf_range. Does not recompute roots, tiles and notes, for which the caller uses
--- kit.repair().
+-- Removes the ids that have no entry from the checkpoints. Recomputes the tree sizes of the
+-- checkpoints and the table leaf_range. Does not recompute roots, tiles and notes, for which the
+-- caller uses kit.repair().
 CREATE FUNCTION kit.forget_missing() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE next record; size bigint := 0;
 BEGIN
@@ -188,8 +188,8 @@ CREATE FUNCTION kit.index_leaves() RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.tree SET tree_size = (SELECT max(tree_size) FROM lead_audit.checkpoint);
 $$;
 
--- Deletes all checkpoints, the whole tree and the state of sealing, as in a log that was never
--- sealed.
+-- Deletes all checkpoints, the whole tree and the state of sealing. Afterwards, the log looks as
+-- if it was never sealed.
 CREATE FUNCTION kit.unseal() RETURNS void LANGUAGE sql AS $$
   DELETE FROM lead_audit.checkpoint;
   DELETE FROM lead_audit.tree_tile; DELETE FROM lead_audit.tree_edge;
@@ -208,7 +208,8 @@ BEGIN
 END
 $$;
 
--- Copies an entry to another id. Gives the copy another user, and computes the copy's checksum.
+-- Copies an entry to the id `to_id`. The copy has the user "somebody else", and a checksum that
+-- matches the copy.
 CREATE FUNCTION kit.copy(from_id bigint, to_id bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE e lead_audit.entry := (SELECT e FROM lead_audit.entry e WHERE id = from_id);
 BEGIN

@@ -47,8 +47,8 @@ impl Builder {
         self
     }
 
-    /// Sets the program pg_config of the PostgreSQL installation that the cluster uses. The
-    /// default is the pg_config that `LEAD_AUDIT_PG_CONFIG` names.
+    /// Sets the PostgreSQL installation that the cluster uses, by the path of its program
+    /// pg_config. The default is the pg_config that `LEAD_AUDIT_PG_CONFIG` names.
     #[must_use]
     pub fn installation(mut self, pg_config: PathBuf) -> Self {
         self.pg_config = Some(pg_config);
@@ -220,9 +220,9 @@ impl Cluster {
             assert!(begin.elapsed() < Duration::from_secs(60), "processes of a killed server stay");
             std::thread::sleep(Duration::from_millis(10));
         }
-        // A container can lack a process that reaps dead processes, and then the id of the dead
-        // postmaster remains in use. With the old lock files, a new postmaster would assume that
-        // the old postmaster still runs. This loop therefore removes the lock files.
+        // In a container without a process that reaps dead processes, the process id of the killed
+        // postmaster remains in use. Because of the old lock files, a new postmaster would then
+        // assume that the old postmaster still runs. This loop therefore removes the lock files.
         for file in
             [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")]
         {
@@ -230,8 +230,8 @@ impl Cluster {
         }
     }
 
-    /// Returns whether a process of the server still exists. The working directory of each server
-    /// process is the data directory.
+    /// Returns whether a process of the server still exists. Finds the server's processes by their
+    /// working directory, which is the data directory.
     fn has_processes(&self) -> bool {
         let processes = fs::read_dir("/proc").expect("there is a /proc");
         let data = self.data();
@@ -273,7 +273,8 @@ impl Cluster {
         self.directory.path()
     }
 
-    /// Gives a file or directory to the operating-system user of the server.
+    /// Makes the server's operating-system user the owner of a file or directory, and the only user
+    /// who can access it.
     ///
     /// # Panics
     /// Panics if the owner cannot be changed.
@@ -301,7 +302,8 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("connection as {role} to {database} failed: {error}"))
     }
 
-    /// Opens a session of a role, in the same way as `session`.
+    /// Opens a session of a role in a database. In contrast to `session`, does not panic if the
+    /// connection fails.
     ///
     /// # Errors
     /// Returns an error if the connection fails.
@@ -444,8 +446,8 @@ impl Cluster {
     }
 }
 
-/// Returns whether a line of the server's log is about a crash that no test causes: a failed
-/// assertion, a segmentation fault or an abort. The tests kill processes only with SIGKILL.
+/// Returns whether a line of the server's log reports a failed assertion, a segmentation fault or
+/// an abort. No test causes these crashes on purpose: the tests kill processes only with SIGKILL.
 fn is_crash(line: &str) -> bool {
     line.starts_with("TRAP: ")
         || ["signal 11:", "signal 6:"].iter().any(|signal| line.contains(signal))
@@ -471,14 +473,14 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    /// Stops the server of a cluster that is being dropped, if the server runs.
+    /// Stops the server if it runs. `drop` calls this function.
     fn stop_dropped(&self) {
         if !self.data().join("postmaster.pid").exists() {
             return;
         }
-        // The data of a dropped cluster is not needed, so the default shutdown mode is the fastest
-        // mode. scripts/coverage.sh sets another shutdown mode, because a server process writes
-        // its counts of executed lines only at a normal exit.
+        // Nobody needs the data of a dropped cluster, so the default is "immediate", the fastest
+        // shutdown mode. scripts/coverage.sh sets another shutdown mode, because a server process
+        // writes its counts of executed lines only at a normal exit.
         let mode = std::env::var("LEAD_AUDIT_STOP_MODE").unwrap_or_else(|_| "immediate".to_owned());
         // If the server cannot be stopped, the test only prints a message. A panic of `drop` would
         // hide the panic of a failed test.

@@ -82,8 +82,8 @@ fn read(output: &str, satisfied: bool) -> PythonVerdict {
     verdict
 }
 
-/// Returns the query for exports from docs/FORMAT.md. Section 9 of docs/FORMAT.md contains the
-/// query in a here-document.
+/// Returns the query that exports entries. Reads this query from the here-document in section 9 of
+/// docs/FORMAT.md.
 fn documented_query() -> String {
     let page = std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md is there");
     let (_, rest) =
@@ -93,8 +93,8 @@ fn documented_query() -> String {
     format!("{query};\n")
 }
 
-/// Returns the directory of the Python verifier. `python3` can run this directory. The verifier's
-/// first argument is `entries` or `export`.
+/// Returns the directory of the Python verifier. The command `python3 DIRECTORY entries` or
+/// `python3 DIRECTORY export` runs the verifier.
 #[must_use]
 pub fn python_verifier() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python/src/lead_audit_verifier")

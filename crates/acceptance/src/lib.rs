@@ -2,26 +2,27 @@
 //! these clusters, and calls of the Python verifier (`verifiers/python`). The Python verifier
 //! shares no code with the extension.
 //!
-//! The acceptance tests read these environment variables:
+//! The acceptance tests read these environment variables, among others:
 //! * `LEAD_AUDIT_PG_CONFIG` (required) names the pg_config of a PostgreSQL in which the extension
 //!   is installed.
 //! * `LEAD_AUDIT_NEXT_PG_CONFIG` names the pg_config of a later major version, for the test of
 //!   pg_upgrade (`make test-upgrade`).
 //! * `LEAD_AUDIT_COMMAND` is the path of the program `lead-audit`. The tests of the program need
 //!   it.
-//! * `LEAD_AUDIT_PYTHON` names a Python that has psycopg. The default is python3.
-//! * `LEAD_AUDIT_STATE_DIR` names the directory for clusters. The default is the system's directory
-//!   for temporary files.
+//! * `LEAD_AUDIT_PYTHON` names a Python interpreter that has the package psycopg. The default is
+//!   python3.
+//! * `LEAD_AUDIT_STATE_DIR` names the directory in which the tests create their clusters. The
+//!   default is the system's directory for temporary files.
 //! * `LEAD_AUDIT_STOP_MODE` is the shutdown mode of pg_ctl after a test. The default is immediate,
 //!   the fastest mode.
 //! * `LEAD_AUDIT_ACCEPTANCE_SECONDS` is the duration of the tests with concurrent writes. The
 //!   default is 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES` is the number of times that a test crashes the server. The
 //!   default is 6.
-//! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: With the value 1, each large value has 200 MB. By default, only
-//!   two values have 200 MB.
-//! * `LEAD_AUDIT_ACCEPTANCE_ONLY` is a text. Only the tampering attempts whose names contain this
-//!   text run. By default, all attempts run.
+//! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: With the value 1, tests/large_rows.rs writes five values of 200
+//!   MB. By default, only two of the five values have 200 MB.
+//! * `LEAD_AUDIT_ACCEPTANCE_ONLY` is a text. tests/rewriting_history runs only the tampering
+//!   attempts whose names contain this text. By default, all attempts run.
 //! * `LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES` is the number of databases in which a test creates the
 //!   extension. The default is 20.
 //! * `LEAD_AUDIT_ACCEPTANCE_SEED` is the seed of the random choices. The default is a fixed number.

@@ -105,8 +105,8 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
     Trail::of(&mut admin)
 }
 
-/// Checks a database that was moved as a whole. The audit trail must be unchanged and intact, and
-/// the tables must be watched.
+/// Checks a database after all its data was moved, for example by a dump and restore. The audit
+/// trail must be unchanged and intact, and the tables must still be watched.
 ///
 /// # Panics
 /// Panics if a check fails.

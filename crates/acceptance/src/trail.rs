@@ -35,13 +35,13 @@ pub fn assert_intact(admin: &mut Session) {
 }
 
 /// Checks that the entries of a table reproduce the table. Each row of the table must equal the
-/// last row image in the row's history. If no row of the table has a key, the history of this key
-/// must end with the removal of the row. In the order of the ids, the old row image of each entry
-/// must equal the new row image of the row's previous entry. The table needs a primary key named
-/// id, and must have been watched since its creation.
+/// last row image in the row's history. If a key has a history but no row in the table, the history
+/// must end with the removal of the row. The old row image of each entry must equal the new row
+/// image of the same row's previous entry. The table's primary key must be the column `id`, and the
+/// table must have been watched since its creation.
 ///
 /// Compares the values as text, because 1.0 and 1.00 are equal as jsonb. Converts times to text in
-/// UTC, because a writer can have another TimeZone.
+/// UTC, because the writers can have different TimeZone settings.
 ///
 /// # Panics
 /// Panics if the entries do not reproduce the table.

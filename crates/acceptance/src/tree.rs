@@ -22,7 +22,7 @@ const ROWS: &str = "
        SELECT level, index, hashes FROM lead_audit.tree_edge WHERE hashes <> '') t
     UNION ALL SELECT json_build_array('tree', tree_size::text)::text FROM lead_audit.tree";
 
-/// Checks with the Python verifier that the tree's checkpoints and tiles match the sealed entries.
+/// Checks with python/tree.py that the tree's checkpoints and tiles match the sealed entries.
 ///
 /// # Panics
 /// Panics if a checkpoint or a tile does not match the sealed entries.

@@ -106,8 +106,8 @@ fn the_application_cannot_touch_the_trail() {
         );
         assert_eq!(nothing_by_app, 1);
 
-        // The owner of a watched table can run DDL on the table. The owner's DDL does not end the
-        // auditing, and has entries.
+        // The owner of a watched table can run DDL on the table. The DDL must have entries, and
+        // must not end the auditing of the table.
         for (sql, more) in [
             ("INSERT INTO leads (id) VALUES ('c')", 1),
             (
@@ -229,9 +229,9 @@ fn no_ordinary_path_changes_an_entry() {
         "UPDATE lead_audit.log SET user_id = 'x'",
         "DELETE FROM lead_audit.log",
     ];
-    // In the round "granted", the role keeper has every right on lead_audit.entry that can be
-    // granted. In the round "owner", keeper owns lead_audit.entry. The session admin belongs to
-    // the superuser, who owns lead_audit.entry at first.
+    // In the round "granted", the role `keeper` has every right on lead_audit.entry that can be
+    // granted. In the round "owner", the role `keeper` owns lead_audit.entry. In both rounds, the
+    // statements also run in the superuser's session `admin`.
     let mut keeper = cluster.session("keeper", "append_only");
     for round in ["granted", "owner"] {
         if round == "owner" {
@@ -240,8 +240,8 @@ fn no_ordinary_path_changes_an_entry() {
         for sql in sql {
             for session in [&mut admin, &mut keeper] {
                 let state = sqlstate(session, sql);
-                // For an UPDATE of the view lead_audit.log, PostgreSQL itself raises 55000,
-                // because the updated column of the view is an expression.
+                // For an UPDATE of the view lead_audit.log, PostgreSQL itself raises 55000, because
+                // the column that the UPDATE sets is an expression in the view.
                 assert!(
                     state == REFUSED || (sql.contains("lead_audit.log") && state == "55000"),
                     "{state}: {sql} ({round})"
@@ -261,7 +261,7 @@ fn no_ordinary_path_changes_an_entry() {
     }
     assert_eq!(value::<String>(&mut admin, all), before);
     assert_intact(&mut admin);
-    // The writes of the application have entries, no matter which role owns the log.
+    // The role `keeper` now owns the log. The application's writes must still have entries.
     let mut app = cluster.session("app", "append_only");
     call(&mut app, "UPDATE leads SET source = 'x'");
     assert_eq!(app.warnings(), [""; 0]);
@@ -270,8 +270,8 @@ fn no_ordinary_path_changes_an_entry() {
 }
 
 /// Under REPEATABLE READ, a transaction does not see that another session has renamed a table or
-/// begun to watch a table. The DDL guard must see the new table name and the watching
-/// nevertheless.
+/// begun to watch a table. The DDL guard must nevertheless know the new name of the table, and that
+/// the table is watched.
 #[test]
 fn an_old_snapshot_does_not_bypass_the_guard() {
     let cluster = Cluster::start();
@@ -292,7 +292,9 @@ fn an_old_snapshot_does_not_bypass_the_guard() {
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "the table renamed, the row");
 }
 
-/// The comments make the text of each DDL command longer than the text that an entry can contain.
+/// Long comments make the text of each DDL command longer than the text that an entry can contain.
+/// The entry of a DDL command must name the command and the table, even if it contains only a part
+/// of the text.
 #[test]
 fn a_command_behind_a_long_comment_is_recorded() {
     let cluster = Cluster::start();

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 const ROWS: i64 = 300_000;
 
-/// Without batches, the entries of the statement would take about 300,000 × 1 kB = 300 MB. With
-/// batches of 1 MB, nearly all memory is PostgreSQL's own: the queue of trigger events (16 bytes
-/// per row, about 5 MB), the plan and the caches. malloc returns only little of the freed memory
-/// to the operating system. The bound of 48 MB is far above PostgreSQL's own memory, and far below
-/// 300 MB.
+/// The limit for the memory, in bytes, that a bulk statement may add to its process. Without
+/// batches, the entries of the statement would take about 300,000 × 1 kB = 300 MB. With batches of
+/// 1 MB, nearly all memory is PostgreSQL's own: the queue of trigger events (16 bytes per row,
+/// about 5 MB), the plan and the caches. malloc returns only little of the freed memory to the
+/// operating system. The bound of 48 MB is far above PostgreSQL's own memory, and far below 300 MB.
 const BOUND: u64 = 48 << 20;
 
 #[test]
@@ -55,14 +55,14 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
-/// A trigger of the application writes row by row, each row in a block with an exception handler.
-/// At the end of each inner statement, the entries of the inner statement are written. The entries
-/// of the inner statements do not stay in memory until the outer statement ends.
+/// A trigger of the application executes one INSERT for each row, each in a block with an exception
+/// handler. The entry of each inner INSERT must be written when the inner INSERT ends, and must not
+/// stay in memory until the outer statement ends.
 #[test]
 fn entries_of_inner_statements_leave_memory() {
     const INNER: u64 = 20_000;
-    // The entries of all inner statements together have 20,000 × 4 kB = 80 MB. On an unwatched
-    // table, the same statement needs almost no memory.
+    // The entries of all inner statements together have 20,000 × 4 kB = 80 MB. If the table `notes`
+    // were not watched, the statement would need almost no memory.
     const INNER_BOUND: u64 = 20 << 20;
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "inner_writes");

@@ -14,8 +14,8 @@ const TAMPERINGS: usize = 200;
 /// column.
 fn changes(column: &str, type_name: &str) -> &'static [&'static str] {
     match (column, type_name) {
-        // No entry has one of the new ids. Verification reports the changed entry under its new
-        // id.
+        // None of the new ids belongs to an original entry. Verification reports a changed entry
+        // under its new id.
         ("id", _) => &["$ + 1000000", "-$", "$ + 2000000", "0"],
         (_, "bigint" | "integer") => &["$ + 1", "$ - 1", "-$", "NULL", "coalesce($, 0)", "0"],
         (_, "smallint") => &["$ + 1", "0", "-$", "NULL"],
@@ -147,8 +147,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
         .collect();
     assert_eq!(by_range, [some]);
 
-    // After the original entries were restored, verification reports nothing. Verification detects
-    // changed values, and not the writes themselves.
+    // Once the original entries are restored, verification must report no fault. Verification
+    // detects changed values, and not the writes that changed the values.
     call(
         &mut admin,
         "TRUNCATE lead_audit.entry; INSERT INTO lead_audit.entry SELECT * FROM original",
@@ -205,8 +205,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
     for number in 0..TAMPERINGS {
         let (column, type_name) = &columns[number % columns.len()];
         let all = changes(column, type_name);
-        // Prefers entries that have a value in the changed column, because a change from NULL is
-        // easier to detect.
+        // The query prefers entries in which the column is not NULL, because a change from NULL to
+        // a value is easier to detect.
         let candidates: Vec<i64> = admin
             .query(
                 &format!(
@@ -221,8 +221,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
             .map(|row| row.get(0))
             .collect();
         let mut done = None;
-        // If a change leaves the value as it was, for example lower('ok'), the loops try the next
-        // entry or the next change.
+        // An expression such as lower('ok') can leave the value unchanged. The loops then try the
+        // next entry or the next expression.
         'search: for _ in 0..all.len() {
             let turn = next_change.entry(type_name).or_insert_with(|| random.below(50) as usize);
             let change = all[*turn % all.len()];
@@ -243,8 +243,7 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
                         break 'search;
                     }
                     Ok(None) => {}
-                    // The change is impossible for this value, because the new id is taken or the
-                    // new JSON is invalid.
+                    // The UPDATE fails if the new id already exists or if the new JSON is invalid.
                     Err(error) => assert!(
                         matches!(error.code().map(|c| c.code()), Some("22P02" | "23505")),
                         "{error}\n{sql}"

@@ -17,7 +17,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Creates a directory beside the data directory, and gives the new directory to the server.
+/// Creates a directory beside the data directory. The operating-system user of the server becomes
+/// its owner.
 fn directory(cluster: &Cluster, name: &str) -> PathBuf {
     let directory = cluster.directory().join(name);
     fs::create_dir(&directory).expect("a directory can be made");
@@ -98,8 +99,8 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
     call(&mut admin, "BEGIN; SAVEPOINT s; SELECT lead_audit.seal(); ROLLBACK TO s; COMMIT");
     assert!(published(&directory).is_empty(), "nothing leaves that was rolled back to a savepoint");
     call(&mut admin, "BEGIN; SAVEPOINT s; SELECT lead_audit.seal(); RELEASE s; COMMIT");
-    // The worker sends the notifications for checkpoints that sessions seal. The worker's first
-    // notification contains only the newest checkpoint.
+    // When a session has sealed, the worker sends the notification of the new checkpoint. The
+    // worker's first notification contains only the newest checkpoint.
     let mut heard = hear(&mut app);
     add_leads(&mut app, 301, 305);
     assert_eq!(seal(&mut admin), 305);
@@ -264,8 +265,8 @@ fn unpublished_checkpoints_are_published_later() {
     );
 
     // Publishing never overwrites the file of a different checkpoint with the same tree size. The
-    // database `copy` is an older state of the log with another new entry, so its new checkpoint
-    // differs from the published checkpoint.
+    // database `copy` continues an older state of the log with a different entry, so its checkpoint
+    // of size 31 differs from the published checkpoint of size 31.
     let before = published(&missing);
     cluster.run(
         "pg_dump",
@@ -320,7 +321,8 @@ fn a_crash_causes_neither_gap_nor_fork() {
                 scope.spawn(move || write_until_the_end(cluster, stopped, round, writer));
             }
             std::thread::sleep(Duration::from_millis(100 + random.below(600)));
-            // On a busy machine, three checkpoints can take longer than the pause above.
+            // On a busy machine, the server can take longer than the pause above to publish three
+            // checkpoints.
             let (before, begin) = (seen.len(), Instant::now());
             while published(&directory).len() < before + 3
                 && begin.elapsed() < Duration::from_secs(60)
@@ -359,8 +361,8 @@ fn a_crash_causes_neither_gap_nor_fork() {
     }
     let mut admin = cluster.admin("crash");
     let (size, checkpoints) = (seal(&mut admin), notes(&mut admin).len());
-    // A killed worker can have committed a checkpoint without writing the checkpoint's file. The
-    // next worker writes the missing files.
+    // A worker can be killed after it has committed a checkpoint and before it has written the
+    // checkpoint's file. The next worker writes the missing file.
     let begin = Instant::now();
     while published(&directory).len() < notes(&mut admin).len() {
         assert!(
@@ -440,8 +442,8 @@ fn the_tree_continues_after_dump_and_restore() {
     add_leads(&mut app, 1, 400);
     seal(&mut admin);
     // The test makes the dump in a difficult state of the log. The transaction of the session
-    // `open` has not ended. The transaction of the session `ending` has ended after the last
-    // sealing. Five later entries are not sealed.
+    // `open` has not ended. The transaction of the session `ending` ends after the last sealing
+    // before the dump. Five later entries are also unsealed.
     call(&mut open, "BEGIN; INSERT INTO leads (id) VALUES ('open')");
     let mut ending = cluster.session("app", "source");
     call(&mut ending, "BEGIN; INSERT INTO leads (id) VALUES ('ending')");

@@ -14,7 +14,8 @@ mod page {
 }
 
 /// The test `rust_program` runs this function in a separate process, because the program reads
-/// environment variables. Without `rust_program`, this function tests nothing.
+/// environment variables. On its own, this function checks nothing: `rust_program` checks the
+/// entries.
 #[test]
 #[ignore = "run by rust_program"]
 fn program() {

@@ -13,8 +13,8 @@ const WRITERS: u64 = 8;
 const ROWS: u64 = 500;
 const LONG: Duration = Duration::from_secs(60);
 
-/// The description of a row change. The description that the writer makes must equal the
-/// description that the test reads from the entry.
+/// The description of a row change. For each change, the description that the writer made must
+/// equal the description that the test reads from the entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Change {
     request_id: String,
@@ -25,7 +25,7 @@ struct Change {
     user_agent: Option<String>,
     backend_pid: i32,
     txid: String,
-    /// The writer whom the column `updated_by` of the row names. None for a DELETE.
+    /// The writer's name, from the column `updated_by` of the new row. None for a DELETE.
     written_by: Option<String>,
 }
 
@@ -172,7 +172,8 @@ impl Writer {
     }
 
     fn write_until(mut self, deadline: Instant) -> Vec<Change> {
-        // Each writer makes a minimum number of changes, even after the deadline.
+        // Each writer continues after the deadline until it has committed a minimum number of
+        // changes.
         while Instant::now() < deadline || self.committed.len() <= 1000 / WRITERS as usize {
             self.transactions += 1;
             if self.random.one_in(4) { self.single_statement() } else { self.transaction() }
@@ -180,8 +181,8 @@ impl Writer {
         self.committed
     }
 
-    /// Runs one statement outside of a transaction block. SET puts the context into settings of
-    /// the session.
+    /// Runs one statement outside of a transaction block. Sets the context with SET, for the whole
+    /// session.
     fn single_statement(&mut self) {
         let user = format!("user-{}", self.number);
         let request = format!("{}-{}", self.number, self.transactions);
@@ -192,7 +193,7 @@ impl Writer {
         let mut work =
             Work { done: Vec::new(), template: self.template(request, Some(user)), broken: false };
         let sql = self.statement(&work);
-        // The transaction's id is known only from the rows that the statement returns.
+        // The writer learns the transaction's id only from the rows that the statement returns.
         match self.session.query(&sql, &[]) {
             Ok(rows) => {
                 take(&rows, &mut work.done, &work.template);
@@ -204,7 +205,7 @@ impl Writer {
     }
 
     /// Runs a transaction of several statements and savepoints, and commits or rolls back the
-    /// transaction. SET LOCAL puts the context into settings of the transaction.
+    /// transaction. Sets the context with SET LOCAL, for this transaction only.
     fn transaction(&mut self) {
         let request = format!("{}-{}", self.number, self.transactions);
         // Some transactions set no user. The entries of a transaction without a user must not
@@ -226,7 +227,8 @@ impl Writer {
             self.committed.append(&mut work.done);
         } else {
             if !work.broken && self.random.one_in(2) {
-                // In some transactions, an error causes the rollback before the ROLLBACK is sent.
+                // In some transactions, an error has aborted the transaction before the ROLLBACK is
+                // sent.
                 let _ = self.session.batch_execute("SELECT 1 / 0");
             }
             call(&mut self.session, "ROLLBACK");
@@ -266,7 +268,7 @@ impl Writer {
         }
     }
 
-    /// Returns the SQL of a statement that writes rows. The statement itself returns the
+    /// Returns the SQL of a statement that writes rows. With RETURNING, the statement returns the
     /// operation, the key and the transaction id for each written row.
     fn statement(&mut self, work: &Work) -> String {
         let (tag, user) =
@@ -343,7 +345,8 @@ fn take(rows: &[postgres::Row], done: &mut Vec<Change>, template: &Change) {
     }
 }
 
-/// Checks that an error is a conflict between two writers. The writers conflict on purpose.
+/// Checks that an error is a deadlock or a duplicate key. The test makes the writers conflict on
+/// purpose.
 fn assert_is_expected(error: &postgres::Error) {
     let code = error.code().map(|code| code.code()).unwrap_or_default();
     assert!(["40P01", "23505"].contains(&code), "{error}: {:?}", error.as_db_error());

@@ -26,7 +26,8 @@ fn after_a_crash_each_change_has_its_entry() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
     let cluster = Cluster::builder().preloaded().setting("restart_after_crash = on").start();
     let mut admin = app_database(&cluster, "crash");
-    // With this index, a query finds the rows of a writer by the beginning of the key.
+    // This index speeds up the statements that find a transaction's rows with LIKE, by the
+    // beginning of the key.
     call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
     drop(admin);
     let mut random = Random::new(700);
@@ -98,8 +99,8 @@ fn after_a_crash_each_change_has_its_entry() {
             "entries of nobody"
         );
         // The table and its entries must agree, even if a writer does not know how its transaction
-        // ended. No rows are removed between the checks, so an effect of a crash is still visible
-        // after later crashes.
+        // ended. The check runs only after every fifth crash and after the last crash. No rows are
+        // removed between two checks, so a check also finds the effects of earlier crashes.
         if round % 5 == 0 || round + 1 == crashes {
             assert_trail_gives_table(&mut admin, "leads");
             assert_intact(&mut admin);
@@ -115,7 +116,8 @@ fn after_a_crash_each_change_has_its_entry() {
     assert!(ends(End::RolledBack) > 0);
 }
 
-/// Runs transactions until the server stops answering.
+/// Runs transactions until the server has crashed. Returns each transaction's request id, number of
+/// expected entries and end.
 fn write_until_the_end(
     cluster: &Cluster,
     stopped: &AtomicBool,
@@ -182,8 +184,8 @@ fn kill_a_writer(cluster: &Cluster) {
 
 fn wait_until_it_is_back(cluster: &Cluster) {
     let begin = Instant::now();
-    // The postmaster notices the kill after a moment. A session that survives a delay of 0.1
-    // seconds belongs to the restarted server.
+    // The postmaster notices the kill after a moment, and then ends all sessions. A session that
+    // still exists after 0.1 seconds therefore belongs to the restarted server.
     loop {
         let postmaster_says_ready = || -> Option<()> {
             let mut session = cluster.try_session("postgres", "crash").ok()?;

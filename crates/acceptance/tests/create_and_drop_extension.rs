@@ -1,6 +1,6 @@
 //! Runs CREATE EXTENSION and DROP EXTENSION in many situations. The commands run before and after
-//! the creation of schemas and tables, and again after a drop. The commands also run in a
-//! transaction that is rolled back, and while other sessions stay open.
+//! the creation of schemas and tables, and CREATE EXTENSION also runs again after DROP EXTENSION.
+//! The commands also run in a transaction that is rolled back, and while other sessions stay open.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
@@ -25,8 +25,8 @@ fn dropped_and_created_while_sessions_write() {
         let first: i64 = value(&mut admin, ENTRIES);
         assert_eq!(first, 30);
 
-        // The audit triggers depend on the extension, so DROP EXTENSION without CASCADE fails and
-        // cannot end the auditing by accident.
+        // The audit triggers depend on the extension. DROP EXTENSION without CASCADE therefore
+        // fails, and cannot end the auditing by accident.
         assert_eq!(sqlstate(&mut admin, "DROP EXTENSION lead_audit"), "2BP01");
         call(&mut admin, "BEGIN; DROP EXTENSION lead_audit CASCADE; ROLLBACK");
         write(&mut app, 21);
@@ -125,8 +125,8 @@ fn schemas_and_tables_in_any_order() {
         );
     }
 
-    // If a superuser has created the schema lead_audit before, CREATE EXTENSION uses this schema
-    // and keeps the objects in it.
+    // If a superuser has already created the schema lead_audit, CREATE EXTENSION uses this schema
+    // and keeps the objects in the schema.
     let mut admin = database("schema_first");
     call(
         &mut admin,

@@ -36,8 +36,8 @@ fn was_sprung(app: &mut Session) -> bool {
 }
 
 /// When a detached partition is attached again, the DDL guard replaces the partition's audit
-/// triggers. The owner's code can run a command while the old triggers are removed. The DDL guard
-/// must refuse or record a command that runs while the old triggers are removed.
+/// triggers. The owner's code can run a command after the old triggers are dropped and before the
+/// new triggers exist. The DDL guard must refuse or record this command.
 #[test]
 fn commands_while_a_partition_is_attached() {
     let cluster = Cluster::start();
@@ -94,9 +94,9 @@ fn commands_while_a_partition_is_attached() {
     assert_intact(&mut admin);
 }
 
-/// While ALTER TABLE rewrites a table, PostgreSQL loses writes to the old file of the table. The
-/// entry of a lost write would describe a change that does not exist, so the extension refuses the
-/// write.
+/// While ALTER TABLE rewrites a table, PostgreSQL loses each write to the old file of the table.
+/// The entry of a lost write would describe a change that the table does not contain, so the
+/// extension refuses the write.
 #[test]
 fn writes_to_a_table_that_is_being_rewritten() {
     let cluster = Cluster::start();
@@ -190,8 +190,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     );
     call(&mut admin, "SELECT lead_audit.enable('pl')");
     call(&mut app, "INSERT INTO pl VALUES (151, 'a'), (152, 'b')");
-    // The function in the partition key cannot return its role to the test. Under a wrong role,
-    // the function raises an error.
+    // The function in the partition key cannot tell the test under which role it runs. The function
+    // raises an error if this role is not `app`.
     call(
         &mut app,
         r#"CREATE FUNCTION seize() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -219,9 +219,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
             "{statement}"
         );
     }
-    // PostgreSQL itself can have called the function as the table's owner, outside of the DDL
-    // guard. If PostgreSQL itself has called the function, the writes of the function must have
-    // entries.
+    // PostgreSQL can also have called the function as the table's owner, outside of the commands of
+    // the DDL guard. If the function has written in this call, the writes must have entries.
     let (changed, recorded) = (
         value::<i64>(&mut admin, "SELECT count(*) FROM pl22 WHERE v = 'HACKED'"),
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'"),
@@ -233,8 +232,9 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     assert_intact(&mut admin);
 }
 
-/// The worker runs as a superuser, so the worker must call no function of a partition key. The
-/// worker must report a table that it did not repair because of a function in the partition key.
+/// The worker runs as a superuser, so the worker must call no function in a partition key. If the
+/// worker does not repair a table because of a function in a partition key, the worker must report
+/// the table.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();
@@ -295,10 +295,10 @@ fn triggers_disabled_within_a_command() {
     assert_all_on(&mut admin);
 }
 
-/// The DDL guard creates triggers with the rights of the extension's owner, and each CREATE
-/// TRIGGER can fire an event trigger of another role. During a command of the DDL guard, an event
-/// trigger must run with the rights that it has during the user's own command. The function of the
-/// event trigger runs as the user, or as the function's owner if the function is SECURITY DEFINER.
+/// The DDL guard creates triggers with the rights of the extension's owner, and each CREATE TRIGGER
+/// can fire an event trigger of another role. While the DDL guard executes a command, an event
+/// trigger must have the same rights as during the user's own command. The function of the event
+/// trigger runs as the user, or as the function's owner if the function is SECURITY DEFINER.
 #[test]
 fn event_triggers_of_others_keep_their_rights() {
     let cluster = Cluster::start();

@@ -79,8 +79,8 @@ fn a_child_table_that_is_created_while_its_parent_leaves() {
     assert_intact(&mut admin);
 }
 
-/// The DDL guard writes rows about the tables of a command to lead_audit.watched_relation. The
-/// rows of the DDL guard must not conflict with the reads of another serializable transaction.
+/// Two serializable transactions run DDL on different tables, and both must commit. The rows that
+/// the DDL guard writes to lead_audit.watched_relation must not cause a serialization failure.
 #[test]
 fn ddl_on_two_tables_under_serializable() {
     let cluster = Cluster::start();
@@ -129,7 +129,7 @@ fn ddl_on_two_tables_under_serializable() {
 }
 
 /// A transaction runs DDL on partitions, child tables and watched tables. The transaction's
-/// snapshot is older than the creation or the watching of its tables.
+/// snapshot was taken before these tables were created or watched.
 #[test]
 fn ddl_under_an_old_snapshot() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
@@ -277,8 +277,8 @@ fn a_temporary_child_of_another_session() {
     call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.disable('t')");
 }
 
-/// The worker compares the watched tables with the catalog, and adds missing triggers after a
-/// command that bypassed the DDL guard.
+/// The worker compares the watched tables with the catalog. If a command has bypassed the DDL
+/// guard, the worker adds the missing triggers.
 #[test]
 fn the_worker_finds_what_bypassed_the_guard() {
     let cluster = Cluster::builder().preloaded().start();
@@ -303,8 +303,9 @@ fn the_worker_finds_what_bypassed_the_guard() {
     assert_intact(&mut admin);
 }
 
-/// A session looks up whether a table is watched before it locks the table. If the table becomes
-/// watched during the look-up, the session must notice this at its next statement.
+/// Before a session locks a table, it looks up whether the table is watched. If another session
+/// calls enable() during this look-up, the first session must know at its next statement that the
+/// table is watched.
 #[test]
 fn a_table_that_becomes_watched_during_a_look_up() {
     let cluster = Cluster::builder().preloaded().start();

@@ -78,8 +78,8 @@ fn bare(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Uses each feature of the extension once: entries, a failed statement, a rolled-back
-/// transaction, DDL, a checkpoint, rights and settings.
+/// Uses the main features of the extension: watches tables, makes a baseline, changes settings,
+/// seals, and makes entries of row changes, of a failed statement and of a rolled-back transaction.
 fn use_it(admin: &mut Session, app: &mut Session, preloaded: bool) {
     call(
         admin,
@@ -138,7 +138,7 @@ fn nothing_is_left_in_the_database() {
             call(&mut admin, "DROP SCHEMA lead_audit");
 
             // A session that was opened before the DROP EXTENSION can continue, even if it has set
-            // a context. After the DROP EXTENSION, the writes of an old session create no entries.
+            // a context. After the DROP EXTENSION, the session's writes create no entries.
             call(
                 &mut app,
                 "INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true",
@@ -174,8 +174,8 @@ fn nothing_is_left_in_the_database() {
     }
 }
 
-/// Drops the extension while the worker is busy with each of its tasks. DROP EXTENSION and the
-/// worker must never deadlock.
+/// Drops the extension at moments at which the worker is busy with different tasks. DROP EXTENSION
+/// and the worker must never deadlock.
 #[test]
 fn never_a_deadlock_with_the_worker() {
     let cluster = Cluster::builder()

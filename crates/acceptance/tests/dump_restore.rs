@@ -82,9 +82,9 @@ fn schema_and_data_are_restored_separately() {
     let cluster = Cluster::start();
     drop(populated_database::make(&cluster, "source"));
     let mut admin = cluster.admin("source");
-    // A schema dump does not contain the disabled state of this table's trigger, so the restored
-    // trigger would be enabled. The test drops the table, because the extension cannot change
-    // pg_dump.
+    // A trigger of this table is disabled. The data dump below contains ALTER TABLE … ENABLE
+    // TRIGGER ALL for each table, which would enable the disabled trigger. The test therefore drops
+    // the table.
     call(&mut admin, "DROP TABLE \"switched off\"");
     let before = Trail::of(&mut admin);
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
@@ -112,8 +112,9 @@ fn schema_and_data_are_restored_separately() {
         "the triggers came with the table"
     );
 
-    // The manual of pg_dump recommends `--disable-triggers` for data-only dumps. The option
-    // disables triggers while psql loads the data.
+    // The manual of pg_dump recommends `--disable-triggers` for data-only dumps. With
+    // `--disable-triggers`, the dump disables a table's triggers before the table's data, and
+    // enables all triggers of the table after the data.
     cluster.run("pg_dump", &["--data-only", "--disable-triggers", "-d", "source", "-f", &data]);
     let arguments =
         ["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &data];
@@ -193,7 +194,7 @@ fn a_single_table_is_restored_beside_the_extension() {
     assert_eq!(value::<i64>(&mut admin, entries), updated + rows + 60);
     assert_intact(&mut admin);
 
-    // A load of data into a table that is already watched is an ordinary write, and has entries.
+    // If the table is already watched, loading its data is an ordinary write and has entries.
     let mut own = app_database(&cluster, "own_leads");
     restore_file(&cluster, "own_leads", &data);
     assert_eq!(

@@ -20,7 +20,8 @@ fn a_database_in_another_encoding_is_refused() {
                 "0A000: lead_audit needs a database with the encoding UTF8 (The encoding of this database is {encoding}.)"
             ))
         );
-        // A call of enable() that fails must leave nothing behind, and must not damage the table.
+        // The CREATE EXTENSION that failed must leave nothing behind, and must not damage the
+        // table.
         assert_eq!(
             value::<i64>(
                 &mut admin,
@@ -59,8 +60,8 @@ fn a_client_in_another_encoding_works() {
     assert_eq!(entry, "René Müller");
     assert_intact(&mut admin);
 
-    // The server cannot send the characters of this value to the client, because the client's
-    // encoding does not contain these characters. The entry must contain the characters
+    // The encoding of the next client, LATIN1, does not contain the characters of this value, so
+    // the server cannot send the value to the client. The entry must contain the value
     // nevertheless.
     call(&mut cluster.session("app", "utf8"), "UPDATE leads SET company_name = '日本 😀'");
     let read = |query: &str| {

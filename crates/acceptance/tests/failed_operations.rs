@@ -21,7 +21,7 @@ fn preloaded() -> Builder {
     Cluster::builder().preloaded()
 }
 
-/// Returns the state and the remedy of a part of lead_audit.status().
+/// Returns the state and the remedy that lead_audit.status() shows for a part of the extension.
 fn status(session: &mut Session, part: &str) -> (String, Option<String>) {
     let row = session
         .query_one("SELECT state, remedy FROM lead_audit.status() WHERE part = $1", &[&part]);
@@ -80,8 +80,8 @@ fn each_kind_from_real_clients() {
 
 #[test]
 fn a_full_disk() {
-    // The server can write no file of more than 20 MB. The file of the table reaches 20 MB, and
-    // the files of the log stay smaller.
+    // The server can write no file of more than 20 MB. The file of the table `leads` reaches this
+    // limit first, because the files of the log stay smaller.
     let cluster = preloaded().file_size_limit(20_000).start();
     let mut admin = app_database(&cluster, "disk");
     call(
@@ -208,8 +208,8 @@ fn a_restart_loses_no_record() {
     assert_intact(&mut admin);
 }
 
-/// The worker writes all records of a round in one subtransaction. After an error, the worker
-/// writes each record in a subtransaction of its own.
+/// The worker writes the entries of all records of a round in one subtransaction. If an error
+/// occurs, the worker starts again, and uses a separate subtransaction for each record.
 #[test]
 fn a_record_that_fails_does_not_affect_the_others() {
     let cluster = preloaded().start();
@@ -223,8 +223,9 @@ fn a_record_that_fails_does_not_affect_the_others() {
     for id in [-1, -2, -3] {
         duplicate(&cluster, "together");
         assert_eq!(sqlstate(&mut admin, &format!("INSERT INTO moods VALUES ({id})")), "23514");
-        // PostgreSQL's parser refuses this text in the session, and again in the worker. The
-        // record of this statement therefore causes an error in the worker, and gets no entry.
+        // PostgreSQL's parser raises an error for this text, first in the session and later in the
+        // worker. The record of this statement therefore causes an error in the worker, and gets no
+        // entry.
         assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (1"), "42601");
     }
     wait_until(&mut admin, "SELECT queued - written = 9 FROM lead_audit_internal.own_queue()");
@@ -263,9 +264,9 @@ fn databases_are_created_and_dropped() {
     call(&mut other, "DROP DATABASE renamed");
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
     call(&mut cluster.admin("two"), "DROP EXTENSION lead_audit CASCADE");
-    // Before the worker notices the DROP EXTENSION, the records of failed statements can still
-    // enter the queue. After the DROP EXTENSION, the worker writes records only to the server's
-    // log.
+    // Until the worker notices the DROP EXTENSION, sessions can still put records of failed
+    // statements into the queue. After the DROP EXTENSION, the worker writes records only to the
+    // server's log.
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one'"));
     assert_eq!(
         sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"),
@@ -300,7 +301,8 @@ fn databases_are_created_and_dropped() {
 
 #[test]
 fn a_missing_background_process_is_reported() {
-    // The launcher and logical replication occupy all background processes.
+    // The launcher of lead_audit and PostgreSQL's logical replication launcher occupy both
+    // background processes, so there is no background process for a worker.
     let cluster = preloaded().setting("max_worker_processes = 2").start();
     let mut alone = taken_database(&cluster, "alone");
     wait_until(
@@ -333,7 +335,8 @@ fn a_missing_background_process_is_reported() {
 
 #[test]
 fn two_databases_take_turns_with_one_background_process() {
-    // The launcher and logical replication occupy two of the three background processes.
+    // The launcher of lead_audit and PostgreSQL's logical replication launcher occupy two of the
+    // three background processes.
     let cluster = preloaded().setting("max_worker_processes = 3").start();
     let mut first = taken_database(&cluster, "first");
     wait_until(
@@ -392,8 +395,8 @@ fn a_standby_writes_nothing_until_it_is_promoted() {
     assert_intact(&mut on_standby);
 }
 
-/// With on_error = warn, an entry with the outcome `gap` replaces an entry that could not be
-/// written, if the row was committed.
+/// With on_error = warn, a row can be committed although its entry could not be written. An entry
+/// with the outcome `gap` then takes the place of the missing entry.
 #[test]
 fn gaps_have_entries() {
     let cluster = preloaded().start();
@@ -430,8 +433,8 @@ fn gaps_have_entries() {
     assert_intact(&mut admin);
 }
 
-/// A role that is not a superuser cannot read the queue. An ordinary role can write to the queue
-/// only by statements that fail.
+/// A role that is not a superuser cannot read the queue, and can add records to the queue only by
+/// statements that fail.
 #[test]
 fn roles_cannot_read_the_queue() {
     let cluster = preloaded().start();

@@ -1,6 +1,6 @@
 //! Foreign tables can be partitions and child tables of watched tables. TRUNCATE of a watched table
-//! also truncates them. A failed statement on a foreign table is recorded without the rejected row
-//! if PostgreSQL keeps the row only for a moment.
+//! also truncates these foreign tables. The entry of a failed statement on a foreign table omits
+//! the rejected row if the executor may already have freed this row.
 
 use acceptance::{Cluster, Session, assert_intact, call, try_call, value, wait_until};
 use std::time::Duration;
@@ -14,8 +14,9 @@ fn entries(admin: &mut Session) -> String {
     )
 }
 
-/// Creates the database `far`, and in the database `postgres` the extension and the foreign server
-/// `far`, which leads to that database. Returns a session in `postgres` and a session in `far`.
+/// Creates the database `far`. In the database `postgres`, creates the extension and a foreign
+/// server that connects to the database `far`. Returns a session in `postgres` and a session in
+/// `far`.
 fn near_and_far(cluster: &Cluster) -> (Session, Session) {
     let mut near = cluster.admin("postgres");
     call(&mut near, "CREATE DATABASE far");
@@ -56,7 +57,7 @@ fn truncate_of_foreign_members() {
     assert_eq!(value::<i64>(&mut far, "SELECT count(*) FROM fp"), 0);
     let mut expected = if has_triggers { "TRUNCATE fp, TRUNCATE fc, " } else { "" }.to_owned();
     call(&mut admin, "INSERT INTO p VALUES (11); TRUNCATE p; TRUNCATE c");
-    // The rows of a foreign table are not counted in the entry of a TRUNCATE.
+    // The row count in the entry of a TRUNCATE does not include the rows of foreign tables.
     expected += "TRUNCATE p 1, TRUNCATE c 0";
     expected += if has_triggers { ", TRUNCATE fc" } else { "" };
     assert_eq!(entries(&mut admin), expected);
@@ -89,8 +90,9 @@ fn truncate_of_foreign_members() {
     assert_intact(&mut admin);
 }
 
-/// The executor leaves pointers to rows that it no longer keeps in the slots of a foreign table. An
-/// entry must not contain such a row. The slot of an INSERT owns its row.
+/// The tuple slot of a foreign table can point to a row that the executor has already freed. The
+/// entry of a failed statement must not contain a freed row. The slot of an INSERT owns its row, so
+/// the entry of an INSERT that the foreign server refuses contains the row.
 #[test]
 fn failures_in_foreign_tables() {
     let cluster = Cluster::builder().preloaded().start();
@@ -121,7 +123,7 @@ fn failures_in_foreign_tables() {
         ],
         ["UPDATE f SET n = n + 1", "DELETE FROM f", "INSERT INTO f VALUES (4, 4, 'x')"],
     );
-    // Each statement runs in a session of its own, with a stack and a memory of its own.
+    // Each statement runs in a new session, whose server process has a stack and memory of its own.
     for statement in before_triggers {
         assert!(try_call(&mut cluster.examined("postgres"), statement).is_err(), "{statement}");
     }

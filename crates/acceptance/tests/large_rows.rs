@@ -74,9 +74,9 @@ fn too_large_values_follow_on_error() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
     // The JSON of each of these rows exceeds 256 MB. The first value is large as plain text. Other
-    // values exceed 256 MB because of escapes or hexadecimal digits. One row exceeds 256 MB only
-    // as a whole. The JSON of some rows even exceeds 1 GB, PostgreSQL's limit for a single
-    // allocation.
+    // values exceed 256 MB only as JSON, because of escapes or hexadecimal digits. In some rows, no
+    // single value exceeds 256 MB, but all values together do. The JSON of some rows even exceeds 1
+    // GB, PostgreSQL's limit for a single allocation.
     let rows = [
         "INSERT INTO large (id, plain) VALUES (1, repeat('x', 270000000))",
         "INSERT INTO large (id, compressed) VALUES (1, repeat(E'\\x01', 50000000))",
@@ -108,7 +108,8 @@ fn too_large_values_follow_on_error() {
             "{row}"
         );
 
-        // The old row in the entry of this statement is as large as the inserted row.
+        // The old row in the entries of these statements would be as large as the inserted row, so
+        // these entries cannot be written either.
         call(
             &mut admin,
             if number == 0 {

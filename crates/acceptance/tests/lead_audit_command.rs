@@ -114,8 +114,8 @@ fn honest_exports_are_intact_to_both_verifiers() {
     let compressed = audited.export("trail.ndjson.zst", &[]);
     audited.assert_intact(&[&compressed]);
     assert!(fs::metadata(&compressed).unwrap().len() * 3 < fs::metadata(&plain).unwrap().len());
-    // Verifies the database through a connection. Also verifies the export with a kept checkpoint
-    // instead of the key.
+    // The first command verifies the log in the database instead of an export. The second command
+    // verifies the export with a kept checkpoint instead of the key.
     let kept = audited.kept("kept");
     let live =
         audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
@@ -138,8 +138,9 @@ fn honest_exports_are_intact_to_both_verifiers() {
     assert!(again.errors.contains("--resume"), "{}", again.errors);
 }
 
-/// A JSON number with a large exponent is short in the table and long in its entry. Canonical JSON
-/// contains all digits of the number. Numbers with a large exponent make the longest entries.
+/// A JSON number with a large exponent is short in the table and long in its entry, because
+/// canonical JSON contains all digits of the number. The longest entries contain many numbers with
+/// large exponents.
 #[test]
 fn verify_and_the_command_agree_on_the_largest_entries() {
     let mut audited = Audited::new();

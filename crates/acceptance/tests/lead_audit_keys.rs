@@ -71,8 +71,8 @@ struct Log {
 
 impl Log {
     /// Makes the log sign with a new key. If the log already has a key, sets
-    /// lead_audit.previous_signing_key_file to the file of the old key. Returns the verifier key
-    /// of the new key.
+    /// lead_audit.previous_signing_key_file to the file of the old key. Returns the new verifier
+    /// key.
     fn change_key(&mut self, file: &str, name: &str) -> String {
         let secret = self.cluster.directory().join(file);
         let key = self
@@ -88,7 +88,8 @@ impl Log {
             );
             call(&mut self.admin, &setting);
         }
-        // An existing session uses the new setting from its next sealing on.
+        // ALTER DATABASE does not change the setting in existing sessions, but a session uses the
+        // new key at its next sealing.
         call(
             &mut self.admin,
             &format!(
@@ -160,9 +161,9 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     let told = log.witness(&state("told"), &["--key", &old]);
     assert_eq!(told.status, 0, "{told:?}");
     assert_eq!(log.witness(&state("untold"), &["--key", &old]).status, 0);
-    // The witness `unsigned` has followed the log without a signing key. After the log has got a
-    // key, the witness `unsigned` asks for the user's consent. With the options --key and
-    // --follow, the witness follows the log again.
+    // The witness `unsigned` began to follow the log when the log had no signing key. Now the log
+    // has a key, so the witness stops until its user names the key with --key and the log with
+    // --follow.
     let asked = log.witness(&state("unsigned"), &[]);
     assert_eq!(asked.status, 2, "{asked:?}");
     assert!(asked.errors.contains("--follow example.com/leads"), "{asked:?}");
@@ -202,8 +203,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
         ]
     );
 
-    // The checkpoints have the sizes 20, 21, 41, 42, 62, 63 and 83. The newest key vouches for all
-    // seven checkpoints.
+    // The checkpoints have the sizes 20, 21, 41, 42, 62, 63 and 83. With the newest key alone,
+    // verification must accept all seven checkpoints.
     let export = directory.path().join("export.ndjson");
     log.tool.expect(0, &["export", "--database", &url, "-o", text_of(&export)]);
     for keys in [&[&*old, &*new, &*other][..], &[&*new, &*other], &[&*other]] {
@@ -240,8 +241,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     }
     log.tool.expect(2, &verify_proof);
 
-    // A witness with the new keys follows the log. A witness without the new keys stops at the
-    // change of the key, and raises no alarm.
+    // A witness that knows the new keys continues to follow the log. A witness that does not know a
+    // new key stops at the checkpoint where this key begins, and raises no alarm.
     let told = log.witness(
         &state("told"),
         &["--key", &old, "--key", &new, "--key", &other, "--follow", OTHER],
@@ -262,8 +263,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert!(last.output.contains("checkpoint 83: extends"), "{last:?}");
 }
 
-/// The signing key can be changed without the file of the old key. Without the file of the old
-/// key, the old key does not sign the checkpoint of the change.
+/// A log can change to a new signing key even if the file of the old key is lost. Without its file,
+/// the old key does not sign the first checkpoint after the change.
 #[test]
 fn a_lost_key_can_be_changed() {
     let cluster = Cluster::start();

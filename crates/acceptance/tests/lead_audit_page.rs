@@ -17,8 +17,8 @@ fn the_commands_of_the_page() {
     };
     let cluster = Cluster::start();
     drop(app_database(&cluster, "page"));
-    // The first commands of the page give the log a signing key. After the first commands of the
-    // page, the test inserts leads.
+    // The commands before "# Every night" give the log a signing key. After these commands, the
+    // test inserts leads.
     let at = commands.find("# Every night").unwrap();
     let (first, then) = commands.split_at(at);
     let directory = tempfile::tempdir().unwrap();

@@ -146,8 +146,8 @@ fn an_extending_checkpoint_is_kept_cosigned_and_published() {
             && published.contains("— witness.example.com "),
         "{published}"
     );
-    // The verifier reads the checkpoint from the directory in which the witness publishes, and
-    // requires the witness's cosignature.
+    // `lead-audit verify` reads the checkpoint from the directory in which the witness publishes,
+    // and requires the witness's cosignature.
     let url = witnessed.cluster.connection_string("postgres", "live");
     let published = witnessed.path("published");
     let verify = [
@@ -229,7 +229,8 @@ fn a_restored_backup_is_an_alarm() {
             && said.contains("agrees with what was witnessed up to 20 leaves"),
         "{said}"
     );
-    // The restored log has as many leaves as the kept checkpoint, but other entries.
+    // The test restores the backup `older`. The restored log then grows to as many leaves as the
+    // kept checkpoint has, but with different entries.
     witnessed.restore("older");
     witnessed.grow("live", 30);
     let said = witnessed.look("live", 1);
@@ -284,7 +285,7 @@ fn a_rewritten_history_and_removed_signatures_are_alarms() {
         said.contains("ALARM: history forked") && said.contains("agrees with nothing"),
         "{said}"
     );
-    // The witness of the next command has the verifier key of another log.
+    // The next witness has a verifier key with the log's name that is not the log's key.
     let other = witnessed.path("other-key");
     let other_key = witnessed.tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&other)]);
     let url = witnessed.cluster.connection_string("postgres", "live");
@@ -327,7 +328,8 @@ fn a_witness_survives_outages_and_its_own_kill() {
     };
     let mut running = start(&witnessed);
     until_kept(&witnessed, 3);
-    // If two witnesses used one directory, they could cosign contradicting checkpoints.
+    // If two witnesses used one state directory, they could cosign contradicting checkpoints. The
+    // second witness must therefore not start.
     let second =
         witnessed.tool.run(&[witnessed.arguments("live"), vec!["--once".to_owned()]].concat());
     assert_eq!(second.status, 2);
@@ -390,7 +392,8 @@ fn a_directory_of_checkpoints_is_followed() {
     assert!(
         witnessed.tool.expect(0, &both).contains("checkpoint 15: extends the one before; cosigned")
     );
-    // A copy of the database publishes a checkpoint of another history of the same log.
+    // A copy of the database now publishes a checkpoint into the same directory. The copy has the
+    // name of the log, but a different history.
     witnessed.sign("backup");
     let setting =
         format!("ALTER DATABASE backup SET lead_audit.checkpoint_dir = '{}'", published.display());

@@ -121,7 +121,7 @@ fn context_set_before_the_library_is_loaded_is_recorded() {
         assert_eq!(context(&mut admin, "third"), some(["", "", "", ""]));
         assert_eq!(app.warnings(), [""; 0]);
 
-        // The context comes from connection options, as with a connection pool.
+        // The client sets the context with connection options, as a connection pool can.
         let mut pool = cluster.client_program("psql");
         pool.env("PGOPTIONS", "-c lead_audit.user_id=pool -c lead_audit.request_id=r-3")
             .env("PGUSER", "app");
@@ -178,7 +178,7 @@ fn values_that_are_not_allowed_are_refused_or_dropped_with_a_warning() {
             assert_eq!(sqlstate(&mut app, &set), "22023", "the library is there now");
         }
 
-        // A misspelt name of a setting raises an error as soon as the library is loaded.
+        // Once the library is loaded, a SET with a misspelt name of a setting raises an error.
         let mut app = cluster.session("app", "bad");
         let misspelt = "SET lead_audit.userid = 'u-1'";
         if preloaded {
@@ -282,8 +282,8 @@ fn a_superuser_can_switch_per_database_and_role() {
         // The count omits the entries of failed statements and of unwritten entries, which exist
         // only if the library is preloaded.
         let entries = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
-        // The superuser's session `fresh` has not loaded the library. A superuser can change the
-        // library's settings in this session.
+        // In the session `fresh`, the superuser changes the library's settings for roles and
+        // databases. Without preloading, this session has not loaded the library.
         let mut fresh = cluster.admin("postgres");
         let mut before: i64 = value(&mut admin, entries);
         let mut expect = |more: i64, what: &str| {

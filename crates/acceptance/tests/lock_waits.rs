@@ -1,5 +1,5 @@
-//! Tests the worker of a database while other sessions hold locks that the worker needs. A held
-//! lock must not delay the entries of other tables for long.
+//! Tests the worker of a database while other sessions hold locks that the worker needs. A lock on
+//! one table must not delay the entries of other tables for long.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -89,8 +89,9 @@ fn a_locked_index_delays_the_worker_once() {
     assert_intact(&mut admin);
 }
 
-/// A worker can find a record in the queue whose entry was written by an earlier worker. The new
-/// worker must not write the entry again. The next failed statement must wake the new worker.
+/// After a crash, the queue can still contain a record whose entry the killed worker has already
+/// written. The new worker must not write this entry again. The new worker must also write the
+/// entry of the next failed statement.
 #[test]
 fn records_written_before_a_crash_are_not_written_again() {
     let (cluster, mut admin) = cluster("1h");
@@ -125,7 +126,7 @@ fn records_written_before_a_crash_are_not_written_again() {
         "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'waits'",
     );
     call(&mut admin, "ROLLBACK PREPARED 'lock'");
-    // After this time, the worker waits for its latch.
+    // During this pause, the worker finishes its round and begins to wait for its latch.
     std::thread::sleep(Duration::from_millis(200));
     duplicate(&mut admin);
     // The log contains the entries of the first and the last failed statement, and no entry of the
@@ -137,8 +138,8 @@ fn records_written_before_a_crash_are_not_written_again() {
     );
 }
 
-/// While sealing waits for a lock, the worker does not notice that a session wakes the worker. The
-/// worker must therefore read the queue after the wait.
+/// If a session wakes the worker while sealing waits for a lock, the worker does not notice the
+/// wake-up. The worker must therefore read the queue after the wait.
 #[test]
 fn a_wake_up_while_sealing_waits_is_not_lost() {
     let (cluster, mut admin) = cluster("12s");
@@ -154,8 +155,8 @@ fn a_wake_up_while_sealing_waits_is_not_lost() {
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }
 
-/// A record in the queue contains the values of its rejected row in compressed form, as the table
-/// does. The uncompressed row can be a hundred times larger.
+/// If a value of a rejected row is compressed, the record in the queue contains the compressed
+/// value. The uncompressed row can be a hundred times larger than the record.
 #[test]
 fn many_large_rows_do_not_need_much_memory() {
     let (cluster, mut admin) = cluster("1h");
@@ -200,8 +201,8 @@ fn a_lock_prevents_the_repair_of_one_table_only() {
          ALTER EVENT TRIGGER lead_audit_ddl DISABLE",
     );
     let mut owner = cluster.admin("waits");
-    // Simulates commands that bypassed the DDL guard. Locks the table `ca` long before the
-    // worker's next check.
+    // Simulates commands that bypassed the DDL guard. The session then locks the table `ca`, so the
+    // worker cannot repair this table at its next check.
     call(
         &mut owner,
         "BEGIN; CREATE TABLE ca () INHERITS (a); CREATE TABLE cb () INHERITS (b); COMMIT;

@@ -86,8 +86,8 @@ fn writers_that_meet_on_a_row() {
          CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
          SELECT lead_audit.enable('t'), lead_audit.enable('p')",
     );
-    // Under READ COMMITTED, a session that has waited for a row reads the row version that the
-    // other session has committed.
+    // Under READ COMMITTED, a statement that has waited for a locked row continues with the row
+    // version that the other session has committed.
     for (first, second, expected) in [
         (
             "UPDATE t SET n = n + 1, by = 'first'",
@@ -130,8 +130,8 @@ fn writers_that_meet_on_a_row() {
             "{first}; {second}"
         );
     }
-    // An UPDATE that waits for a row fails with an error of PostgreSQL if the row is moved to
-    // another partition.
+    // If an UPDATE waits for a row and the other session moves this row to another partition, the
+    // UPDATE fails with an error of PostgreSQL.
     call(&mut admin, "INSERT INTO p VALUES (1, 0)");
     let above = last_entry(&mut admin);
     let (mut one, mut other) = (cluster.examined("meeting"), cluster.examined("meeting"));
@@ -206,8 +206,8 @@ fn serializable_transactions_that_are_repeated() {
     assert_intact(&mut admin);
 }
 
-/// A session runs DDL on a table for which another session has prepared statements and cached
-/// plans.
+/// One session runs DDL on a table. Another session has already prepared statements for the table,
+/// and has cached their plans.
 #[test]
 fn ddl_of_another_session() {
     let cluster = Cluster::start();
@@ -315,7 +315,8 @@ fn partitions_detached_concurrently() {
         "p on, p1 on"
     );
 
-    // While DETACH CONCURRENTLY waits for a reader, the partition is half detached.
+    // While DETACH CONCURRENTLY waits for a session that reads the table, the partition is only
+    // partly detached.
     call(
         &mut admin,
         "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11)",
@@ -340,8 +341,9 @@ fn partitions_detached_concurrently() {
     assert_intact(&mut admin);
 }
 
-/// A publisher of logical replication records its own writes. A subscriber records applied writes
-/// only for a table that it watches with enable(…, replica => true).
+/// With logical replication, the publisher records the writes that it executes itself. The
+/// subscriber records the replicated writes to a table only if it watches the table with `replica
+/// => true`.
 #[test]
 fn logical_replication_into_a_watched_table() {
     for preloaded in [false, true] {
@@ -410,8 +412,8 @@ fn logical_replication_into_a_watched_table() {
         ];
         let columns = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
         assert_eq!(entries_above(&mut admin, columns, 0), of_p, "preloaded: {preloaded}");
-        // After the call of enable() with replica => true, the applied writes have entries with
-        // the values of the rows.
+        // After this call of enable(), the replicated writes have entries that contain the row
+        // images.
         call(&mut admin, "SELECT lead_audit.enable('t', replica => true)");
         let above = last_entry(&mut admin);
         call(

@@ -39,8 +39,8 @@ fn files(cluster: &Cluster) -> usize {
         .sum()
 }
 
-/// Checks that sealing continues while NOTIFY fails. The function `end` makes NOTIFY work again.
-/// If `is_full` is true, NOTIFY fails because the notification queue is full.
+/// Checks that sealing continues while NOTIFY fails, and that notifications arrive after `end` has
+/// removed the cause of the failure. If `is_full` is true, the cause is a full notification queue.
 fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: impl FnOnce()) {
     let mut app = cluster.session("app", "heard");
     let warned =
@@ -62,7 +62,7 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
         LONG,
         "SELECT publishing_errors > 0 AND last_publishing_error LIKE 'NOTIFY: %' FROM lead_audit.stats",
     );
-    // The file of a checkpoint is written shortly after the checkpoint is committed.
+    // The file of a checkpoint is written shortly after the COMMIT of the checkpoint's transaction.
     let (begin, checkpoints) = (
         Instant::now(),
         value::<i64>(admin, "SELECT count(*) FROM lead_audit.checkpoint") as usize,

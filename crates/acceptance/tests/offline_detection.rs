@@ -27,8 +27,8 @@ fn forge(id: i64) -> String {
     )
 }
 
-/// Returns SQL that computes the leaf of an entry from the entry's checksum, and writes the leaf
-/// into its tile.
+/// Returns SQL that computes an entry's leaf from the entry's checksum, and overwrites the stored
+/// leaf in its tile.
 fn forge_leaf(id: i64) -> String {
     format!(
         "UPDATE lead_audit.tree_edge SET hashes = overlay(hashes PLACING sha256('\\x00'::bytea || (SELECT checksum FROM lead_audit.entry WHERE id = {id}))
@@ -43,8 +43,8 @@ fn forge_leaf(id: i64) -> String {
 /// The separator between two transactions in the statements of an attempt.
 const THEN: &str = "-- then --";
 
-/// SQL that rebuilds the whole tree, and makes a new checkpoint with the signature of the log's
-/// own key.
+/// SQL that deletes the tree and all checkpoints, and lets the server seal all entries again. The
+/// log's own key signs the new checkpoint.
 const RESEAL: &str = "-- then --
     TRUNCATE lead_audit.checkpoint, lead_audit.tree_tile, lead_audit.tree_edge, lead_audit.leaf_range, lead_audit.open_gap;
     UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';
@@ -192,7 +192,8 @@ fn each_attempt_is_found_and_nothing_else_is() {
             answer.contains(&said),
             "attempt {number}: {name} (entry {id}): {said:?} is not in\n{answer}"
         );
-        // If an attempt changed single entries, verification must name no other entry.
+        // If verification names single entries, it may name only the entries that the attempt has
+        // changed.
         for line in answer.lines().filter(|line| {
             line.starts_with("changed: entry ") || line.starts_with("missing: entry ")
         }) {

@@ -22,9 +22,8 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     let old = builder().start();
     drop(populated_database::make(&old, "app_db"));
     let mut admin = old.admin("app_db");
-    // The schema dump of pg_upgrade does not contain the state of a disabled trigger, so the
-    // upgraded trigger would be enabled. The test enables the trigger before pg_upgrade runs,
-    // because the extension cannot change pg_upgrade.
+    // A trigger of this table is disabled. The call of enable() enables the trigger, so that
+    // pg_upgrade moves only tables whose audit triggers are enabled.
     call(&mut admin, "SELECT lead_audit.enable('\"switched off\"')");
     call(
         &mut admin,

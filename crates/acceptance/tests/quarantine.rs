@@ -40,8 +40,9 @@ fn signal(pid: i32, signal: &str) {
     );
 }
 
-/// Executes a statement that fails. If `by_text` is true, the worker can find the table only in
-/// the statement's text. If `by_text` is false, the session adds the rejected row to the record.
+/// Executes a statement that fails. If `by_text` is true, the statement fails before PostgreSQL
+/// knows its table, so the worker must find the table in the statement's text. If `by_text` is
+/// false, the record contains the rejected row.
 fn fail(session: &mut Session, request: &str, by_text: bool) {
     call(session, &format!("SET lead_audit.request_id = '{request}'"));
     if by_text {
@@ -66,8 +67,9 @@ fn stop(session: &mut Session, worker: i32) {
     }
 }
 
-/// Stops the worker, executes a statement that fails, and takes a lock that survives a crash. Then
-/// lets the worker continue until the worker waits for the taken lock, and kills the worker.
+/// Stops the worker, executes a statement that fails, and takes the lock `lock` in a prepared
+/// transaction, so that the lock survives a crash. Then lets the worker continue until it waits for
+/// this lock, and kills the worker.
 fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     let mut session = connect(cluster);
     wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");
@@ -91,8 +93,8 @@ fn wait_for_crash(session: &mut Session) {
     }
 }
 
-/// Returns the number of entries of a request, and the number of lines of the server's log about
-/// the request.
+/// Returns the number of entries with the request id `request`, and the number of lines in the
+/// server's log with this request id.
 fn found(cluster: &Cluster, admin: &mut Session, request: &str) -> (i64, usize) {
     let entries = value(
         admin,
@@ -126,7 +128,7 @@ fn a_record_that_ended_a_worker_is_not_tried_again() {
         ("taking an entry", "LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE"),
     ] {
         for by_text in [false, true] {
-            // A record without a rejected row does not make the worker open the table.
+            // The worker opens the table only for a record with a rejected row.
             if by_text && step == "opening the table" {
                 continue;
             }
@@ -149,8 +151,8 @@ fn a_record_that_ended_a_worker_is_not_tried_again() {
     }
 }
 
-/// If a worker dies while it writes several records together, the next worker does not know which
-/// record was the cause. The next worker must write the records one by one.
+/// If a worker dies while it writes the entries of several records together, the next worker does
+/// not know which record was the cause. The next worker must write the entries one by one.
 #[test]
 fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     let (cluster, admin) = cluster();
@@ -173,8 +175,8 @@ fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     assert_intact(&mut admin);
 }
 
-/// If a worker ends because another process crashed, no record of the worker may go into
-/// quarantine.
+/// If a worker ends because another process crashed, the record that the worker was processing must
+/// not go into quarantine.
 #[test]
 fn a_crash_of_another_process_quarantines_nothing() {
     let (cluster, admin) = cluster();
@@ -201,8 +203,8 @@ fn a_crash_of_another_process_quarantines_nothing() {
     assert_intact(&mut admin);
 }
 
-/// When the postmaster is killed, all of its processes end. The end of the worker must put no
-/// record into quarantine.
+/// When the postmaster is killed, the worker also ends. The record that the worker was processing
+/// must not go into quarantine.
 #[test]
 fn a_kill_of_the_postmaster_quarantines_nothing() {
     let (cluster, admin) = cluster();

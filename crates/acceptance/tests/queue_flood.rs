@@ -17,7 +17,7 @@ fn wait_until(session: &mut Session, condition: &str) {
 }
 
 /// Executes statements that fail until `stop` is set. Reconnects after a lost connection. Returns,
-/// for each request id, the number of failed statements that the server reported.
+/// for each request id, the number of failed statements whose error the client received.
 fn fail_on(
     cluster: &Cluster,
     round: u64,
@@ -73,8 +73,8 @@ fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTre
 }
 
 /// Checks that each failed statement is in the audit trail or in the server's log. If `exact` is
-/// false, sessions were killed. For a killed session, the trail can contain one failed statement
-/// of which the client has no error.
+/// false, sessions can have been killed. The client of a killed session does not receive the last
+/// error, so there can be a record of one more failed statement than the client has counted.
 fn assert_all_there(
     cluster: &Cluster,
     admin: &mut Session,
@@ -100,7 +100,7 @@ fn assert_all_there(
 /// A query that returns whether all sessions of the flood have ended.
 const SESSIONS_ENDED: &str = "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'";
 
-/// Creates a cluster whose queue is small enough to become full.
+/// Creates a cluster with a queue of the size `queue`, and waits until the worker runs.
 fn flood_cluster(queue: &str) -> (Cluster, Session) {
     let cluster = Cluster::builder()
         .preloaded()
@@ -227,8 +227,8 @@ fn no_failure_is_lost_when_processes_are_killed() {
     }
 }
 
-/// Each transaction of the worker waits for the disk, and thereby delays the transactions of the
-/// application. During a flood of failed statements, the worker therefore writes many records in
+/// Each COMMIT of the worker waits for the disk, which delays the transactions of the application.
+/// During a flood of failed statements, the worker therefore writes the entries of many records in
 /// one transaction.
 #[test]
 fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
@@ -243,15 +243,16 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
     let transactions: i64 = value(&mut admin, count);
     println!("{failures} failures in {seconds} s were written in {transactions} transactions");
-    // The worker can use ten transactions per second, and some more at the beginning and at the
-    // end of the flood. A worker that lags behind can also use one transaction for each 4,000
-    // records or 4 MB.
+    // The worker may use ten transactions per second, and a few more at the beginning and at the
+    // end of the flood. If many records wait, the worker may also use one transaction for each
+    // 4,000 records or 4 MB.
     assert!(
         transactions <= 10 * seconds + 30 + failures / 2_000,
         "{transactions} transactions in {seconds} s"
     );
 
-    // For single failed statements after the flood, the worker does not pause between two rounds.
+    // After the flood, the worker must write the entry of a single failed statement without a
+    // pause.
     let mut app = cluster.session("app", "flood");
     let mut delays = Vec::new();
     for number in 0..21 {
@@ -275,8 +276,8 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
 }
 
-/// The server can shut down while the worker pauses between two rounds. The shutdown must not wait
-/// for the end of the pause.
+/// During a flood, the worker pauses between two rounds. A shutdown of the server must not wait for
+/// the end of this pause.
 #[test]
 fn a_shutdown_does_not_wait_for_the_worker_to_rest() {
     let (cluster, _) = flood_cluster("16MB");

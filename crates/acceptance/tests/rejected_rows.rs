@@ -38,8 +38,8 @@ const SCHEMA: &str = "
 /// Statements, each with the key of the row at which the statement fails. The key is None if the
 /// extension cannot determine the row reliably.
 const STATEMENTS: [(&str, Option<&str>); 39] = [
-    // For these statements, the executor uses a row of the plan directly, copies the row, or does
-    // both.
+    // In these statements, the executor inserts the row that the plan returns either directly or as
+    // a copy.
     ("INSERT INTO leads SELECT * FROM same_shape", Some("bad")),
     ("INSERT INTO leads TABLE same_shape LIMIT 1", Some("bad")),
     ("INSERT INTO leads SELECT 'good', 1 UNION ALL SELECT * FROM same_shape", Some("bad")),
@@ -98,19 +98,20 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
     ("UPDATE guarded SET n = 7", Some("20")),
     ("UPDATE guarded SET n = CASE WHEN id = 20 THEN 0 ELSE 1 / (id - 21) END", None),
     ("UPDATE leads SET n = n + 99", Some("here")),
-    // One partition has the column order of the partitioned table, and one partition has another
-    // order.
+    // In one partition, the columns have the same order as in the partitioned table. In the other
+    // partition, the columns have a different order.
     ("INSERT INTO parts VALUES (1, 1000, 'x')", Some("1")),
     ("INSERT INTO parts VALUES (2, 2, 'x'), (11, 1000, 'y')", Some("11")),
     ("INSERT INTO parts VALUES (12, 2, 'x'), (3, 1000, 'y')", Some("3")),
     ("INSERT INTO parts SELECT 5, 7, 'a' UNION ALL SELECT 6, n, id FROM same_shape", Some("6")),
     ("INSERT INTO parts VALUES (55, 1, 'nowhere')", None),
     ("UPDATE parts SET n = n * 10", Some("14")),
-    // In this UPDATE, the partition that refuses a row has accepted another row before.
+    // In this UPDATE, a partition first accepts one row and then refuses another row.
     ("UPDATE parts SET id = CASE id WHEN 15 THEN 5 ELSE id END, n = n + 10", Some("15")),
     ("DELETE FROM parts WHERE 1 / (id - 14) IS NOT NULL", None),
     ("UPDATE parts SET id = id + 10, n = n + 96 WHERE id = 4", Some("4")),
-    // These statements fire AFTER triggers for each statement and for each row.
+    // The next three statements fail in AFTER triggers, either in a trigger for the statement or in
+    // a trigger for each row.
     ("INSERT INTO summed VALUES (1), (2)", None),
     ("INSERT INTO summed VALUES (1, NULL), (2, 'nobody'), (3, NULL)", Some("2")),
     ("INSERT INTO followed VALUES (1, 1), (2, 2), (3, 3)", Some("2")),

@@ -1,6 +1,7 @@
-//! Tests the released library of version 1.0, and the update to the present version. In a database
-//! with the SQL objects of one version, the library of the other version must record or refuse
-//! each write. upgrade.rs tests the update with only the library of the present version.
+//! Tests the released library of version 1.0, and the update to the present version. If a database
+//! has the SQL objects of one of these versions and a session has the library of the other version,
+//! each write must be recorded or refused. upgrade.rs tests the update with only the library of the
+//! present version.
 //!
 //! `scripts/test.sh released` runs this test. scripts/test.sh provides the released package, and a
 //! copy of the installation in which the test can replace the library.
@@ -51,9 +52,9 @@ impl Package {
         all.into_iter().filter(|(_, name)| name.starts_with("lead_audit")).collect()
     }
 
-    /// Installs this package over another package, as a package manager does. Removes the old
-    /// files instead of overwriting them, so a session that has loaded the old library continues
-    /// to use the old library.
+    /// Installs this package over another package, as a package manager does. Removes the old files
+    /// instead of overwriting them, so a session with the old library continues to use the old
+    /// library.
     fn install_over(&self, other: &Package) {
         for (directory, name) in other.names() {
             fs::remove_file(directory.join(name)).expect("the file can be removed");
@@ -118,8 +119,8 @@ fn update(preloaded: bool) {
     call(&mut admin, "ALTER EXTENSION lead_audit UPDATE");
     assert_eq!(version(&mut admin), THIS);
 
-    // After the update, a session with the library of 1.0 still records writes, but refuses all
-    // functions of the extension.
+    // Without preloading, the session `app` still has the library of 1.0. After the update, this
+    // library still records writes, but refuses the functions of the extension.
     call(
         &mut app,
         "INSERT INTO leads (id) VALUES ('c'); UPDATE leads SET source = 'c' WHERE id = 'c'; DELETE FROM leads WHERE id = 'c'",

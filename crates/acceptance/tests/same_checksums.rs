@@ -1,5 +1,5 @@
 //! The same writes must produce entries with the same bytes on each major version of PostgreSQL.
-//! Equal bytes have equal checksums.
+//! The test compares the checksums, because different bytes have different checksums.
 //!
 //! Some columns of an entry differ between two runs: id, transaction, time, process, oid and watch
 //! id. The test replaces the values of these columns by fixed values, and computes the checksum of
@@ -29,8 +29,8 @@ fn the_same_writes_have_the_same_checksums_on_each_version() {
         call(&mut admin, statement);
     }
     assert_eq!(admin.warnings(), [""; 0]);
-    // Two verifiers first check the stored checksums of the entries. The check proves that the
-    // stored checksums cover the values that the test compares.
+    // Two verifiers first check the stored checksums of the entries. This check proves that each
+    // stored checksum covers the values of its entry that the test compares.
     assert_intact(&mut admin);
     let verdict = verify_with_python(&cluster, "same");
     assert!(verdict.satisfied && verdict.entries > 0, "{verdict:?}");

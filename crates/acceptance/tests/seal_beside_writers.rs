@@ -1,6 +1,6 @@
-//! Sessions seal while other sessions write. Sealing must seal committed entries, and must seal
-//! the entries of an open transaction after the transaction's end. Sealing and writers must never
-//! wait for each other.
+//! Sessions seal while other sessions write. Sealing must seal the entries of committed
+//! transactions. Sealing must seal the entries of an open transaction after this transaction's
+//! COMMIT. Sealing and writers must never wait for each other.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call,
@@ -66,8 +66,8 @@ fn each_committed_entry_is_one_leaf() {
                     let (mut sealings, mut last) = (0, 0);
                     // Each sealing session seals at least 20 times, even after the deadline.
                     while Instant::now() < deadline || sealings < 20 {
-                        // Seals in a transaction that has taken its snapshot before it takes the
-                        // sealing lock.
+                        // Under REPEATABLE READ, the SELECT takes the transaction's snapshot before
+                        // seal() takes the sealing lock.
                         call(&mut admin, "BEGIN; SELECT count(*) FROM lead_audit.checkpoint");
                         let size = seal(&mut admin);
                         call(&mut admin, "COMMIT");
@@ -142,8 +142,8 @@ fn an_open_transaction_delays_its_own_entries_and_costs_nothing() {
     assert_eq!(unsealed(&mut admin), 0);
     assert_tree_whole(&mut admin);
 
-    // The ids of a rolled-back transaction remain without entries for ever. Sealing does not
-    // examine the ids of a rolled-back transaction again.
+    // The ids of a rolled-back transaction never get entries. Once sealing knows of the rollback,
+    // it must not examine these ids again.
     call(&mut slow, "BEGIN");
     insert(&mut slow, "gone", 30);
     insert(&mut quick, "stays", 1);

@@ -27,7 +27,8 @@ fn database(cluster: &Cluster, tables: &str) -> (Session, String) {
     (admin, started)
 }
 
-/// Opens a session. Limits the memory of its server process to the present amount plus `bytes`.
+/// Opens a session, and allows its server process only `bytes` more memory than the process has
+/// now.
 fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
     let mut session = cluster.admin("postgres");
     // The first write loads the library, before the memory is limited.
@@ -45,8 +46,8 @@ fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
     session
 }
 
-/// Each row must have an entry, or its statement must fail, or its entry must be counted as
-/// missing. The test varies the available memory, so that an allocation fails at many different
+/// For each row, the entry must be written, or the statement must fail, or the missing entry must
+/// be counted. The test varies the available memory, so that an allocation fails at many different
 /// places in the code.
 #[test]
 fn a_process_that_runs_out_of_memory() {
@@ -143,7 +144,8 @@ fn twenty_thousand_nested_types() {
     let cluster = Cluster::builder().preloaded().setting("fsync = off").start();
     let (mut admin, started) = database(&cluster, "SELECT 1");
     // The test creates the nested types in blocks, and then joins the blocks from the outermost
-    // type to the innermost type. Because of the blocks, PostgreSQL's own recursion stays shallow.
+    // type to the innermost type. The blocks and this order keep the recursion of PostgreSQL's own
+    // code shallow.
     for block in 0..BLOCKS {
         let types = (1..BLOCK)
             .map(|one| format!("CREATE TYPE t{block}_{one} AS (a t{block}_{});", one - 1));
@@ -257,8 +259,8 @@ fn thousands_of_watched_tables() {
 }
 
 /// The shared memory for locks is almost full. Each round leaves space for a different number of
-/// locks. The memory for locks therefore becomes full at many places where the library or the
-/// statement takes a lock.
+/// further locks. The memory for locks therefore becomes full at many places where the library or
+/// the statement takes a lock.
 #[test]
 fn the_lock_table_is_full() {
     const TABLES: i64 = 30;

@@ -1,7 +1,7 @@
 //! The library runs in the server processes of sessions and in the worker. Sessions and table
-//! owners must not be able to cause more than ordinary errors in the library. One session stays
-//! connected during each test. After a crash, the postmaster ends all sessions, so a connected
-//! session proves that no process has crashed.
+//! owners may cause ordinary errors in the library, but they must not be able to make a process
+//! crash. One session stays connected during each test. After a crash, the postmaster would end
+//! this session, so a connected session proves that no process has crashed.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -47,9 +47,9 @@ fn a_failure_in_a_table_that_is_dropped_at_once() {
     assert_intact(&mut admin);
 }
 
-/// A PL/pgSQL statement that raises an error with a message of control characters. In JSON, the
-/// message is six times as long. The JSON exceeds the limits of a record, of a line of the
-/// server's log and of a memory allocation.
+/// A PL/pgSQL statement that raises an error with a message of control characters. As JSON, the
+/// message is six times as long, because each control character becomes an escape. The JSON exceeds
+/// the size limits of a record, of a line of the server's log and of a memory allocation.
 const HUGE_MESSAGE: &str = "RAISE EXCEPTION '%', repeat(E'\\x01', 180000000)";
 
 #[test]
@@ -106,8 +106,8 @@ fn a_commit_after_a_gap_with_a_huge_message() {
     assert_intact(&mut admin);
 }
 
-/// SQL that creates functions of a table's owner. The functions of a table's owner must run only
-/// in sessions of the owner, and with the owner's rights.
+/// SQL with which the role `app` creates a table, types and functions that the table uses. The
+/// functions must run only in sessions of `app`, and with the rights of `app`.
 const FOREIGN_CODE: &str = "
     CREATE TABLE spy (who text);
     CREATE FUNCTION hang(why text) RETURNS void LANGUAGE plpgsql AS $$
@@ -164,7 +164,7 @@ fn the_worker_runs_no_code_of_a_table_owner() {
     assert!(!cluster.log_text().contains("has no audit entry"));
 }
 
-/// Unwritten entries are counted only if their transaction is committed.
+/// Unwritten entries are counted only if the transaction that made the change is committed.
 #[test]
 fn entries_that_are_not_written_are_counted_at_commit() {
     let (cluster, mut admin) = cluster();

@@ -118,8 +118,8 @@ fn a_promoted_standby_continues_the_trail() {
     call(&mut admin, "ALTER ROLE app SET synchronous_commit = remote_apply");
     let past_ids: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
 
-    // The primary dies while sessions write. Acknowledged writes must be on the standby, with their
-    // entries.
+    // The primary dies while sessions write. The standby must have each write whose COMMIT the
+    // primary has acknowledged, and its entry.
     let acknowledged = AtomicBool::new(false);
     let committed: Vec<(String, i64)> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -183,8 +183,8 @@ fn a_promoted_standby_continues_the_trail() {
     // assert_watched_as_before() makes six entries. One of the six entries is an UPDATE that moves
     // a row to another partition.
     assert_eq!(new - again, 6);
-    // PostgreSQL writes the value of a sequence to WAL 32 values ahead. The promoted standby skips
-    // 32 values of the sequence.
+    // For a sequence, PostgreSQL writes a value to WAL that is up to 32 values ahead. The promoted
+    // standby therefore skips up to 32 values of the sequence.
     assert!(lowest <= taken_over + 33, "{taken_over} is followed by {lowest}");
     assert_eq!(
         value::<i64>(&mut admin, "SELECT count(*) - count(DISTINCT id) FROM lead_audit.entry"),

@@ -24,15 +24,15 @@ fn version(session: &mut Session) -> i32 {
 }
 
 /// Creates the publishing server of another organisation. The server's database `source` contains
-/// the tables and some rows. The server streams a transaction of more than 64 kB before the
-/// transaction ends.
+/// the tables and some rows. The server sends the changes of a transaction to the subscriber before
+/// the transaction ends, if the changes take more than 64 kB.
 fn publisher() -> (Cluster, Session) {
     let cluster = Cluster::builder()
         .setting("wal_level = logical")
         .setting("logical_decoding_work_mem = '64kB'")
         .create();
-    // PostgreSQL requires that a subscription of a role that is not a superuser connects with a
-    // password.
+    // If a role that is not a superuser owns a subscription, PostgreSQL requires a password for the
+    // connection to the publisher.
     fs::write(
         cluster.data().join("pg_hba.conf"),
         "local all reader scram-sha-256\nlocal all all trust\n",
@@ -85,8 +85,8 @@ fn subscribe_as_app(
         call(admin, "GRANT pg_create_subscription TO app");
         call(&mut cluster.session("app", &database), &create);
     } else {
-        // On PostgreSQL 15, only a superuser can create a subscription. The subscription remains
-        // when its owner loses the attribute SUPERUSER.
+        // On PostgreSQL 15, only a superuser can create a subscription. The subscription continues
+        // to exist when its owner loses the attribute SUPERUSER.
         call(admin, "ALTER ROLE app SUPERUSER");
         call(
             &mut cluster.session("app", &database),
@@ -183,9 +183,9 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
         );
         unsubscribe(&mut admin, "by_root");
 
-        // The publication `by_leaf` sends the changes under the names of the partitions. Large
-        // transactions arrive before they end. The subscriber applies a large transaction from a
-        // file or in a parallel apply worker.
+        // The publication `by_leaf` sends the changes under the names of the partitions. The
+        // changes of a large transaction arrive before the transaction ends. The subscriber applies
+        // a large transaction from a file or in a parallel apply worker.
         call(&mut source, "CREATE PUBLICATION by_leaf FOR TABLE t, p");
         let modes: &[&str] =
             if version(&mut admin) >= 160_000 { &["on", "parallel"] } else { &["on"] };
@@ -229,9 +229,9 @@ fn a_subscription_of_a_role_that_is_no_superuser() {
     }
 }
 
-/// The publisher has recorded the writes that a superuser's subscription applies. The publisher
-/// has not recorded the writes of code that runs at the subscriber, so the subscriber must record
-/// these writes.
+/// If a superuser owns a subscription, the subscriber assumes that the publisher has recorded the
+/// replicated writes. The publisher cannot record writes of functions that run at the subscriber,
+/// so the subscriber must record these writes.
 #[test]
 fn code_of_others_in_a_subscription_of_a_superuser() {
     for preloaded in [false, true] {
@@ -316,8 +316,9 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
             "preloaded: {preloaded}"
         );
 
-        // A function in C reads from a cursor that is already open, and the fetch calls no hook of
-        // the library. The table of the cursor's statement is not watched itself.
+        // cursor_to_xml() is a C function that fetches from an open cursor, and the fetch calls no
+        // hook of the library. The cursor's UPDATE names the unwatched table `above`, but changes a
+        // row of its watched child table `t`.
         call(
             &mut cluster.session("app", "nested"),
             "CREATE TABLE above (id int, note text); ALTER TABLE t INHERIT above;

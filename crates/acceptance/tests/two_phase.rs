@@ -1,5 +1,5 @@
-//! With two-phase commit, entries belong to the prepared transaction, no matter which session ends
-//! the transaction and when.
+//! With two-phase commit, entries belong to the prepared transaction that made the change. The
+//! session that ends this transaction does not matter, nor does the time.
 
 use acceptance::{
     Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value,

@@ -21,7 +21,8 @@ fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
         &format!("ALTER DATABASE {database} SET lead_audit.on_error = 'abort'"),
     );
     let mut app = cluster.session("app", database);
-    // The next write of `app` must fail even if this write loads the library.
+    // The SELECT does not load the library. The next write of `app` loads the library, and must
+    // fail because of on_error = abort.
     assert_eq!(value::<i64>(&mut app, "SELECT count(*) FROM leads WHERE false"), 0);
     call(
         &mut cluster.admin(database),
@@ -140,7 +141,7 @@ impl Drop for TinyDisk {
 }
 
 /// Simulates a full disk without the right to mount a file system. No file of the server can grow
-/// beyond 17 MB, which is little more than a WAL segment (16 MB).
+/// beyond 17 MB. The limit must be larger than a WAL segment (16 MB).
 #[test]
 fn a_file_size_limit() {
     let cluster = Cluster::builder().file_size_limit(17 * 1024).start();
@@ -175,7 +176,7 @@ fn a_constraint_on_the_log() {
     assert_eq!(value::<i64>(&mut admin, LEADS), 2_000);
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
 
-    // A change that is rolled back needs no entry, so its unwritten entry is not counted.
+    // The change is rolled back and needs no entry, so the unwritten entry is not counted.
     call(
         &mut app,
         "BEGIN; UPDATE leads SET source = 'x' WHERE id IN ('poison', 'good 1'); ROLLBACK",
@@ -220,7 +221,7 @@ fn a_constraint_on_the_log() {
             "{state}: {statement}"
         );
     }
-    // After ROLLBACK TO, a failed statement does not affect later statements of the same
+    // After a ROLLBACK TO, a statement that has failed does not affect later statements of the
     // transaction.
     call(&mut strict, "BEGIN; INSERT INTO leads (id) VALUES ('before'); SAVEPOINT s");
     assert_eq!(
@@ -257,7 +258,8 @@ fn the_log_is_locked() {
         "{warnings:?}"
     );
 
-    // A session that waits for the lock on the log until the lock is released loses no entry.
+    // If the lock on the log is released before lock_timeout ends the wait, the waiting session
+    // loses no entry.
     call(&mut app, "SET lock_timeout = '10s'");
     let waiting = std::thread::spawn(move || {
         call(&mut app, "INSERT INTO leads (id) VALUES ('patient')");
@@ -312,8 +314,8 @@ fn a_cancel_is_not_an_unwritten_entry() {
     let full_time = begin.elapsed();
     println!("the UPDATE takes {full_time:?}");
     let mut sessions = [cluster.session("app", "cancelled"), abort_on_error(&cluster, "cancelled")];
-    // The test stops the UPDATE at several moments. At the stop, the UPDATE changes rows, or runs
-    // triggers, or writes entries.
+    // The test stops the UPDATE at several moments, so that the stop comes while the UPDATE changes
+    // rows, runs triggers or writes entries.
     for tenth in [3, 5, 7, 8] {
         for session in &mut sessions {
             stopped(full_time.mul_f64(f64::from(tenth) / 10.0), |after| {

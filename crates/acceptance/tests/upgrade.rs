@@ -1,7 +1,7 @@
 //! Runs ALTER EXTENSION lead_audit UPDATE from every released version. An upgraded database must
 //! have the same catalog as a new database, must keep its audit trail, and must let sessions write
-//! during the update. Before the update, the new library must work with the old SQL objects. A
-//! dump of a released version must be restorable into the present version.
+//! during the update. Until the update, the new library must work with the old SQL objects. A dump
+//! of a database with a released version must be restorable into a server with the present version.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, try_call,
@@ -59,8 +59,8 @@ fn released() -> Vec<String> {
 }
 
 /// Returns the ways to update from a version to the present version. The first way is a single
-/// statement. If other versions lie between the two versions, the second way has one statement for
-/// each version.
+/// statement. If other versions lie between these two versions, a second way has one statement for
+/// each later version.
 fn ways(from: &str) -> Vec<Vec<String>> {
     let straight = vec!["ALTER EXTENSION lead_audit UPDATE".to_owned()];
     let later = released()
@@ -73,7 +73,8 @@ fn ways(from: &str) -> Vec<Vec<String>> {
     if steps.len() > 1 { vec![straight, steps] } else { vec![straight] }
 }
 
-/// Creates the database of the application, with the extension in an earlier version.
+/// Creates a database with the extension in the earlier version `version_then`, the table `leads`
+/// and the role `app`.
 fn database_of(version_then: &str, cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(
@@ -220,8 +221,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     let watching = "SELECT md5(string_agg(concat_ws(' ', watch_id, table_schema, table_name, soft_delete_column, state, enabled_at, ended_at, baseline_at), ' ' ORDER BY watch_id)) FROM lead_audit.watch";
     let watching_before: String = value(&mut admin, watching);
 
-    // Sessions write before, during and after the update. Some of these sessions stay open all the
-    // time.
+    // Three sessions write before and during the update, and stay connected all the time.
     let (stop, written) = (AtomicBool::new(false), AtomicBool::new(false));
     let changes: i64 = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)

@@ -1,6 +1,6 @@
 //! Tests difficult cases that all verifiers must report alike. The verifiers are
 //! lead_audit.verify(), the program lead-audit on the database, lead-audit on an export, and the
-//! Python verifier. Each verifier has the log's verifier key.
+//! Python verifier. Each verifier knows the log's verifier key.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
@@ -66,9 +66,9 @@ impl Signed {
         path
     }
 
-    /// Returns the ids and kinds of the faults from lead_audit.verify(), the exit status of the
-    /// other verifiers, and their whole output. The program lead-audit and the Python verifier
-    /// must end with the same exit status.
+    /// Returns the ids and kinds of the faults that lead_audit.verify() finds, the exit status of
+    /// the other verifiers, and the whole output of the other verifiers. The program lead-audit and
+    /// the Python verifier must end with the same exit status.
     #[track_caller]
     fn answers(&mut self) -> (Vec<(Option<i64>, String)>, i32, String) {
         let rows = self.admin.query("SELECT id, fault FROM lead_audit.verify()", &[]).unwrap();
@@ -168,8 +168,8 @@ fn an_entry_ahead_of_the_sequence() {
         "{}",
         before.2
     );
-    // New entries reach the id of the forged entry, first by three transactions and then by one
-    // large transaction. No new entry is lost.
+    // New transactions write entries until the ids of the entries pass the id of the forged entry.
+    // No new entry may be lost.
     for lead in 41..44 {
         add_leads(&mut log.cluster.session("app", "cases"), lead, lead);
     }

@@ -10,8 +10,8 @@ const VERIFY: &str = "SELECT * FROM lead_audit.verify()";
 fn a_long_verification_reports_progress_and_can_be_cancelled() {
     let cluster = Cluster::builder().setting("max_wal_size = 4GB").start();
     let mut admin = app_database(&cluster, "long");
-    // PostgreSQL can be built without lz4. If the server has lz4, new
-    // tables of this session compress their values with lz4.
+    // PostgreSQL can be built without lz4. If the server has lz4, values in the session's new
+    // tables are compressed with lz4.
     call(
         &mut admin,
         "SELECT set_config(name, 'lz4', false) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)",
@@ -61,8 +61,9 @@ fn a_long_verification_reports_progress_and_can_be_cancelled() {
     says_how_far_it_is(&mut admin, pid, full_time);
 }
 
-/// Checks that a verification reports its progress every five seconds. Stops the server process
-/// with SIGSTOP for five seconds, so that the verification takes long enough.
+/// Checks that a verification reports its progress every five seconds. During the verification,
+/// stops the server process with SIGSTOP for five seconds, so that the verification takes long
+/// enough for a report.
 fn says_how_far_it_is(admin: &mut Session, pid: i32, full_time: Duration) {
     assert_eq!(
         admin.notices().is_empty(),

@@ -1,13 +1,13 @@
-//! Tests two kinds of roles: roles with the right to create databases, and owners of databases.
-//! Roles of both kinds cannot keep the worker away from a database. The worker continues to seal
-//! and to write the entries of failed statements.
+//! Neither a role with the right to create databases nor a database's owner can keep the worker
+//! away from a database. The worker continues to seal and to write the entries of failed
+//! statements.
 
 use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The timeout of a wait for the worker. Each failing command of another role can delay the worker
-/// by five seconds.
+/// The timeout of a wait for the worker. Each command of another role that fails can delay the
+/// worker by five seconds.
 const LONG: Duration = Duration::from_secs(300);
 const WORKER: &str = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'kept'";
 
@@ -58,8 +58,8 @@ fn a_command_that_is_refused_does_not_keep_the_worker_away() {
     }
 }
 
-/// A value that ends the loops of the other threads when it is dropped. A failed test also drops
-/// this value.
+/// An object whose destructor ends the loops of the other threads. The destructor also runs if the
+/// test fails.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -90,8 +90,8 @@ fn commands_in_a_loop_do_not_keep_the_worker_away() {
             works(&mut admin, key);
         }
     });
-    // If no other session is connected to the database, its owner can rename and drop the
-    // database.
+    // When no session is connected to the database, the worker's own connection must not prevent
+    // the rename and the DROP DATABASE.
     drop(admin);
     call(&mut cluster.session("app", "postgres"), "SELECT pg_sleep(0.2)");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE kept RENAME TO moved");
@@ -161,8 +161,8 @@ fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     let checkpoints: i64 = value(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint"), checkpoints);
-    // The worker of the original database continues to seal. The worker of the copy seals after
-    // the copy gets an origin of its own.
+    // The worker of the original database continues to seal. The worker of the copy seals only
+    // after the copy has got an origin that differs from the original's.
     works(&mut cluster.admin("kept"), "afterwards");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE copy SET lead_audit.origin = 'another'");
     wait_until(&mut copy, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");

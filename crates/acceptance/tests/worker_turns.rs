@@ -1,6 +1,6 @@
 //! If the server has fewer background processes than databases with the extension, every database
 //! gets its turn. A role with the right to create databases cannot keep the worker away from
-//! another database by making copies.
+//! another database by copying databases.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until,
@@ -35,8 +35,8 @@ fn database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Inserts a row, and waits until the row's entry is sealed. Does not wait in a database that
-/// cannot be sealed.
+/// Inserts a row, and waits until the row's entry is sealed. The database must not be a copy,
+/// because the worker does not seal a copy.
 fn seals(admin: &mut Session, key: &str) {
     call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
     wait_until(admin, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");
@@ -72,7 +72,7 @@ fn copies_do_not_keep_the_worker_away() {
     let copies = ["copy1", "copy2", "copy3"];
     copy(&cluster, &copies);
     let mut postgres = cluster.admin("postgres");
-    // While the database `kept` is locked, workers of the other databases use all background
+    // While a session locks the database `kept`, workers of the other databases use all background
     // processes.
     let mut holder = cluster.session("creator", "postgres");
     call(&mut holder, "BEGIN; ALTER DATABASE kept RENAME TO held");
@@ -80,8 +80,8 @@ fn copies_do_not_keep_the_worker_away() {
     call(&mut holder, "ROLLBACK");
     let begin = Instant::now();
     seals(&mut cluster.admin("kept"), "held");
-    // A turn takes five seconds, and two turns run at the same time. The database `kept` waits for
-    // the turns of the other databases.
+    // A turn takes five seconds, and two databases have their turns at the same time. The database
+    // `kept` waits until other databases have had their turns.
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     seals(&mut cluster.admin("other"), "other");
     let all = ["kept", "other", "copy1", "copy2", "copy3"];
@@ -107,16 +107,16 @@ fn copies_do_not_keep_the_worker_away() {
         assert_intact(&mut cluster.admin(name));
     }
 
-    // After pg_terminate_backend(), the postmaster restarts the launcher. The new launcher
-    // continues with workers that the old launcher has started.
+    // After pg_terminate_backend(), the postmaster restarts the launcher. The workers that the old
+    // launcher started must continue under the new launcher.
     call(
         &mut cluster.admin("postgres"),
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'lead_audit launcher'",
     );
     all_record_failures(&cluster, all);
 
-    // A turn must not add lines to the server's log about the lack of background processes. A
-    // copied database cannot be sealed. Its worker must not report this again in each turn.
+    // A turn must not add lines to the server's log about the lack of background processes. The
+    // worker cannot seal a copied database, and must not write this to the log again in each turn.
     let before = cluster.log_text().len();
     std::thread::sleep(Duration::from_secs(40));
     let log = cluster.log_text();
@@ -140,8 +140,8 @@ fn copies_do_not_keep_the_worker_away() {
     assert!(cluster.log_text().contains("background processes are available again"));
 }
 
-/// No process can connect to a database while another session renames this database. A worker that
-/// cannot connect must not keep its background process.
+/// While a session renames a database, no process can connect to the database. A worker that cannot
+/// connect must not occupy a background process that another database needs.
 #[test]
 fn locked_databases_do_not_keep_the_worker_away() {
     let cluster = cluster(1);
@@ -174,8 +174,8 @@ fn locked_databases_do_not_keep_the_worker_away() {
     assert_intact(&mut cluster.admin("kept"));
 }
 
-/// DROP DATABASE needs exclusive use of a database. For a database that waits for its turn, DROP
-/// DATABASE does not wait until the turn.
+/// DROP DATABASE fails while other processes are connected to the database. If the database waits
+/// for its turn, DROP DATABASE must succeed without waiting for the turn.
 #[test]
 fn a_waiting_database_can_be_dropped() {
     let cluster = cluster(1);

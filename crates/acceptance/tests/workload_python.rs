@@ -1,6 +1,6 @@
-//! Several sessions with unusual settings run a large workload. After the workload, the Python
-//! verifier verifies an export outside of the database. The Python verifier was written from
-//! docs/FORMAT.md.
+//! Several sessions with unusual settings change many rows. The Python verifier then checks an
+//! export of all entries. The Python verifier was written from docs/FORMAT.md, and shares no code
+//! with the extension.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,

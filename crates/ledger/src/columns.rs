@@ -143,7 +143,7 @@ impl EntryColumn {
     };
 }
 
-/// Returns whether `one` sorts before `other`. The two names must be ASCII.
+/// Returns whether the name `one` sorts before the name `other`. The two names must be ASCII.
 const fn is_before(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut at = 0;

@@ -1,8 +1,8 @@
 //! Makes and parses cosignatures, the signatures of witnesses under checkpoints. The format is that
 //! of C2SP tlog-cosignature, with Ed25519 (signature type 0x04).
 //!
-//! A cosignature states that the checkpoint's tree was the largest tree of the log that the witness
-//! had seen until the cosignature's time. A cosignature also states that the witness found the
+//! A cosignature states that, at the cosignature's time, the witness had seen no larger tree of the
+//! log than the checkpoint's tree. A cosignature also states that the witness found the
 //! checkpoint's tree consistent with all earlier trees of the log. A cosignature is a signature
 //! line of the checkpoint's note. [`Note::verify`](crate::note::Note::verify) verifies
 //! cosignatures.

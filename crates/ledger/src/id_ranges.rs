@@ -26,8 +26,8 @@ impl IdRange {
     }
 }
 
-/// A set of ids, stored as ranges in ascending order. At least one id between two ranges is not in
-/// the set.
+/// A set of ids, stored as ranges in ascending order. Between two successive ranges, at least one
+/// id is not in the set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdRanges {
     ranges: Vec<IdRange>,

@@ -33,8 +33,9 @@ pub fn write_timestamp(out: &mut impl Sink, micros: i64) {
     if year < 0 {
         out.push(b'-');
     }
-    // Formats the timestamp in an array and appends the array in one piece. Speed matters, because
-    // every entry has a timestamp, and the row of an entry can have many more timestamps.
+    // The code writes the timestamp into an array and appends the array in one piece. Speed
+    // matters, because every entry has a timestamp, and the row of an entry can have many more
+    // timestamps.
     let mut text = *b"0000-00-00T00:00:00.000000Z";
     let short_year = year.unsigned_abs() < 10_000;
     put(&mut text[..4], if short_year { year.unsigned_abs() } else { 0 });

@@ -126,9 +126,9 @@ impl TlogProof {
         Ok(TlogProof { extra, index, hashes, checkpoint })
     }
 
-    /// Verifies that the entry with the leaf hash `leaf_hash` is in the tree of the checkpoint, and
-    /// that the key `log` has signed the checkpoint. Each cosignature by one of `witnesses` must be
-    /// valid. The caller decides how many cosignatures are required.
+    /// Verifies that the entry with the leaf hash `leaf_hash` is in the tree of the checkpoint.
+    /// Also verifies that the key `log` has signed the checkpoint. Each cosignature by one of
+    /// `witnesses` must be valid. The caller decides how many cosignatures are required.
     pub fn verify<'k>(
         &self,
         leaf_hash: &Hash,

@@ -51,8 +51,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Returns the largest number of bytes that `work` held at one time, not counting the bytes that
-/// the thread held before.
+/// Returns the largest number of bytes that `work` held at one time. The bytes that the thread held
+/// before the call are not counted.
 fn peak<T>(work: impl FnOnce() -> T) -> usize {
     let before = HELD.get();
     PEAK.set(before);
@@ -209,7 +209,7 @@ proptest! {
     }
 
     /// Tests nearly valid texts. The test joins the beginning of a valid text with the end of
-    /// another, and then changes, inserts or removes bytes.
+    /// another valid text, and then changes, inserts or removes bytes.
     #[test]
     fn nearly_honest(
         which in (0..5usize, 0..5usize), at in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),

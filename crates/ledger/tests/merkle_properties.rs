@@ -24,7 +24,7 @@ fn tree(size: u64) -> Kept {
     writer.take_changed().into_iter().collect()
 }
 
-/// A tree in which all leaves except one, the odd leaf, are equal, so that even a huge tree needs
+/// A tree in which all leaves are equal except one, the odd leaf. Therefore even a huge tree needs
 /// no stored nodes.
 struct Huge {
     size: u64,
@@ -249,8 +249,8 @@ fn tiles_of_the_specification() {
     assert_eq!(tiles.values().map(Vec::len).collect::<Vec<_>>(), [256, 1]);
 }
 
-/// Checks that a hash in a tile never changes: each tile of a tree is the beginning of the tile at
-/// the same position in a larger tree.
+/// Checks that a hash in a tile never changes. Each tile of a tree must be the beginning of the
+/// tile at the same position in a larger tree.
 #[test]
 fn a_larger_tree_has_the_tiles_of_a_smaller_one() {
     let larger = tree(70_000);
@@ -373,7 +373,8 @@ proptest! {
         prop_assert!(inclusion_proof(&tree, odd, size).unwrap().len() <= 63);
     }
 
-    /// Checks that impossible numbers and hashes are refused, and that no arithmetic overflows.
+    /// Checks that random hashes, leaf indexes and tree sizes are refused, and that no arithmetic
+    /// overflows.
     #[test]
     fn nonsense_is_refused(
         a in any_number(), b in any_number(),

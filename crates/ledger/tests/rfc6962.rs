@@ -175,7 +175,7 @@ fn certificate_transparency_vectors() {
     }
 }
 
-/// Returns the sizes of trees. For a tree of each size, the tests check every proof.
+/// Returns the tree sizes for which the tests check every proof.
 fn sizes() -> impl Iterator<Item = usize> {
     (0..=100).chain([127, 128, 129, 255, 256, 257, 300])
 }

@@ -39,9 +39,9 @@ pub fn found(oid: pg_sys::Oid) {
         if let Some(place) = region.place_for(oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
-            // A worker that looked for the extension before CREATE EXTENSION has ended with
-            // `NoExtension`. With `Stopped` in place of `NoExtension`, the launcher starts the next
-            // worker of this database at once.
+            // If the last worker of this database did not find the extension, `last_exit` is
+            // `NoExtension`, and the launcher starts no new worker. After `Stopped`, the launcher
+            // starts the next worker at once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;
             }
@@ -50,11 +50,11 @@ pub fn found(oid: pg_sys::Oid) {
     });
 }
 
-/// Notes that the worker did not find the extension in the database. `generation` is the value of
-/// the region's counter `generation` before the worker looked for the extension. Returns false if
-/// the counter has another value now, at the end of the search for the extension. If the result is
-/// false, the worker must look for the extension once more, because another session may have
-/// created the extension.
+/// Notes that the worker did not find the extension in the database. `generation` is the value that
+/// the region's counter `generation` had before the worker looked for the extension. Returns false
+/// if the counter has changed while the worker looked for the extension. If the result is false,
+/// the worker must look for the extension once more, because a session may have created the
+/// extension in the meantime.
 pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     locked(|region| {
         if region.generation.load(Ordering::Acquire) != generation {
@@ -97,8 +97,8 @@ pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
             // The database must have neither confirmed nor unconfirmed records. `slots_used` counts
-            // the slots of both, whereas the database's list of records contains only the confirmed
-            // records.
+            // the slots of all these records, whereas the database's list of records contains only
+            // the confirmed records.
             && region.databases[place].slots_used == 0
             && (is_gone || region.databases[place].last_exit == WorkerExit::NoExtension)
         {
@@ -211,15 +211,16 @@ pub fn stop_connecting(oid: pg_sys::Oid) {
 
 /// The result of [`hold`].
 pub enum Hold {
-    /// The session holds the database: the launcher starts no worker there. Contains the process id
-    /// of the worker that must still end, or 0 if the database has no worker.
+    /// The session holds the database, so the launcher starts no worker in the database. Contains
+    /// the process id of the worker that must still end, or 0 if the database has no worker.
     Held(i32),
-    /// The session does not hold the database, and must try later. Another session holds the
-    /// database, or no worker has run in the database since a session last held it.
+    /// The session does not hold the database, and must try later. The reason is that another
+    /// session holds the database, or that no worker has run in the database since a session last
+    /// held the database.
     NotYet,
 }
 
-/// Holds the database for this session: asks the database's worker to end, and prevents the
+/// Holds the database for this session. Asks the database's worker to end, and prevents the
 /// launcher from starting a new worker. The session calls this function before a command that fails
 /// while another process is connected to the database, for example DROP DATABASE.
 pub fn hold(oid: pg_sys::Oid) -> Hold {

@@ -64,7 +64,7 @@ pub struct Count {
 /// The bytes of the rejected row's tuple.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RawRow {
-    /// The oid of the relation whose row type the tuple has.
+    /// The oid of the relation that has the tuple's row type.
     pub relation: u32,
     /// The fingerprint of the tuple's row type.
     pub row_type: u64,
@@ -142,15 +142,16 @@ pub struct Record {
     pub statement: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<String>,
-    /// The row key in the form in which entries store it, if the session knows the row key.
+    /// The row key in the form that entries contain, or `None` if the session does not know the row
+    /// key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<RawRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Count>,
-    /// The number of the transaction's write counts that are missing in `written`, because
-    /// `written` has a maximum length.
+    /// The number of the transaction's write counts that did not fit into `written`, which has a
+    /// maximum length.
     #[serde(skip_serializing_if = "is_zero")]
     pub written_omitted: usize,
 }
@@ -184,7 +185,7 @@ impl Count {
 }
 
 impl Record {
-    /// Makes a record with the present actor, time and transaction.
+    /// Makes a record with the current actor, time and transaction.
     pub fn of_session(outcome: Outcome) -> Self {
         // SAFETY: these calls only read variables of the session and the clock.
         unsafe {

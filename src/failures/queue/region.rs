@@ -40,11 +40,11 @@ pub enum Problem {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum WorkerExit {
-    /// The worker still runs, or it died.
+    /// The worker still runs, or it ended with an error or a crash.
     Unknown = 0,
     /// The worker did not find the extension.
     NoExtension = 1,
-    /// The worker was asked to end.
+    /// The worker ended without an error, usually because it was asked to end.
     Stopped = 2,
     /// The worker ended after its turn, so that another database can have a worker.
     GaveWay = 3,
@@ -71,18 +71,18 @@ pub struct Database {
     pub last_exit: WorkerExit,
     /// The process id of the database's worker, or 0 if the database has no worker.
     pub worker: i32,
-    /// Whether the worker is running a task or pauses only briefly, so that it will soon look for
-    /// records even if no session wakes it. The fields `looks_again`, `stage`, `gives_way` and
-    /// `reported` use bytes that were padding in earlier versions of the library. `Database` has
-    /// the same layout as in earlier versions, so this version can read the queues of earlier
-    /// versions.
+    /// Whether the worker will soon look for records even if no session wakes the worker, because
+    /// the worker is running a task or pauses only briefly. The fields `looks_again`, `stage`,
+    /// `gives_way` and `reported` use bytes that were padding in earlier versions of the library.
+    /// `Database` has the same layout as in earlier versions, so this version can read the queues
+    /// of earlier versions.
     pub looks_again: bool,
     pub stage: Stage,
     /// Whether the launcher has asked the worker to end, because another database waits for its
     /// turn.
     pub gives_way: bool,
-    /// One bit for each task of the worker. If a bit is set, the task had failed in the last run of
-    /// the previous worker, and the previous worker has logged the error.
+    /// One bit for each task of the worker. A bit is set if the task failed when the previous
+    /// worker ran the task for the last time. The previous worker has logged this error.
     pub reported: u8,
     pub latch: usize,
     /// The process id of the session that holds the database, or 0 if no session holds the
@@ -101,13 +101,13 @@ pub struct Database {
 }
 
 /// The sequence numbers of the records that a worker is processing. When the worker dies, the
-/// sequence numbers stay in the region. From the numbers, the next worker learns which record may
-/// have ended the previous worker.
+/// sequence numbers stay in the region. From the sequence numbers, the next worker learns which
+/// record may have made the previous worker die.
 #[repr(C)]
 pub struct Progress {
     /// The sequence number of the record that the worker is turning into an entry, or 0.
     processing: AtomicU64,
-    /// The sequence number of the last record whose entry the worker writes in the present
+    /// The sequence number of the last record whose entry the worker writes in the current
     /// transaction, or 0.
     writing: AtomicU64,
 }
@@ -139,7 +139,7 @@ pub struct Counts {
     pub written: u64,
     /// Records that got no entry. Nearly all records that got no entry are in the server's log.
     pub dropped: u64,
-    /// Dropped records that were quarantined because they ended a worker.
+    /// Dropped records that were quarantined, because a worker died while it processed them.
     pub quarantined: u64,
 }
 
@@ -160,7 +160,7 @@ impl Database {
     }
 
     /// Clears the fields that describe the database's worker and the session that holds the
-    /// database. The function is called when neither process exists.
+    /// database. The function is called when neither the worker nor the session exists.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
         (self.looks_again, self.gives_way, self.reported) = (false, false, 0);
@@ -218,8 +218,8 @@ pub struct Region {
     /// The index of the first slot in the list of free slots.
     pub free: u32,
     pub slots_used: u32,
-    /// 1 if the queue accepts records, and otherwise 0. The queue accepts records only while the
-    /// launcher runs.
+    /// 1 if the queue accepts records, and otherwise 0. The launcher opens the queue when it
+    /// starts. When the launcher ends and no worker runs, the launcher closes the queue.
     pub open: u32,
     /// The time at which the queue was made. This time distinguishes the queue from earlier queues
     /// of the same cluster.
@@ -260,14 +260,14 @@ pub fn is_there() -> bool {
     !REGION.get().is_null() && !LOCK.get().is_null()
 }
 
-/// A guard that holds the region's lock. Dropping the guard releases the region's lock, also during
+/// A value that holds the region's lock. Dropping the value releases the region's lock, even during
 /// a panic.
 struct Locked;
 
 impl Locked {
     /// Acquires the region's lock, and waits while another process holds the lock. Returns `None`
     /// if no region is mapped. Also returns `None` if this process already holds the lock, because
-    /// the process would wait for itself.
+    /// otherwise the process would wait for itself.
     fn acquire() -> Option<Self> {
         if !is_there() || HELD.replace(true) {
             return None;
@@ -304,8 +304,8 @@ pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
     Some(work(unsafe { &mut *REGION.get() }))
 }
 
-/// Returns the region's generation, which changes when the set of databases with the extension may
-/// have changed. Takes no lock.
+/// Returns the region's counter `generation`, which changes when the set of databases with the
+/// extension may have changed. Takes no lock.
 pub fn generation() -> u32 {
     let region = REGION.get();
     if region.is_null() {
@@ -346,7 +346,7 @@ pub fn rescan_asked() -> bool {
     locked(|region| region.rescan.swap(0, Ordering::AcqRel) != 0).unwrap_or(false)
 }
 
-/// Stores the latch of this process in the region. The process is the launcher.
+/// Stores the launcher's latch in the region. Only the launcher calls this function.
 pub fn launcher_starts() {
     // SAFETY: the code only reads a variable of this process.
     let latch = unsafe { pg_sys::MyLatch } as usize;

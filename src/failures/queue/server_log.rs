@@ -9,10 +9,10 @@ use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 
 thread_local! {
-    /// Whether this process is making a record, or is writing a record to the server's log. If an
-    /// error is raised while the flag is set, lead_audit's own code has failed and not the
-    /// statement, so the error gets no record. After an error in lead_audit's own code, the flag
-    /// stays set until the next statement begins or the transaction ends.
+    /// Whether this process is making a record, or is writing a record to the server's log. An
+    /// error that is raised while the flag is set comes from lead_audit's own code and not from the
+    /// statement, so it gets no record. After an error in lead_audit's own code, the flag stays set
+    /// until the next statement begins or the transaction ends.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -91,8 +91,8 @@ impl LogLine {
 mod raw {
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
-        // The functions that ereport() calls are declared in utils/elog.h. There are no bindings
-        // for these functions in pgrx.
+        // The macro ereport() calls these functions, which utils/elog.h declares. pgrx has no
+        // bindings for these functions.
         pub fn errstart(level: c_int, domain: *const c_char) -> bool;
         pub fn errmsg_internal(format: *const c_char, ...) -> c_int;
         pub fn errhidestmt(hide: bool) -> c_int;

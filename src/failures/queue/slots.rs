@@ -2,8 +2,8 @@
 //! Each database has its own list of records, so that a database without a worker does not delay
 //! the records of other databases.
 //!
-//! The `state` of a slot is authoritative. After a crash of the server, the lists of records are
-//! rebuilt from the states of all slots.
+//! The `state` of a record's first slot shows whether the record is complete. After a crash of the
+//! server, the lists of records can be inconsistent, and are rebuilt from the states of all slots.
 
 use super::region::{DATA, NONE, Region, Slot, locked, set_latch};
 use pgrx::pg_sys;
@@ -26,7 +26,7 @@ pub enum Queued {
     Yes,
     /// Too few slots are free.
     Full,
-    /// The launcher does not run, or the region's list does not contain the database.
+    /// The queue is closed (`Region::open`), or the region's list does not contain the database.
     Closed,
 }
 
@@ -104,9 +104,9 @@ impl Region {
     }
 
     /// Appends a stored record to its database's list, and gives the record the next sequence
-    /// number. Returns the latch of the process that the caller must wake, or 0 if no process must
-    /// be woken. The process to wake is the database's worker or, if the database has no worker,
-    /// the launcher.
+    /// number. Returns the latch of the process that the caller must wake, or 0 if the caller need
+    /// not wake a process. The process to wake is the database's worker or, if the database has no
+    /// worker, the launcher.
     fn enqueue(&mut self, place: usize, first: u32) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -118,9 +118,10 @@ impl Region {
         let launcher_latch = self.launcher_latch;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // If `looks_again` is set, the worker is running a task, or pauses before its next task. A
-        // session wakes a worker with `looks_again` only once, and only if the database's records
-        // occupy more than half of the slots that the database may use.
+        // If `looks_again` is set, the worker is running a task, or pauses before its next task.
+        // While `looks_again` is set, the worker is woken only if the database's records occupy
+        // more than half of the slots that the database may use. Waking the worker clears
+        // `looks_again`, so the worker is woken only once.
         let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;
@@ -268,7 +269,7 @@ pub fn confirm(database: pg_sys::Oid, first: u32) {
     let latch =
         locked(|region| region.place_of(database).map(|place| region.enqueue(place, first)))
             .flatten();
-    // SAFETY: the worker and the launcher stored the addresses of their own latches.
+    // SAFETY: `latch` is 0 or the address of a latch that the worker or the launcher has stored.
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
 
@@ -296,13 +297,13 @@ pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
         }
     });
     let Some((queued, latch)) = done else { return Queued::Closed };
-    // SAFETY: the worker and the launcher stored the addresses of their own latches.
+    // SAFETY: `latch` is 0 or the address of a latch that the worker or the launcher has stored.
     unsafe { set_latch(latch) };
     queued
 }
 
 /// Returns copies of the database's oldest records, with the sequence numbers of the records.
-/// Copies at most `most` records, and stops when the copies have at least `bytes` bytes.
+/// Copies no more than `most` records, and stops when the copies have at least `bytes` bytes.
 pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u8>)> {
     let mut copies = Vec::new();
     let mut total = 0;
@@ -358,8 +359,8 @@ pub fn drop_logged(database: pg_sys::Oid, sequences: &[u64]) {
     });
 }
 
-/// Removes the record with this sequence number from the queue, because the record ended a worker.
-/// The record counts as quarantined and dropped.
+/// Removes the record with this sequence number from the queue, because a worker died while it
+/// processed the record. The record counts as quarantined and dropped.
 pub fn quarantine(database: pg_sys::Oid, sequence: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };

@@ -64,8 +64,9 @@ pub fn start_up() {
         }
     };
     let region = memory.cast::<Region>();
-    // SAFETY: the memory is large enough and aligned to a page. The code reads only integers,
-    // because an earlier server may have left a region of another layout.
+    // SAFETY: the memory is large enough and aligned to a page. An earlier server may have left a
+    // region of another layout, but the code reads only integers, for which every byte sequence is
+    // valid.
     let (magic, left_by, left_slots) = unsafe {
         (
             (&raw const (*region).magic).read(),
@@ -109,9 +110,9 @@ pub fn start_up() {
     }
 }
 
-/// Writes the records that an earlier server left in its queue to the server's log. The function is
-/// called if the new queue has another size than the earlier queue, and therefore cannot take over
-/// the records.
+/// Writes the records in the queue of an earlier server to the server's log. The function is called
+/// if the new queue has another size than the earlier queue, and therefore cannot take over the
+/// records.
 fn log_left(left: &mut [u64]) {
     let bytes = size_of_val(left);
     if bytes < size_of::<Region>() {
@@ -156,7 +157,7 @@ unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Da
 
 /// Clears the fields of the region that describe processes, because no process of the server has
 /// survived the crash. Keeps the records of each database that the region's list contains. Writes
-/// the records of databases that are missing in the list to the server's log.
+/// the records of all other databases to the server's log.
 fn after_crash(region: &mut Region) {
     region.open = 0;
     region.launcher_latch = 0;

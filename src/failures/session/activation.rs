@@ -7,12 +7,12 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// The value of the counter `generation` of the queue's shared memory, plus 1, at the last call
-    /// of `is_active`, and the result of this call. `is_active` reads the queue's list of databases
-    /// only if the counter has changed since its last call.
+    /// The number is the value of the queue's counter `generation` at the last call of `is_active`,
+    /// plus 1. The flag is the result of this call. `is_active` reads the queue's list of databases
+    /// only if the counter has changed since the last call.
     static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    /// The value of the counter `generation` of the queue's shared memory, plus 1, at the last call
-    /// in which `is_active_or_found` read the catalog.
+    /// The value of the queue's counter `generation` when `is_active_or_found` last looked for the
+    /// extension in the catalog, plus 1.
     static LOOKED: Cell<u32> = const { Cell::new(0) };
     static OFF: Cell<bool> = const { Cell::new(false) };
 }
@@ -24,7 +24,8 @@ pub fn switch_off() {
 }
 
 /// Returns whether this session records failed statements. A session records failed statements if
-/// recording is on, and if the session's database is known to have the extension.
+/// the library is preloaded, `lead_audit.enabled` is on, and the session's database is known to
+/// have the extension.
 pub fn is_active() -> bool {
     if OFF.get() || !settings::enabled() || !queue::is_there() {
         return false;

@@ -2,9 +2,9 @@
 //! the session still has the state in which its statement failed. `xact_end` decides whether the
 //! record becomes an entry.
 //!
-//! The code of this file must not read a catalog, wait, run users' code, or allocate an unlimited
-//! amount of memory. The code of this file must also not call a function that can raise an error
-//! (`hooks/error.rs` explains the reason).
+//! The code of this file must not read a catalog, wait, run functions of users, or allocate an
+//! unlimited amount of memory. The code of this file must also not call a function that can raise
+//! an error (see `hooks/error.rs` for the reason).
 
 use super::name_filter;
 use super::raised_error::RaisedError;
@@ -63,7 +63,7 @@ unsafe fn in_statement(
     // SAFETY: the targets of a scope live until the transaction ends.
     record.table = Some(unsafe { &(*target.watched).table }.clone());
     target.operation.clone_into(&mut record.operation);
-    // SAFETY: the text and the parameters are those of the present statement, and the copies in
+    // SAFETY: the text and the parameters are those of the current statement, and the copies in
     // `row` are live.
     unsafe {
         record.statement = wanted_text(scope.text, scope.location, scope.length);
@@ -166,8 +166,8 @@ fn in_text(error: &RaisedError) -> Option<Record> {
         pg_sys::GetTempNamespaceState(&mut temporary, &mut toast);
         capped_c(pg_sys::namespace_search_path, TEXT_LIMIT).unwrap_or_default()
     };
-    // PostgreSQL gives the position of an error as the number of a character, counted from 1. A
-    // position of 0 means that the error has no position.
+    // PostgreSQL gives the position of an error as the number of a character, counted from 1. The
+    // position 0 means that PostgreSQL does not know the position of the error.
     let character =
         if error.internal_query.is_null() { error.position } else { error.internal_position };
     let position = usize::try_from(character - 1)

@@ -6,8 +6,8 @@ use crate::failures::queue::{self, NAME_WORDS};
 use crate::pg::current_database;
 use std::sync::atomic::Ordering;
 
-/// Returns the positions of the two bits of a name in the name filter. Ignores the case of letters,
-/// because a statement can spell a name in any case.
+/// Returns the positions of the two bits that represent a name in the name filter. Ignores the case
+/// of letters, because a statement can spell a name in any case.
 fn bits(name: &[u8]) -> [usize; 2] {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in name {

@@ -50,8 +50,8 @@ impl RaisedError {
     }
 }
 
-/// Returns the SQLSTATE and the message of an error that PostgreSQL is reporting, as the record of
-/// a failed statement stores them.
+/// Returns the SQLSTATE and the message of an error that PostgreSQL is reporting, in the form that
+/// records contain.
 pub fn code_and_message(data: &pg_sys::ErrorData) -> (String, String) {
     // SAFETY: `data` is PostgreSQL's own copy of the error, so its message is a C string or null.
     let message = unsafe { capped_c(data.message, TEXT_LIMIT) };

@@ -1,6 +1,6 @@
-//! Keeps lead_audit's callback for errors outside of statements on watched tables at the bottom of
-//! PostgreSQL's list of error callbacks (`error_context_stack`). Decides whether an error may be
-//! recorded.
+//! Keeps an error callback of lead_audit at the bottom of PostgreSQL's list of error callbacks
+//! (`error_context_stack`). lead_audit's callback handles errors outside of statements on watched
+//! tables. This module also decides whether an error may be recorded.
 
 use super::activation;
 use super::statement_scope::error_callbacks;

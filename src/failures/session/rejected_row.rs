@@ -1,5 +1,6 @@
-//! Finds the rejected row of a failed statement, if the executor still holds the row. The session
-//! copies the rejected row as the bytes of a tuple, and the worker turns these bytes into JSON.
+//! Finds the rejected row of a failed statement, if a slot of the executor still contains the row.
+//! The session copies the rejected row as the bytes of a tuple, and the worker turns these bytes
+//! into JSON.
 //!
 //! The executor does not expose the row that it is processing. This module infers the row from the
 //! error and from the way in which plan nodes pass rows on. This module does not interpret the
@@ -18,8 +19,8 @@ const LONGEST: usize = 64 * 1024;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // pgrx also binds this function, but its binding has a guard. The guard must not run while
-        // an error is being raised (`hooks/error.rs` explains the reason).
+        // pgrx also binds this function, but with its guard (`pg_guard_ffi_boundary`), which must
+        // not run while an error is being raised (see `hooks/error.rs` for the reason).
         pub fn EOH_get_flat_size(eohptr: *mut pgrx::pg_sys::ExpandedObjectHeader) -> usize;
     }
 }
@@ -50,7 +51,7 @@ impl RejectedRow {
     /// the rejected row. Calls no function that can raise an error.
     ///
     /// # Safety
-    /// `scope` must be null or the scope of the present statement. `error` must be a copy of the
+    /// `scope` must be null or the scope of the current statement. `error` must be a copy of the
     /// error that is being raised.
     pub unsafe fn locate(&mut self, scope: *const StatementScope, error: *const pg_sys::ErrorData) {
         // SAFETY: `scope` and `error` are valid (see # Safety).
@@ -112,7 +113,7 @@ impl RejectedRow {
     }
 }
 
-/// Returns the approximate length of the tuple into which the slot's row would be copied.
+/// Returns the approximate length of a tuple that contains the slot's row.
 ///
 /// # Safety
 /// `slot` must hold a row.
@@ -134,8 +135,8 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 return (*tuple).t_len as usize;
             }
         }
-        // If the error was raised while PostgreSQL was filling the slot, the slot holds no tuple,
-        // and only some of the row's values.
+        // If the error was raised while PostgreSQL was filling the slot, the slot has no tuple, and
+        // has values for only some columns.
         if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
             return usize::MAX;
         }
@@ -168,9 +169,9 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
 type Found = (*const pg_sys::ResultRelInfo, [*mut pg_sys::TupleTableSlot; 2]);
 
 /// # Safety
-/// `scope` must be the scope of the present statement.
+/// `scope` must be the scope of the current statement.
 unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Found> {
-    // SAFETY: `scope` is the scope of the present statement (see # Safety), so its targets are
+    // SAFETY: `scope` is the scope of the current statement (see # Safety), so its targets are
     // live.
     let target = unsafe { scope.target_of(error)? };
     if scope.query.is_null() || scope.phase == Phase::Outside || target.operation == "MERGE" {
@@ -192,9 +193,9 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
                 return None;
             }
             if scope.phase == Phase::Finish {
-                // The trigger slots contain the row for which an AFTER trigger is firing. For an
-                // UPDATE, the trigger slots contain both versions of this row. For a
-                // statement-level trigger, the trigger slots are empty.
+                // The slots ri_TrigOldSlot and ri_TrigNewSlot contain the row for which an AFTER
+                // trigger is firing. For an UPDATE, these trigger slots contain both versions of
+                // the row. For a statement-level trigger, the trigger slots are empty.
                 let new = if target.operation == "UPDATE" {
                     result.ri_TrigNewSlot
                 } else {
@@ -210,8 +211,8 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
                 return rows(result, inserted(node, result), std::ptr::null_mut());
             }
             // If an UPDATE moves the row to another partition, the error can be raised while the
-            // row is inserted into the new partition. Even in this case, the slots of the old
-            // partition hold the row.
+            // row is inserted into the new partition. Even during this insertion, the slots of the
+            // old partition hold the row.
             let source = source(node)?;
             match target.operation {
                 "UPDATE" => rows(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
@@ -241,11 +242,13 @@ unsafe fn rows(
 
 /// Returns whether the slot itself keeps its row alive. Otherwise the row lies in memory that the
 /// executor can free while the slot still points to the row. For example, the slots of a foreign
-/// table point to the old row of an UPDATE, which is on the executor's stack. They keep this
-/// pointer when the executor goes on to the next row, or fires AFTER triggers.
+/// table point to the old row of an UPDATE, which is on the executor's stack. The slots of a
+/// foreign table still have this pointer when the executor processes the next row, or fires AFTER
+/// triggers.
 ///
-/// A slot owns its row after it is materialized. Materializing the slot is the first step of
-/// writing the slot's row. A slot also keeps a row alive if it pins the row's buffer.
+/// A slot owns its row after PostgreSQL has materialized the slot. Before PostgreSQL writes the row
+/// of a slot, PostgreSQL materializes the slot. A slot also keeps a row alive if it pins the row's
+/// buffer.
 ///
 /// # Safety
 /// `slot` must hold a row.
@@ -345,7 +348,7 @@ fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
     unsafe { std::slice::from_raw_parts(node.resultRelInfo, node.mt_nrels.max(0) as usize) }
 }
 
-/// Returns the table from which an UPDATE or DELETE took its present row.
+/// Returns the table from which an UPDATE or DELETE took its current row.
 fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
     // If the node writes to a single table, mt_lastResultIndex stays 0.
     own_tables(node).get(usize::try_from(node.mt_lastResultIndex).ok()?)
@@ -353,10 +356,10 @@ fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
 
 /// Returns whether the error certainly concerns the row in the slot of `node`. A slot keeps its row
 /// until the next row replaces it. If the computation of the next row fails, the slot still holds
-/// the row before, which the error does not concern.
+/// the previous row, which the error does not concern.
 ///
 /// # Safety
-/// `scope` must be the scope of the present statement. `node` must be the plan node that writes to
+/// `scope` must be the scope of the current statement. `node` must be the plan node that writes to
 /// `result`.
 unsafe fn is_certain(
     scope: &StatementScope,
@@ -462,7 +465,7 @@ unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
         .is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
 }
 
-/// Returns the slot in which a plan node has passed its present row to its parent node. Returns
+/// Returns the slot in which a plan node has passed its current row to its parent node. Returns
 /// `None` if the slot is unknown.
 ///
 /// # Safety

@@ -1,6 +1,6 @@
-//! Opens a statement scope for each statement that writes to a watched table. The planning of the
-//! statement, its execution and a utility command each have a scope of their own. The hooks call
-//! the functions of this file.
+//! Opens a statement scope for each statement that writes to a watched table. Each phase of the
+//! statement (planning, start, run and finish) has a scope of its own. A utility command has one
+//! scope. The hooks call the functions of this file.
 //!
 //! A statement that writes to no watched table has no scope. If a statement without a scope runs
 //! within a statement on a watched table and fails, the error counts as an error of the outer
@@ -29,8 +29,8 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
     }
 }
 
-/// Opens a scope for the planning of a query that writes to a watched table. The function is called
-/// before the query is planned.
+/// Opens a scope for the planning of a query, if the query writes to a watched table. The function
+/// is called before the query is planned.
 ///
 /// # Safety
 /// `scope` must not move until the scope is closed. `parse`, `text` and `parameters` must be the
@@ -86,8 +86,8 @@ unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Q
     }
 }
 
-/// Opens a scope for the start of a query that writes to a watched table. The function is called
-/// before the executor starts the query.
+/// Opens a scope for the start of a query, if the query writes to a watched table. The function is
+/// called before the executor starts the query.
 ///
 /// # Safety
 /// `scope` must not move until the scope is closed. `query` must be the query that PostgreSQL
@@ -106,8 +106,8 @@ pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::Q
     }
 }
 
-/// Opens a scope for a later phase of a query that writes to a watched table. The function is
-/// called before the executor runs or finishes the query.
+/// Opens a scope for a later phase of a query, if the query writes to a watched table. The function
+/// is called before the executor runs or finishes the query.
 ///
 /// # Safety
 /// The requirements are those of [`execution_begins`].
@@ -187,8 +187,8 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
     }
 }
 
-/// Opens a scope for a utility command that writes to a watched table. The function is called
-/// before the command runs.
+/// Opens a scope for a utility command, if the command writes to a watched table. The function is
+/// called before the command runs.
 ///
 /// # Safety
 /// `scope` must not move until the scope is closed. `call` must have the arguments that PostgreSQL
@@ -220,8 +220,8 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
     }
 }
 
-/// Adds the watched tables that COPY FROM or TRUNCATE names. For EXECUTE, adds the watched tables
-/// that the prepared statement writes to.
+/// Adds to the scope the watched tables that COPY FROM or TRUNCATE names. For EXECUTE, adds the
+/// watched tables to which the prepared statement writes.
 ///
 /// # Safety
 /// `node` must be a statement.
@@ -230,8 +230,8 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     // by name run within a transaction.
     unsafe {
         // If the current role may not use the schema of a table, this look-up of the table's name
-        // raises an error. If this code did not look up the name, the utility command itself would
-        // raise the same error.
+        // raises an error. Without this look-up, the utility command itself would raise the same
+        // error.
         match (*node).type_ {
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();

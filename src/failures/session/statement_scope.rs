@@ -40,8 +40,8 @@ pub fn error_callbacks() -> Option<&'static ErrorCallbacks> {
 /// The phase of a running statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The executor processes no row. The statement is being planned or started, or is COPY or
-    /// TRUNCATE.
+    /// The executor is not processing rows. The statement is being planned or started, or is COPY
+    /// or TRUNCATE.
     Outside,
     /// The executor is producing and writing rows.
     Run,
@@ -79,7 +79,7 @@ pub struct StatementScope {
     pub trigger_depth: i32,
     /// The subtransaction that is rolled back if the statement fails.
     pub subtransaction: pg_sys::SubTransactionId,
-    /// Whether this scope is the outermost open scope of the session.
+    /// Whether no other scope of the session was open when this scope was opened.
     is_outermost: bool,
 }
 
@@ -134,7 +134,7 @@ impl StatementScope {
         self.targets().iter().find(is_named).or(self.targets().first())
     }
 
-    /// Returns whether this scope is open, and is the outermost open scope of the session.
+    /// Returns whether no other scope of the session was open when this scope was opened.
     pub fn is_outermost(&self) -> bool {
         self.is_outermost
     }
@@ -152,7 +152,8 @@ impl StatementScope {
     /// Opens the scope. Links the scope into PostgreSQL's list of error callbacks.
     ///
     /// # Safety
-    /// The scope must not move until `leave` is called or an error jumps over the scope's hook.
+    /// The scope must not move until `leave` is called, or an error jumps over the hook that opened
+    /// the scope.
     pub unsafe fn enter(&mut self) {
         let Some(callbacks) = error_callbacks() else { return };
         self.is_outermost = innermost_scope().is_null();
@@ -174,8 +175,8 @@ impl StatementScope {
     /// removed from the list.
     pub unsafe fn leave(&mut self) {
         if self.callback.callback.take().is_some() {
-            // SAFETY: the previous callback belongs to a caller of this scope's hook, so the
-            // previous callback is still live.
+            // SAFETY: the previous callback belongs to a caller of the hook that opened this scope,
+            // so the previous callback is still live.
             unsafe { pg_sys::error_context_stack = self.callback.previous }
         }
     }

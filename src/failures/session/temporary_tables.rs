@@ -13,7 +13,7 @@ struct Names {
     /// The temporary tables that earlier transactions have made and that certainly still exist. If
     /// the list contained the name of a dropped table, failed statements on a watched table of this
     /// name would get no entry. A name that is missing in `of_session` does little harm, because
-    /// the worker also looks into the session's schema for temporary tables.
+    /// the worker also looks for the table in the session's temporary schema.
     of_session: Vec<String>,
 }
 
@@ -26,9 +26,9 @@ pub fn note_temporary_table(name: &str, stays: bool) {
     NAMES.with_borrow_mut(|names| names.of_transaction.push((name.to_owned(), stays)));
 }
 
-/// Forgets the temporary tables of earlier transactions. Notes that the temporary tables of this
-/// transaction may not survive the transaction. The function is called before DROP, ALTER … RENAME
-/// and other commands that may remove or rename a temporary table.
+/// Forgets the temporary tables that earlier transactions have made. Notes that the temporary
+/// tables of this transaction may not survive the transaction. The function is called before DROP,
+/// ALTER … RENAME and other commands that may remove or rename a temporary table.
 pub fn doubt_temporary_tables() {
     NAMES.with_borrow_mut(|names| names.of_session.clear());
     subtransaction_fails();
@@ -54,8 +54,8 @@ pub fn in_text(text: &str) -> Vec<String> {
     })
 }
 
-/// Moves the temporary tables that survive a committed transaction from `of_transaction` to
-/// `of_session`. The function is called when the transaction has ended.
+/// Moves the names of the temporary tables that survive a committed transaction from
+/// `of_transaction` to `of_session`. The function is called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     NAMES.with_borrow_mut(|names| {
         let made = std::mem::take(&mut names.of_transaction);

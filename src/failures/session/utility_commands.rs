@@ -1,7 +1,7 @@
 //! Handles utility commands that concern the launcher, the worker or the name filter. After some
-//! commands, for example CREATE DATABASE, the launcher has to read the list of databases. Before
-//! other commands, for example DROP DATABASE, the database's worker has to end, because these
-//! commands fail while another process is connected to the database.
+//! commands, for example CREATE DATABASE, the launcher has to read pg_database. Before other
+//! commands, for example DROP DATABASE, the database's worker has to end, because these commands
+//! fail while another process is connected to the database.
 
 use super::{name_filter, temporary_tables};
 use crate::failures::queue::{self, Hold};
@@ -13,14 +13,14 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::time::{Duration, Instant};
 
-/// The maximum time that a command waits until the worker of the command's database has ended. If a
-/// worker must first run in this database (`Hold::NotYet`), the command waits until this worker has
-/// run. The wait for this worker has the same limit. PostgreSQL itself waits five seconds until
-/// other connections have ended.
+/// The maximum time that a command, for example DROP DATABASE, waits for the end of the database's
+/// worker. Before this wait, the command waits for at most the same time until the session can hold
+/// the database (`Hold::NotYet`). PostgreSQL itself waits at most five seconds for the end of other
+/// connections.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// If the worker has not ended after this time, the session sends it a signal that cancels its
-/// work.
+/// If the database's worker has not ended after this time, the session sends SIGTERM to the worker,
+/// to cancel the worker's transaction.
 const CANCEL_AFTER: Duration = Duration::from_secs(4);
 
 thread_local! {
@@ -49,9 +49,9 @@ pub unsafe fn command_begins(
     // SAFETY: PostgreSQL passed the statement, and the node's tag identifies its type. Names in the
     // statement are C strings or null.
     unsafe {
-        // `is_alone` is false if the command runs in a transaction block or a function. PostgreSQL
-        // refuses CREATE DATABASE, DROP DATABASE and ALTER DATABASE … SET TABLESPACE there, so the
-        // session need not hold a database.
+        // `is_alone` is false if the command runs in a transaction block or a function. In both
+        // cases, PostgreSQL refuses CREATE DATABASE, DROP DATABASE and ALTER DATABASE … SET
+        // TABLESPACE, so the session need not hold a database.
         let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
             && !pg_sys::IsTransactionBlock()
             && !pg_sys::IsSubTransaction();
@@ -243,8 +243,8 @@ fn wait_a_moment() {
     pgrx::check_for_interrupts!();
 }
 
-/// Releases the database that the session has held since a command of this subtransaction. The
-/// function is called when the subtransaction has been rolled back.
+/// Releases the database that the session holds for a command of this subtransaction. The function
+/// is called when the subtransaction has been rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if HELD.get() != pg_sys::InvalidOid && HELD_IN.get() >= own {
         queue::release(HELD.replace(pg_sys::InvalidOid));
@@ -252,16 +252,16 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     }
 }
 
-/// Notes that the parent of a subtransaction holds the database that the subtransaction has held.
-/// The function is called when the subtransaction has been committed.
+/// Passes the hold of a database from a subtransaction to its parent. The function is called when
+/// the subtransaction has been committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if HELD_IN.get() >= own {
         HELD_IN.set(parent);
     }
 }
 
-/// Releases the held database, and tells the launcher and the worker about the changes of a
-/// committed transaction. The function is called when the transaction has ended.
+/// Releases the database that the session holds, and tells the launcher and the worker about the
+/// changes of a committed transaction. The function is called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     let held = HELD.replace(pg_sys::InvalidOid);
     let changed = DATABASES_CHANGED.take();

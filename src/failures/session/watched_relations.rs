@@ -1,6 +1,6 @@
 //! Keeps descriptions of the watched tables that this session has used. While an error is being
-//! raised, the session cannot read a catalog. The session makes the description of a watched table
-//! before the first statement on the table runs.
+//! raised, the session cannot read a catalog. Therefore the session makes the description of a
+//! watched table before the session's first statement on the table runs.
 
 use super::name_filter::note_name;
 use crate::failures::queue::record::Table;
@@ -34,7 +34,7 @@ thread_local! {
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
     /// The number of calls of `relation_changed` and `schema_changed`.
     static CHANGES: Cell<u64> = const { Cell::new(0) };
-    /// The relation of the last call of `watched`, and the result of that call.
+    /// The argument of the last call of `watched`, and the result of this call.
     static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
 }
 
@@ -71,8 +71,8 @@ impl Known {
     }
 }
 
-/// Frees the outdated descriptions. The function is called when the transaction has ended, because
-/// no statement can use outdated descriptions any more.
+/// Frees the outdated descriptions. The function is called at the end of a transaction, because no
+/// statement of an ended transaction can use the descriptions.
 pub fn transaction_ends() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {
@@ -103,7 +103,8 @@ pub fn watched(relation: pg_sys::Oid) -> *const Watched {
         let changes = CHANGES.get();
         let found = look_up(relation);
         // The look-up can process an invalidation of the relation after it has read the relation.
-        // The description is then outdated already, and the next call makes a new one.
+        // In this case, the new description is already outdated, and the next call makes another
+        // description.
         if CHANGES.get() != changes {
             ALL_STALE.set(true);
         }

@@ -1,7 +1,8 @@
 //! Takes records from the queue and writes the entries of many records in one transaction. Each
 //! transaction also stores the sequence number of the last record whose entry the transaction
-//! writes. If the worker dies after the commit and before it removes the records from the queue,
-//! the stored number prevents the next worker from writing the same entries a second time.
+//! writes. After the commit, the worker removes the records from the queue. If the worker dies
+//! before it has removed them, the next worker knows from the stored number that their entries
+//! exist.
 
 use super::failed_entry::{ErrorIsolation, Gathering, is_passing};
 use super::quarantine::{is_written_alone, quarantine};
@@ -37,8 +38,9 @@ const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has already removed the records whose entries the previous worker wrote,
-    /// and has quarantined the record that ended the previous worker.
+    /// Whether this worker has cleaned up the queue after the previous worker. The worker removes
+    /// the records whose entries the previous worker wrote, and quarantines the record that the
+    /// previous worker was processing when it died.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -66,8 +68,8 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
     // If `queued` is empty, the code above has just removed all records, because an earlier worker
-    // had written their entries. Sessions do not wake a worker whose `looks_again` is set,
-    // so this task has to run once more at once.
+    // had written their entries. Sessions do not wake a worker whose `looks_again` is set, so this
+    // task has to run again at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let read = read(&queued);
@@ -107,8 +109,8 @@ pub fn drain() -> Result<NextTurn, ServerError> {
 }
 
 /// Parses the records, and returns the parsed records. Writes each unreadable record to the
-/// server's log, and removes it from the queue. Only this library writes to the queue, but another
-/// process can damage the shared memory.
+/// server's log, and removes it from the queue. A record can be unreadable if another process has
+/// damaged the shared memory.
 fn read(queued: &[(u64, Vec<u8>)]) -> Vec<Numbered> {
     let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), Vec::new());
     for (number, bytes) in queued {
@@ -125,7 +127,8 @@ fn read(queued: &[(u64, Vec<u8>)]) -> Vec<Numbered> {
 }
 
 enum Batch {
-    /// The extension was dropped. The worker's main loop notices this, and ends the worker.
+    /// The extension was dropped. The worker's main loop notices that the extension is absent, and
+    /// ends the worker.
     Dropped,
     /// The transaction has committed.
     Written,
@@ -151,8 +154,8 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
 }
 
 /// Makes the entries of the records. A record that concerns no watched table gets no entry, and is
-/// removed from the queue. If `progress` is given, stores the sequence number of the present record
-/// in `progress`.
+/// removed from the queue. If `progress` is given, stores the sequence number of each record in
+/// `progress` before the record is processed.
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();

@@ -14,8 +14,9 @@ use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// Returns whether the error is temporary, so that the same work may succeed later. Examples of
-/// temporary errors are those of a full disk, a lock timeout and a cancel.
+/// Returns whether the error is temporary. After a temporary error, the same work may succeed
+/// later. Examples of temporary errors are those of a full disk, a lock timeout and a cancelled
+/// query.
 pub fn is_passing(error: &ServerError) -> bool {
     let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
@@ -24,10 +25,12 @@ pub fn is_passing(error: &ServerError) -> bool {
 /// Determines how much work is undone if the making of an entry raises an error.
 #[derive(Clone, Copy)]
 pub enum ErrorIsolation {
-    /// The entries of all records are made in one subtransaction. An error undoes all of them.
+    /// The entries of all records are made in one subtransaction. An error undoes all these
+    /// entries.
     Together,
     /// Each step that can fail, for example the conversion of the rejected row to JSON, runs in a
-    /// subtransaction. Only the failed step is undone, and the entry is written without its result.
+    /// subtransaction. Only the failed step is undone, and the entry is written without the result
+    /// of the step.
     Each,
 }
 
@@ -186,8 +189,9 @@ impl Gathering {
     }
 }
 
-/// Returns whether a transaction was rolled back, or ended in a crash of the server. An entry of a
-/// transaction that was rolled back is not missing, because the rollback has also undone the write.
+/// Returns whether a transaction was rolled back, or was interrupted by a crash of the server. In a
+/// transaction that was rolled back, no entry is missing, because the rollback has also undone the
+/// writes.
 fn was_rolled_back(txid: u64) -> bool {
     let xid = pg_sys::TransactionId::from_inner(txid as u32);
     // SAFETY: PostgreSQL's commit log still contains the status of the transaction. For a prepared

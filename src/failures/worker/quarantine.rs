@@ -1,5 +1,6 @@
-//! Quarantines a record if a worker died while it made the entry of the record. The next worker
-//! writes a quarantined record to the server's log, and does not try to make its entry again.
+//! Quarantines a record if a worker died while the worker was making the entry of the record. The
+//! next worker writes a quarantined record to the server's log, and does not try to make its entry
+//! again.
 
 use crate::failures::queue::{self, LogLine};
 use crate::pg::current_database;

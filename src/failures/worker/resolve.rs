@@ -1,6 +1,6 @@
 //! Finds the watched table of a statement that failed before PostgreSQL knew the table. Parses the
-//! statement's text, and looks up the table's name with the search_path and the role of the
-//! session. The worker runs no part of the statement.
+//! statement's text, and looks up the table's name with the search_path and the role of the session
+//! that ran the statement. The worker runs no part of the statement.
 
 use crate::failures::queue::record::{Table, Unresolved};
 use crate::failures::session::watched;
@@ -53,7 +53,7 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                 .and_then(|text| own(text).or_else(|| own(&unresolved.redacted)));
             found = Some(Resolved { table, operation, statement });
         } else if unresolved.position.is_some() {
-            found = None; // The error is in this statement or in a later statement.
+            found = None; // The error is not in the statement that was found before.
         }
     }
     found

@@ -1,7 +1,7 @@
-//! Several sessions run a long random workload on random tables. A model predicts the entries, and
-//! the test compares the audit trail with the prediction. The model shares no code with the
-//! extension. With PostgreSQL's own `to_jsonb`, the model reads the rows of each statement before
-//! and after the statement. The model discards the events of rolled-back statements.
+//! Several sessions run random statements on random tables. A model predicts the entries of these
+//! statements, and the test compares the audit trail with the prediction. The model shares no code
+//! with the extension. With PostgreSQL's own `to_jsonb`, the model reads the rows of each statement
+//! before and after the statement. The model discards the events of rolled-back statements.
 
 mod model;
 mod statements;
@@ -41,7 +41,8 @@ fn entries_match_the_model() {
                 scope.spawn(move || {
                     let mut writer = Writer::new(cluster.admin("random"), tables, refusals, number);
                     writer.opening(tables.nth(number as usize));
-                    // Even on a busy machine, each writer runs a minimum number of transactions.
+                    // Each writer runs at least 40 transactions, even if a busy machine needs
+                    // longer than planned.
                     for transaction in 0.. {
                         if transaction >= 40 && Instant::now() >= until {
                             break;

@@ -1,5 +1,5 @@
-//! Predicts the entries of a workload. Makes one event for each row that a statement changed, and
-//! keeps the events of committed transactions.
+//! Predicts the entries that the statements of the test must have. Makes one event for each row
+//! that a statement changed, and keeps the events of committed transactions.
 
 use acceptance::{Session, call};
 use std::collections::BTreeMap;
@@ -25,8 +25,8 @@ pub const SCHEMA: &str = "
     CREATE TABLE model.expected (rid bigint, n bigint, operation text, was text, now text, key text, request text);
     CREATE TABLE model.truncated (request text, rows bigint)";
 
-/// Numbers the events of all sessions. A session takes the number of an event while it holds the
-/// lock of the event's row.
+/// Numbers the events of all sessions. A session takes an event's number while it holds the lock on
+/// the changed row, so the numbers of a row's events have the order of the row's changes.
 static CLOCK: AtomicU64 = AtomicU64::new(0);
 
 /// An expected entry.
@@ -48,7 +48,7 @@ pub struct Picture {
     pub key: Option<String>,
 }
 
-/// Rows by `rid`. The workload gives each row its own `rid`.
+/// Rows by the value of their column `rid`, which is different in each row.
 pub type Pictures = BTreeMap<i64, Picture>;
 
 /// Returns the expected entries of a statement, computed from the rows before and after the
@@ -69,7 +69,7 @@ pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec
     for (&rid, was) in before {
         match after.get(&rid) {
             None => add(rid, "DELETE", Some(was), None),
-            // A row that has moved to another partition is still the same row.
+            // A row that was moved to another partition keeps its `rid`, so the move is an UPDATE.
             Some(now) if now.whole != was.whole => add(rid, "UPDATE", Some(was), Some(now)),
             Some(_) => {}
         }
@@ -114,8 +114,8 @@ impl Book {
         self.rolled_back += other.rolled_back;
     }
 
-    /// Checks that the workload contained enough operations of each kind. The comparison of the
-    /// trail proves nothing about an operation that did not occur.
+    /// Checks that enough operations of each kind occurred. For an operation that did not occur,
+    /// the comparison of the trail proves nothing.
     pub fn assert_varied(&self) {
         let count =
             |operation| self.events.iter().filter(|event| event.operation == operation).count();
@@ -174,8 +174,8 @@ pub fn compare(admin: &mut Session, book: &Book) {
          FROM (SELECT * FROM lead_audit.log WHERE operation NOT IN ('DDL', 'TRUNCATE')
                  AND NOT (operation = 'UPDATE' AND old_values::text = new_values::text) OFFSET 0) l",
     );
-    // The expected entries contain rows as JSON. An UPDATE can change the bytes of a column and
-    // leave the column's JSON as it was.
+    // The expected entries contain rows as JSON. An UPDATE can change the bytes of a value without
+    // changing the value's JSON.
     none(
         admin,
         "entries of an UPDATE that changed nothing",

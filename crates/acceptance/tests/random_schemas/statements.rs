@@ -1,5 +1,5 @@
-//! Contains a session that runs random statements, as an application does. The session keeps a
-//! book of the entries that it expects.
+//! Contains `Writer`, a session that runs random statements, as an application does. The writer
+//! collects the expected entries of these statements in a `Book`.
 
 use crate::model::{self, Book, Picture, Pictures, events_between};
 use crate::tables::{Column, Table, Tables, VALUES, expression, literal, next_number, quoted};
@@ -29,7 +29,7 @@ pub struct Writer<'a> {
     request: String,
 }
 
-/// The reason why a statement had no effect.
+/// The reason why a statement had no effect on the database.
 enum Failure {
     /// The server raised an error, and the effects of the statement were rolled back.
     Refused(Error),
@@ -148,8 +148,8 @@ impl<'a> Writer<'a> {
         let Some(refusal) = error.as_db_error() else { panic!("{error}") };
         let code = refusal.code().code();
         // The test expects deadlocks, lock timeouts, serialization failures, violated constraints,
-        // and values that do not fit after a change of type. A name can be unknown, because
-        // another session has changed the name after the writer looked it up.
+        // and values that do not fit after a change of type. A name can be unknown if another
+        // session has renamed the object after the writer looked up the name.
         let expected = [
             "40P01", "55P03", "40001", "23", "22", "42P01", "42703", "42710", "42701", "42P07",
             "42P16", "42P10", "42702", "55006", "3F000",
@@ -242,7 +242,7 @@ impl<'a> Writer<'a> {
                     self.session.batch_execute("RELEASE SAVEPOINT s")?;
                     written.take(inside);
                 } else {
-                    // The rollback to the savepoint also resets the setting of the request id.
+                    // The rollback to the savepoint also resets the value of lead_audit.request_id.
                     self.request = request;
                     self.session.batch_execute("ROLLBACK TO SAVEPOINT s; RELEASE SAVEPOINT s")?;
                 }
@@ -262,8 +262,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Runs DDL or TRUNCATE, or begins or ends the watching of a table. The transaction has an
-    /// exclusive lock on the table.
+    /// Runs DDL or TRUNCATE on a table, or begins or ends the watching of the table. The
+    /// transaction already has an exclusive lock on the table.
     fn change_of_table(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         match self.random.below(8) {
             0 if table.children.is_empty() => self.truncate(written, table),
@@ -314,8 +314,7 @@ impl<'a> Writer<'a> {
         ))?)
     }
 
-    /// Runs a statement that writes rows. Locks the rows that the statement can change, and reads
-    /// these rows before and after the statement.
+    /// Runs a random statement that writes to existing and new rows of a table.
     fn change_of_rows(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         let size = if self.random.one_in(8) { 60 } else { 1 + self.random.below(6) };
         let chosen = self.session.query(
@@ -328,8 +327,9 @@ impl<'a> Writer<'a> {
         self.write(written, table, &chosen, &made, &statement)
     }
 
-    /// Runs a statement that writes to the rows `chosen` of a table, and inserts rows with the
-    /// `rid` values `made`.
+    /// Runs the statement `statement`, which can write only to the rows `chosen` and insert only
+    /// rows whose `rid` is in `made`. Reads these rows before and after the statement, and adds the
+    /// expected entries to `written`.
     fn write(
         &mut self,
         written: &mut Book,
@@ -528,7 +528,7 @@ fn array(numbers: &[i64]) -> String {
     format!("{{{}}}", numbers.join(","))
 }
 
-/// Returns a list of the key's columns, without `part`.
+/// Returns those of the columns `k1` and `k2` that the table has, as the end of a list of columns.
 fn key_columns(table: &Table) -> String {
     ["k1", "k2"]
         .iter()
@@ -545,7 +545,8 @@ fn key_values(table: &Table, number: i64) -> String {
         .collect()
 }
 
-/// Returns a value that no other row has in this column.
+/// Returns a value for a column of the key. Different values of `number` result in different
+/// values.
 fn key_value(table: &Table, column: &str, number: i64) -> String {
     match table.type_of(column) {
         Some("text") => format!("'k \"ü\" ' || {number}"),

@@ -13,8 +13,8 @@ pub const TYPES: &str = "
     ALTER TYPE address DROP ATTRIBUTE gone;
     CREATE TYPE span AS RANGE (subtype = timestamptz)";
 
-/// Types, each with expressions for values of the type. In an expression, {} stands for a random
-/// number. The name of a type is the name that format_type() returns.
+/// Types of columns, each with SQL expressions for values of the type. In an expression, {} stands
+/// for a random number. The name of a type is the name that format_type() returns.
 pub const VALUES: [(&str, &[&str]); 41] = [
     ("boolean", &["true", "false"]),
     ("smallint", &["-32768", "32767", "({} % 100)::int2"]),
@@ -175,7 +175,8 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The oids of the tables to which all sessions write. The names of the tables change.
+/// The oids of the tables to which all sessions write. Oids identify the tables, because sessions
+/// rename the tables.
 pub struct Tables(Mutex<Vec<u32>>);
 
 impl Tables {
@@ -201,8 +202,8 @@ impl Tables {
             );
             made.push(oid);
         }
-        // The rows of the table `child` refer to rows of the second table. When a referenced row
-        // is deleted, the referring row is also deleted, or its reference becomes NULL.
+        // The table `child` has a foreign key to the second table. When a referenced row is
+        // deleted, the referring row is also deleted, or its reference becomes NULL.
         let (parent, action) = (made[1], random.pick(&["CASCADE", "SET NULL"]));
         let parent: String = value(admin, &format!("SELECT {parent}::regclass::text"));
         call(
@@ -367,7 +368,7 @@ impl Table {
         })
     }
 
-    /// Returns the columns that can have any value of their type.
+    /// Returns the columns to which a session may write any value of the column's type.
     pub fn free_columns(&self) -> impl Iterator<Item = &Column> {
         const FIXED: [&str; 5] = ["rid", "part", "k1", "k2", "parent"];
         self.columns
@@ -383,8 +384,8 @@ impl Table {
         self.columns.iter().find(|c| c.name == column).map(|c| c.type_name.as_str())
     }
 
-    /// Returns a statement that changes the definition of the table and no rows. The statement
-    /// creates no entries of row changes.
+    /// Returns a statement that changes the table's definition, but no rows. The statement must
+    /// therefore have no entries of row changes.
     pub fn random_change(&self, random: &mut Random) -> String {
         let name = &self.name;
         let used: Vec<String> = self.columns.iter().map(|column| column.name.clone()).collect();
@@ -456,7 +457,7 @@ impl Table {
 pub fn expression(random: &mut Random, choices: &[&str]) -> String {
     let number = random.below(1_000_000_000_000).to_string();
     let choice = random.pick(choices);
-    // In an expression with '{, the braces are part of the value.
+    // In an expression that contains `'{`, the braces are part of the value and not a placeholder.
     if choice.contains("'{") {
         choice.to_owned()
     } else {

@@ -15,15 +15,15 @@ pub struct Attempt {
     /// The ids of the entries that the attempt changes, if the attempt changes single entries.
     /// Verification must name no other entry.
     pub about: Vec<i64>,
-    /// Whether offline verification must name all entries of `about`.
+    /// Whether offline verification must name every entry whose id is in `about`.
     pub named: bool,
 }
 
-/// The state of the database with which an attempt starts.
+/// The database of which an attempt changes a copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum From {
     Honest,
-    /// The state of the database after the fourth checkpoint.
+    /// The copy of the database that was made after the fourth checkpoint.
     Older,
 }
 
@@ -37,8 +37,8 @@ pub enum Step {
     App(String),
     /// A superuser connects again, so that changed settings take effect in the new session.
     Reconnect,
-    /// Signs again the checkpoints that match the SQL condition. The signing key is not the log's
-    /// key, but has the same name.
+    /// Replaces the signatures of the checkpoints that match the SQL condition. The new signatures
+    /// are made with a different key that has the name of the log's key.
     ForgeNotes(&'static str),
 }
 
@@ -99,8 +99,8 @@ fn sql(text: impl Into<String>) -> Step {
 }
 
 /// A tamperer who changes an entry can also recompute the stored values that depend on the entry.
-/// Each element names the values that the tamperer recomputes. Each further element adds the values
-/// that depend on the values of the element before.
+/// Each element names the values that the tamperer recomputes at one depth. The index of the
+/// element is the depth.
 const DEPTHS: [&str; 7] = [
     "checksum",
     "checksum, leaf",
@@ -111,7 +111,8 @@ const DEPTHS: [&str; 7] = [
     "checksum, leaf, nodes, roots, notes signed with a key of the same name",
 ];
 
-/// Returns the steps that recompute all stored values up to a depth.
+/// Returns the steps that recompute the stored values that `DEPTHS[depth]` names, without the
+/// checksum.
 fn repaired(depth: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     if depth > 0 {
@@ -194,8 +195,8 @@ fn changed(facts: &Facts, all: &mut Vec<Attempt>) {
             format!("{column} of {id} ({})", DEPTHS[depth]),
             steps,
         );
-        // If the attempt also repairs the roots in the notes, no stored value identifies the
-        // changed entry.
+        // From depth 4 on, the attempt also recomputes the roots in the notes, so no stored value
+        // identifies the changed entry.
         all.push(if depth < 4 { attempt.named([id]) } else { attempt });
     };
     let ids = &facts.inserts;

@@ -38,8 +38,8 @@ fn what_is_done_honestly_is_not_found() {
     seal(&mut admin);
     drop(admin);
     stage.findings("honest").assert_nothing("columns added and dropped");
-    // The log gets a new signing key of the same name. The auditor and the witness know the old
-    // key and the new key.
+    // The log gets a new signing key of the same name. Both the auditor and the witness have the
+    // old and the new verifier key.
     let file = &stage.facts.other_keys[0];
     let both = [&stage.key, &stage.same_name];
     call(

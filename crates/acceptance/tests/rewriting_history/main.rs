@@ -1,9 +1,9 @@
-//! A tamperer has all rights in the database and knows docs/FORMAT.md. The tamperer has neither
-//! the log's signing key nor the state directory of the witness. For each way to rewrite history,
+//! A tamperer has all rights in the database and knows docs/FORMAT.md. The tamperer has neither the
+//! log's signing key nor the state directory of the witness. For each way to rewrite history,
 //! `lead-audit verify` on an export or `lead-audit witness` must end with exit status 1.
-//! Verification must name the changed entry if the stored values identify the entry. The Python
-//! verifier must reach the same verdict as `lead-audit verify`. The test also covers attempts that
-//! no verifier can find, and honest operations that no verifier may report.
+//! Verification must name the changed entry if the stored values show which entry was changed. The
+//! Python verifier must reach the same verdict as `lead-audit verify`. The test also covers
+//! attempts that no verifier can find, and honest operations that no verifier may report.
 //!
 //! The functions in `sql/rewriting_history.sql` recompute checksums, leaves, nodes and roots. The
 //! functions were written from docs/FORMAT.md. If `LEAD_AUDIT_ACCEPTANCE_ONLY` is set, only the
@@ -40,7 +40,7 @@ struct Stage {
     tool: LeadAudit,
     directory: tempfile::TempDir,
     key: String,
-    /// The verifier key of a foreign signing key that has the log's name.
+    /// The verifier key of a signing key that has the log's name, but is not the log's key.
     same_name: String,
     kept: PathBuf,
     witness: PathBuf,
@@ -146,8 +146,8 @@ impl Stage {
     }
 
     /// Writes a log with six checkpoints. The auditor keeps the second checkpoint. The witness
-    /// reads some checkpoints, and among them the last checkpoint. After the fourth checkpoint,
-    /// the database is copied.
+    /// reads some of the checkpoints, including the last. After the fourth checkpoint, makes a copy
+    /// of the database.
     fn write_history(&mut self) {
         let mut admin = self.cluster.admin("honest");
         let mut app = self.cluster.session("app", "honest");
@@ -215,8 +215,8 @@ impl Stage {
         for database in ["older", "honest"] {
             let mut admin = self.cluster.admin(database);
             call(&mut admin, KIT);
-            // Checks the functions of the schema `kit`. For untouched entries, the recomputed
-            // values must equal the stored values.
+            // Checks that the functions of the schema `kit` compute the right values: for unchanged
+            // entries, the computed values must equal the stored values.
             let differing: i64 = value(
                 &mut admin,
                 "SELECT (SELECT count(*) FROM lead_audit.entry e WHERE checksum <> kit.checksum(e) OR key_hash <> kit.key_hash(e))
@@ -284,8 +284,8 @@ fn write_failures(cluster: &Cluster) {
     }
 }
 
-/// The findings of all verifiers. The status of a verifier is 0 for intact, 1 for tampered, or 2
-/// for could not tell.
+/// The findings of all verifiers. The status of a verifier is 0 for "intact", 1 for "tampered", or
+/// 2 for "could not tell".
 #[derive(Debug, Clone, Default)]
 struct Findings {
     /// The faults that `lead_audit.verify()` returns, or the error that it raises.
@@ -395,8 +395,8 @@ impl Stage {
     }
 }
 
-/// Signs again the checkpoints that match an SQL condition. The signing key is not the log's key,
-/// but has the same name.
+/// Replaces the signatures of the checkpoints that match an SQL condition. The new signatures are
+/// made with a different key that has the name of the log's key.
 fn forge_notes(admin: &mut Session, condition: &str) {
     let key = SigningKey::from_seed(ORIGIN, &[7; 32]).expect("a name");
     let rows = admin

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 type Lines = Vec<String>;
 
-/// Replaces the last line of an export. The last line contains the number of lines.
+/// Replaces the last line of an edited export, so that it contains the right number of lines again.
 fn ended(mut lines: Lines) -> Lines {
     lines.pop();
     let size = lines.iter().rev().find_map(|line| {
@@ -34,8 +34,8 @@ fn places(lines: &[String], record: &str) -> Vec<usize> {
         .collect()
 }
 
-/// Returns the line of an entry, with one changed value and with the checksum that matches this
-/// value.
+/// Returns the line of an entry with a changed e-mail address, and with the checksum that matches
+/// the changed entry.
 fn rewritten(admin: &mut Session, line: &str) -> String {
     let (_, entry) = line.split_once("\"entry\":").unwrap();
     let entry = entry.strip_suffix('}').unwrap().replace("@example", "@evil");
@@ -148,7 +148,7 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
     }
 
     // Simulates a fork of the log. The witness and one auditor see the history of the database
-    // `honest`, and another auditor sees the history of the database `older`.
+    // `honest`. A second auditor sees the history of the database `older`.
     call(
         &mut stage.cluster.admin("older"),
         "INSERT INTO leads (id) SELECT 'fork-' || g FROM generate_series(1, 400) g",
@@ -239,7 +239,7 @@ fn in_a_directory(stage: &Stage, admin: &mut Session) {
         _ = fs::remove_file(file(stage.facts.sizes[1]));
         assert_eq!(look(with_database).0, 0);
     }
-    // After a tamperer has replaced a checkpoint in the directory, verification with this
+    // If a tamperer has replaced a checkpoint in the directory, a verification that reads this
     // directory must not end with exit status 0.
     fs::write(file(stage.facts.sizes[2]), forged(stage.facts.sizes[2])).unwrap();
     let answer = stage.tool.run(&[

@@ -93,7 +93,7 @@ struct Checker<'a> {
     at: usize,
     inside: Inside,
     /// The kinds of the open containers around `inside`. The last key of each object in `outer` is
-    /// in `outer_keys`, a separate list, so that a nested array takes only one byte of memory.
+    /// in the separate list `outer_keys`, so that a nested array takes only one byte of memory.
     outer: Vec<Inside>,
     outer_keys: Vec<Range<usize>>,
 }

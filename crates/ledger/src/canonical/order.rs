@@ -13,8 +13,8 @@ pub fn compare_keys(a: &str, b: &str) -> Ordering {
     compare_utf8(a.bytes(), b.bytes())
 }
 
-/// Compares keys as [`compare_keys`] does, but accepts any bytes. Keys that are not UTF-8 have an
-/// arbitrary but total order.
+/// Compares keys in the order of [`compare_keys`], but accepts any bytes. Keys that are not UTF-8
+/// have an arbitrary but total order.
 #[inline]
 pub fn compare_key_bytes(a: &[u8], b: &[u8]) -> Ordering {
     compare_utf8(a.iter().copied(), b.iter().copied())

@@ -2,8 +2,8 @@ use super::*;
 use crate::hash::sha256;
 use proptest::prelude::*;
 
-/// Returns an entry in which every column is set. A JSON library that parses and serializes
-/// `row_values` can turn the number `1.10` into `1.1`.
+/// Returns an entry in which every column is set. `row_values` contains the number `1.10`, which
+/// many JSON libraries write as `1.1`.
 fn full() -> Entry<'static> {
     Entry {
         id: 7,
@@ -180,7 +180,7 @@ const TEXTS: [&str; 15] = [
 
 proptest! {
     /// Compares the preimage with the output of serde_json, which sorts ASCII keys and escapes
-    /// strings as RFC 8785 does.
+    /// strings as RFC 8785 requires.
     #[test]
     fn as_serde_json_would_write_it(
         id in any::<i64>(), txid in any::<u64>(),

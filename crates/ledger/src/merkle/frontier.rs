@@ -1,4 +1,5 @@
-//! Defines [`Frontier`], the right edge of a Merkle tree, which suffices to append leaves.
+//! Defines [`Frontier`], the right edge of a Merkle tree. The right edge is enough to append
+//! leaves.
 
 use super::{Hash, empty_root, node_hash};
 use thiserror::Error;

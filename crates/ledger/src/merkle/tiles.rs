@@ -1,7 +1,7 @@
 //! Defines the tiles in which a Merkle tree is stored (C2SP tlog-tiles, "Merkle Tree").
 //!
 //! A tile at level L holds up to 256 consecutive nodes of height 8·L. The tiles of level 0 hold
-//! leaf hashes. In a tile of a higher level, each hash is computed from all 256 hashes of one full
+//! leaf hashes. In a tile of a level above 0, each hash is computed from all 256 hashes of one full
 //! tile of the level below. Only the last tile of a level can be partial. A hash in a tile never
 //! changes.
 

@@ -207,7 +207,8 @@ impl VerifierKey {
         self.key.as_bytes()
     }
 
-    /// Returns whether a signature has the name and the id of this key.
+    /// Returns whether a signature has the name and the id of this key. Does not verify the
+    /// signature.
     pub fn made(&self, signature: &Signature) -> bool {
         self.name == signature.name() && self.id == signature.key_id()
     }

@@ -107,8 +107,8 @@ fn keys_that_are_known_and_keys_that_are_not() {
         1,
         "of a key that is not known nothing is"
     );
-    // If only the name or only the key id of a signature matches Peter's key, the signature is by
-    // an unknown key.
+    // If only the name or only the key id of a signature matches Peter's key, the signature counts
+    // as a signature by an unknown key.
     for stranger in
         [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")]
     {
@@ -307,7 +307,7 @@ fn keys_and_why_they_are_refused() {
         KeyError::NameTooLong
     );
     assert!(SigningKey::from_seed(&"n".repeat(255), &[0; 32]).is_ok());
-    // The point of order one is a weak key: anyone can make a signature over any text that this key
+    // The point of order one is a weak key: for any text, anyone can make a signature that this key
     // accepts.
     let mut weak = [0; 33];
     (weak[0], weak[1]) = (1, 1);

@@ -138,8 +138,8 @@ fn what_is_not_a_proof() {
     );
 }
 
-/// Changes the bytes of a proof one at a time. Each changed proof does not parse, or does not
-/// verify, or differs only in the extra data, which the format does not protect.
+/// Changes one byte of a proof at a time. Each changed proof does not parse, or does not verify, or
+/// differs only in the extra data, which the format does not protect.
 #[test]
 fn every_changed_byte_is_noticed() {
     let log = log(13);
