@@ -1,7 +1,7 @@
 //! Tests that verification finds the changes of a superuser who knows the code of lead_audit.
 //! Besides entries, the superuser changes the data that is computed from entries: checksums,
 //! leaves, inner nodes, checkpoints. verify() reports each kind of change as a different fault, and
-//! reports no unchanged entry.
+//! never reports an unchanged entry.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -40,8 +40,9 @@ mod tests {
     }
 
     /// PostgreSQL fires triggers in the order of their names, so an application's trigger can fire
-    /// before the audit trigger. lead_audit warns of an earlier trigger when the trigger is
-    /// created, and when watching of its table begins.
+    /// before the audit trigger. lead_audit warns of a trigger that fires before the audit trigger.
+    /// The warning appears when this trigger is created, and when enable() begins to watch its
+    /// table.
     #[pg_test]
     fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();

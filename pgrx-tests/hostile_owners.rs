@@ -1,7 +1,7 @@
 //! Tests attacks on the audit trail or the server by the owner of a watched table. Also tests the
-//! effects of a trigger that a superuser creates on the log. An earlier state of the code allowed
-//! each attack. The attacker is the role clerk, which owns the watched table and has no right in
-//! the schema lead_audit.
+//! effects of a trigger that a superuser creates on the log. Each of these attacks succeeded
+//! against an earlier state of the code. The attacker is the role clerk, which owns the watched
+//! table and has no right in the schema lead_audit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -39,8 +39,8 @@ mod tests {
         assert_eq!(one("SELECT new_values->>'m' FROM lead_audit.history('moods', '1')"), "clerk");
     }
 
-    /// The functions that read the audit trail run no code of the table's owner, whatever type the
-    /// primary key has.
+    /// The functions that read the audit trail run no code of the table's owner, for any type of
+    /// the primary key.
     #[pg_test]
     fn reading_executes_no_code_of_the_owner() {
         begin_with_clerk();

@@ -284,7 +284,8 @@ mod tests {
         );
     }
 
-    /// After a restore that omits the sequence, the sequence gives ids that entries already have.
+    /// After a restore that omits the sequence of the ids, the sequence gives ids that entries
+    /// already have.
     #[pg_test]
     fn id_sequence_gives_ids_that_are_taken() {
         begin_with_leads();

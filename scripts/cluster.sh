@@ -21,10 +21,10 @@
 #                                       can change at each start
 #   cluster.sh log DIR                  prints the path of the server's log
 #
-# DIR contains data/, log and run. run is the directory of the socket. If the path of run is too
-# long for a socket, run is a link to a directory in /tmp. DIR can be a link to a directory outside
-# of target/ (see STATE in lib.sh). After a failure, the script prints a message and the end of the
-# server's log on standard error, and returns exit code 1.
+# DIR contains the data directory data/, the server's log, and run/, the directory of the socket.
+# If the path of run/ is too long for a socket, run is a link to a directory in /tmp. DIR can be a
+# link to a directory outside of target/ (see STATE in lib.sh). After a failure, the script prints
+# a message and the end of the server's log on standard error, and returns exit code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # If the server's environment has one of these variables, pgrx adds a location in the library's
 # source code to the DETAIL of errors.

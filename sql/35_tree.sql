@@ -201,8 +201,9 @@ COMMENT ON TRIGGER sealing_only ON lead_audit.tree IS
 COMMENT ON TRIGGER sealing_only ON lead_audit.open_gap IS
   'Refuses UPDATE, DELETE and TRUNCATE, except by sealing.';
 
--- The triggers own_inserts_only refuse an INSERT by another role. The triggers append_only and
--- sealing_only refuse all other changes.
+-- The triggers own_inserts_only refuse an INSERT by a role that neither owns the table nor is a
+-- superuser. The triggers append_only refuse UPDATE, DELETE and TRUNCATE. The triggers
+-- sealing_only refuse these three commands too, except by sealing.
 CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.checkpoint
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
 ALTER TABLE lead_audit.checkpoint ENABLE ALWAYS TRIGGER own_inserts_only;

@@ -1,10 +1,11 @@
 -- The functions enable() and disable(), and the functions that these two call.
 
--- The kinds of audit triggers, with name, tgtype (catalog/pg_trigger.h) and level. The tgtype 29
--- means AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and 34 means BEFORE TRUNCATE. While a
--- watched table becomes a partition, its row trigger has the name 00_lead_audit_row_before.
--- trigger_kind is a view and not a function, because other views read it for roles that have no
--- rights in this schema.
+-- Lists the audit triggers, each with its name, its tgtype (catalog/pg_trigger.h) and its level.
+-- The tgtype 29 means AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and 34 means BEFORE TRUNCATE.
+-- While a watched table becomes a partition, its row trigger has the name
+-- 00_lead_audit_row_before. Other views read trigger_kind with the rights of their owner. If
+-- trigger_kind were a function, each role that reads those views would need the right to execute
+-- it.
 CREATE VIEW lead_audit.trigger_kind (name, type, is_row) AS
 VALUES ('00_lead_audit_row'::name, 29::smallint, true),
        ('00_lead_audit_truncate'::name, 34::smallint, false),
@@ -30,8 +31,9 @@ COMMENT ON FUNCTION lead_audit_internal.is_audit_trigger_name(name) IS
 -- on. tgenabled is O for a trigger that does not fire with session_replication_role = replica, and
 -- A for a trigger that always fires. tgenabled should be A for all audit triggers. If a table is
 -- watched without the option replica, the last argument of its audit triggers is origin_only. With
--- origin_only, the trigger function records no changes that a trusted source replicates. The bytea
--- constant in the view is the text origin_only.
+-- origin_only, the trigger function does not record trusted writes in the replica role
+-- (src/capture/replica_role.rs). The bytea constant in the view is the text origin_only between
+-- two zero bytes.
 CREATE VIEW lead_audit.audit_trigger AS
 SELECT k.watch_id, t.tgrelid AS relation, t.tgname AS trigger_name, k.is_row,
        t.tgparentid = 0 AS is_own,

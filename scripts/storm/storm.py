@@ -397,10 +397,10 @@ class Storm:
         self.counter.wait()
         with session.cursor().copy("COPY held.decoded FROM STDIN") as copy:
             copy.write(self.decoded.read_bytes())
-        # held.note has a row for each table that watch.sql found unwatched. oracle.sql expects no
-        # entries for a table with a name in such a row. The storm watches every table, also a later
-        # table of the same name. So this statement removes the names, and oracle.sql expects
-        # entries for every table.
+        # oracle.sql expects no entries for a table name if every row of held.note with this name
+        # has watched = false. The storm watches every table, also a later table of the same name.
+        # So this statement removes the name from these rows, and oracle.sql expects entries for
+        # every table.
         session.execute("UPDATE held.note SET name = '' WHERE NOT watched")
         with (self.directory / "oracle").open("wb") as output:
             subprocess.run(

@@ -152,7 +152,7 @@ impl Chain<'_> {
             Ok(()) => {
                 self.matched.insert(from_size);
                 // The proof shows only that the newer tree extends the older tree, so the kept
-                // checkpoint vouches for no entry after the older tree.
+                // checkpoint vouches only for the entries of the older tree.
                 self.vouch(from_size);
             }
             Err(error) => {
@@ -395,7 +395,8 @@ impl Chain<'_> {
         let was_known = self.signed_before && self.report.key_unknown_from.is_none();
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
-            // If the log ends signing, `new_key` is None and counts as an unknown key.
+            // If the log stops signing its checkpoints, `new_key` is None and counts as an unknown
+            // key.
             Some(KeyChange { new_key, .. })
                 if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
             {
@@ -471,8 +472,8 @@ impl Chain<'_> {
             let detail = "the last checkpoint is not signed by the key".to_owned();
             self.emit(FaultKind::SignatureBad, None, None, Some(self.report.tree_size), detail);
         }
-        // If the tree matches a kept checkpoint after the change of the key, the checkpoint vouches
-        // for the entries instead of the key.
+        // If the tree matches a kept checkpoint that is newer than the change of the key, this
+        // checkpoint vouches for the entries. The unknown key then does not matter.
         self.report.key_unknown_from = self
             .report
             .key_unknown_from
