@@ -27,8 +27,8 @@ TARGET=${LEAD_AUDIT_TARGET:-$ROOT/target}
 
 # ---- messages -----------------------------------------------------------------------------------
 
-# The time at which the outermost script started. A script that another script calls inherits this
-# variable.
+# The time at which the outermost script started. A script inherits this variable from the script
+# that calls it.
 export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS}
 
 step() { printf '==> [%3d s] %s\n' $((EPOCHSECONDS - LEAD_AUDIT_STARTED)) "$*"; }

@@ -140,7 +140,7 @@ class Cluster:
         template.query("CREATE EXTENSION lead_audit")
 
     def database(self) -> Database:
-        """Creates a database with the watched table leads, which the role app owns."""
+        """Creates a database with the watched table `leads`, which the role `app` owns."""
         database = Database(self.socket, f"leads_{next(_numbers)}")
         Database(self.socket, "postgres").query(
             f"CREATE DATABASE {database.name} TEMPLATE {TEMPLATE} OWNER app"

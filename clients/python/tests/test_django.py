@@ -23,7 +23,7 @@ FORGED = {"HTTP_X_FORWARDED_FOR": "198.51.100.1"}
 
 @pytest.fixture(scope="module")
 def project(cluster: Cluster) -> Iterator[Database]:
-    """Sets up the Django project on its own database, with a user alice."""
+    """Sets up the Django project on its own database, with the user `alice`."""
     database = cluster.database()
     os.environ.update(
         DJANGO_SETTINGS_MODULE="tests.django_settings",

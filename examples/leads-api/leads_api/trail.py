@@ -1,6 +1,6 @@
-"""Reads the audit trail with the role leads_auditor.
+"""Reads the audit trail with the role `leads_auditor`.
 
-The application's role leads_app has no right to read the audit trail. All facts come from the
+The application's role `leads_app` has no right to read the audit trail. All facts come from the
 database. This module only arranges the facts for display."""
 
 from __future__ import annotations

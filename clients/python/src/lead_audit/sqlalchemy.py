@@ -69,7 +69,7 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     PostgreSQL, the function logs a warning and does nothing. The function raises no error, because
     the tests of an application can use an engine of another database.
 
-    SQLAlchemy executes a statement with the execution option `lead_audit=False` without the client.
+    The client ignores a statement with the execution option `lead_audit=False`.
     """
     reporter = Reporter(on_missing)
     for engine in _engines(target):

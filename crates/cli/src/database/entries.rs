@@ -155,7 +155,7 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     Ok((id, bad.map_or_else(|| read_stored(&entry, checksum, extra), StoredEntry::Damaged)))
 }
 
-/// Converts a value to an array of `N` bytes. Returns None if the value has another length.
+/// Converts a value to an array of `N` bytes. Returns None if the value does not have `N` bytes.
 fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
 }

@@ -370,8 +370,8 @@ impl Chain<'_> {
         }
         self.note_origin(&origin, size);
         let Some(signers) = signers else {
-            // If a signature is bad, the verifier has already reported it, and does not report the
-            // checkpoint as unsigned too.
+            // If a signature is bad, the verifier has already reported the signature, and does not
+            // report a missing signature too.
             self.last_signed = None;
             return;
         };

@@ -346,8 +346,8 @@ impl Chain<'_> {
         named
     }
 
-    /// Returns whether this entry was missing among the entries of an earlier checkpoint. Reports
-    /// an entry that was missing as out of place.
+    /// Returns whether this entry was missing among the entries of an earlier checkpoint. If it was
+    /// missing there, reports the entry as out of place.
     pub(super) fn was_late(&mut self, id: Option<i64>, line: u64) -> bool {
         let Some(at) = self.late.iter().position(|late| Some(late.id) == id) else { return false };
         self.late.swap_remove(at);
