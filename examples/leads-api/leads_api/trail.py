@@ -81,7 +81,7 @@ class Event:
 class Timeline:
     events: Sequence[Event]
     older: int | None
-    """Ask for the entries before this one. None if there are none."""
+    """The id of the oldest entry in `events`, or None if there are no older entries."""
 
 
 @dataclass(frozen=True)

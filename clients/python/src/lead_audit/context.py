@@ -21,7 +21,7 @@ from typing import Any, Callable, Final, Iterator, Mapping, Optional, Type
 from . import sanitize
 
 KEEP: Any = object()
-"""The default of an argument. The field of the argument keeps its value."""
+"""The default of an argument. With this default, the argument's field keeps its value."""
 
 
 class AuditContext:
