@@ -685,7 +685,7 @@ mod tests {
         }
     }
 
-    /// Returns the number after the last space of a row.
+    /// Returns the number that follows after the last space in `row`.
     fn tuples(row: &str) -> i64 {
         row.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default()
     }

@@ -141,8 +141,8 @@ mod tests {
         EXECUTE format('INSERT INTO %I VALUES (%s)', TG_ARGV[0], TG_ARGV[1]); RETURN NULL; END $$";
 
     /// Runs the TRUNCATE once outside and once inside a subtransaction. Outside of a
-    /// subtransaction, PostgreSQL empties the file of the table, because this transaction created
-    /// the file. In a subtransaction, PostgreSQL gives the table a new file.
+    /// subtransaction, PostgreSQL empties the file of the table, because the same transaction
+    /// created the table. In a subtransaction, PostgreSQL gives the table a new file.
     fn truncate(command: &str, expected: &[&str]) {
         run("CREATE TABLE seen AS SELECT coalesce(max(id), 0) AS id FROM lead_audit.log");
         let new = "SELECT operation, table_name, new_values->'id', details->'row_count' FROM lead_audit.log WHERE id > (SELECT id FROM seen) ORDER BY id";
@@ -271,7 +271,8 @@ mod tests {
     }
 
     /// If a statement in a PL/pgSQL expression fails, PostgreSQL keeps the executor state of this
-    /// statement until the transaction ends.
+    /// statement until the transaction ends. lead_audit must not mistake it for the state of a
+    /// later statement.
     #[pg_test]
     fn truncate_that_failed_in_an_expression() {
         begin();

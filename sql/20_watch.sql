@@ -131,8 +131,8 @@ COMMENT ON COLUMN lead_audit.former_key.same_columns IS
   'Whether the next primary key has the same columns, renamed or with other types.';
 
 -- This trigger function refuses writes to the tables of this file by roles that do not own them,
--- for example by a role with pg_write_all_data. A superuser can insert and update rows, because a
--- restore of a dump does so.
+-- for example by a role with pg_write_all_data. Superusers can insert and update rows of these
+-- tables, so that they can restore a dump.
 CREATE FUNCTION lead_audit_internal.refuse_change_by_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

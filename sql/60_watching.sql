@@ -732,9 +732,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name)
 COMMENT ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name) IS
   'Returns the soft-delete column that enable() uses, or NULL. Errors 42703, 42804.';
 
--- enable() and disable() share the following checks. The two functions are written in SQL and
+-- enable() and disable() share the following checks. enable() and disable() are written in SQL and
 -- PL/pgSQL, so PostgreSQL also runs them with an older library. An older library lacks functions
--- that the SQL code calls. So enable() and disable() check the version of the library first.
+-- that the SQL code calls. So enable() and disable() first check the version of the library.
 CREATE FUNCTION lead_audit_internal.require_library() RETURNS void
   LANGUAGE c AS 'MODULE_PATHNAME', 'require_library_wrapper';
 REVOKE ALL ON FUNCTION lead_audit_internal.require_library() FROM PUBLIC;

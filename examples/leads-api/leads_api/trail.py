@@ -215,7 +215,8 @@ def _event(entry: Entry, is_intact: bool) -> Event:
 
 
 def _changes(entry: Entry) -> Sequence[Change]:
-    """Returns the changed columns of an UPDATE, or the columns with a value of another event."""
+    """For an UPDATE, returns the changed columns. For other events, returns the columns with a
+    value."""
     if entry.operation == "UPDATE":
         changes = list(entry.changes)
     else:

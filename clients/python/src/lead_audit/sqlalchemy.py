@@ -1,4 +1,4 @@
-"""Sets the context in the transactions of SQLAlchemy 1.4 and 2.x, sync and async: `attach()`.
+"""Provides `attach()`, which sets the context in transactions of SQLAlchemy 1.4 and 2.x.
 
 Before the first statement of a transaction, the client sends one `SELECT set_config(…, true), …`.
 If the context changes during the transaction, the client sends set_config again before the next

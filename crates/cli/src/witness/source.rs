@@ -157,8 +157,9 @@ fn note_root(stored: &StoredCheckpoint) -> Option<ledger::merkle::Hash> {
     Some(*Checkpoint::parse(note.text()).ok()?.root())
 }
 
-/// Describes a log that has fewer leaves than the witnessed history. Returns the description, and
-/// whether the remaining leaves of the log can be the beginning of the witnessed history.
+/// Describes the loss if a log has fewer leaves than the witnessed history. Returns the
+/// description, and whether the remaining leaves of the log can be the beginning of the witnessed
+/// history.
 fn gone_back(
     state: &State,
     newest: &StoredCheckpoint,

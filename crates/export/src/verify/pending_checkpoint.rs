@@ -175,8 +175,8 @@ impl PendingCheckpoint {
         remaining
     }
 
-    /// Judges the kept entries after the last entry of the checkpoint. `edge` is the tree's right
-    /// edge before the first kept entry.
+    /// Judges the kept entries, after the last entry of the checkpoint was read. `edge` is the
+    /// tree's right edge before the first kept entry.
     pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
