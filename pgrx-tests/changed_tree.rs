@@ -120,7 +120,7 @@ mod tests {
             )
         };
         // The first statement copies an entry to an id above the last id of the sequence. The
-        // second statement copies the entry to an id below the first id.
+        // second statement copies the entry to an id below the first id of the log.
         assert_eq!(faults_after(&copy(entry(700))), ["700 inserted"]);
         assert_eq!(faults_after(&copy(-5)).len(), 1);
         // If the id of an entry is changed, verify() reports the old id as deleted and the new id

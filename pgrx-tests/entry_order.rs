@@ -1,6 +1,6 @@
-//! Tests that the ids of entries give the order of the events. The earlier event has the lower id,
-//! even if triggers that write to watched tables nest statements. In the history of a row, the old
-//! row of each entry is the new row of the previous entry.
+//! Tests that the ids of entries give the order of the events. An earlier event has a lower id than
+//! a later event, even if triggers run statements within other statements. In the history of a row,
+//! the old row of each entry is the new row of the previous entry.
 
 #[pgrx::pg_schema]
 mod tests {

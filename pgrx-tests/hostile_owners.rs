@@ -251,7 +251,8 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// SET UNLOGGED has an entry, because a crash removes all rows of an unlogged table.
+    /// SET UNLOGGED and SET LOGGED have entries, because a crash removes all rows of an unlogged
+    /// table.
     #[pg_test]
     fn unlogged() {
         begin_with_clerk();

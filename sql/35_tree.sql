@@ -78,8 +78,8 @@ COMMENT ON COLUMN lead_audit.tree_edge.level IS 'Same levels as in tree_tile.';
 COMMENT ON COLUMN lead_audit.tree_edge.hashes IS 'Concatenated hashes.';
 
 -- The log id and the state of sealing. CREATE EXTENSION inserts a row, and a restore of a dump
--- adds the dump's row. Only the row with the largest tree counts. If several rows have the same
--- largest tree_size, the oldest of these rows counts.
+-- adds the dump's row. lead_audit uses only the row with the largest tree_size. If several rows
+-- have this tree_size, lead_audit uses the oldest of them.
 CREATE TABLE lead_audit.tree (
   log_id uuid NOT NULL PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

@@ -801,9 +801,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.refuse_member(regclass, regclass, tex
 COMMENT ON FUNCTION lead_audit_internal.refuse_member(regclass, regclass, text) IS
   'Raises error 42809 for a partition or child table of a watched table.';
 
--- The steps of enable(), in the order of their execution. The argument "watching" is the table's
--- row of lead_audit.watch before the call of enable(). The argument "wanted" is the table's row
--- after the call.
+-- The following functions are the steps of enable(), in the order of their execution. The argument
+-- "watching" is the table's row of lead_audit.watch before the call of enable(). The argument
+-- "wanted" is the table's row after the call.
 CREATE FUNCTION lead_audit_internal.wanted_watch(
   relation regclass, watching lead_audit.watch, soft_delete_column name, replica boolean)
 RETURNS lead_audit.watch LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -154,7 +154,11 @@ def _session_factory(target: Any) -> Any:
 
 
 def _sync_class(factory: Any) -> Any:
-    """Gives a factory of AsyncSessions its own sync session class, and returns this class."""
+    """Gives a factory of AsyncSessions its own sync session class, and returns this class.
+
+    A listener on this class affects only the sessions of this factory. Returns None if `factory` is
+    no factory of AsyncSessions.
+    """
     made = getattr(factory, "class_", None)
     if made is None or not hasattr(made, "sync_session_class") or not hasattr(factory, "kw"):
         return None
