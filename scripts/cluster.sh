@@ -14,7 +14,8 @@
 #                                       (like a crash) or smart
 #   cluster.sh remove DIR               stops the server and deletes DIR
 #   cluster.sh status DIR               returns exit code 0 if the server runs
-#   cluster.sh url DIR [DATABASE]       prints the superuser's connection URL (default: postgres)
+#   cluster.sh url DIR [DATABASE]       prints the superuser's connection URL for the database
+#                                       DATABASE, by default postgres
 #   cluster.sh psql DIR [ARGUMENT...]   runs psql with these arguments, as the superuser unless -U
 #                                       is given
 #   cluster.sh socket DIR               prints the directory of the server's socket. The directory

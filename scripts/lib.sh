@@ -1,5 +1,5 @@
-# lib.sh: all other scripts source this file. lib.sh sets paths, the operating system user of the
-# server, and the environment of cargo and pgrx. lib.sh starts nothing and installs nothing.
+# lib.sh: the other shell scripts source this file. lib.sh sets paths, the operating system user of
+# the server, and the environment of cargo and pgrx. lib.sh starts nothing and installs nothing.
 # setup.sh installs the missing packages.
 #
 #   ROOT          the checkout

@@ -9,7 +9,7 @@
 #                       version of the server
 #   test.sh named NAME  runs the tests of any kind with NAME in their name. `make test NAME=...`
 #                       runs this command
-#   test.sh majors      runs all tests with each supported major version of PostgreSQL
+#   test.sh majors      runs `test.sh` with each supported major version of PostgreSQL
 #   test.sh crates      runs only the tests of crates/, without a server
 #   test.sh pgrx [NAME...]   runs only the in-database tests (pgrx-tests/). With NAMEs, runs only
 #                       the tests with a NAME in their name

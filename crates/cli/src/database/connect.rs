@@ -108,9 +108,8 @@ fn usual_roots() -> Option<String> {
 }
 
 /// Combines `sslmode` and `sslrootcert` as libpq does. If certificates of authorities are given,
-/// the mode `require` means `verify-ca`. The operating system's certificates are accepted only with
-/// `verify-full`, because anybody can get a certificate from an authority that the operating system
-/// knows.
+/// the mode `require` means `verify-ca`. `sslrootcert=system` is accepted only with `verify-full`,
+/// because anybody can get a certificate from an authority that the operating system knows.
 fn recognition(
     mode: Option<Mode>,
     roots: Option<&str>,

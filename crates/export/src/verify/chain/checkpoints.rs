@@ -472,7 +472,7 @@ impl Chain<'_> {
             let detail = "the last checkpoint is not signed by the key".to_owned();
             self.emit(FaultKind::SignatureBad, None, None, Some(self.report.tree_size), detail);
         }
-        // If the tree matches a kept checkpoint that is newer than the change of the key, this
+        // If the tree matches a kept checkpoint whose size is at least `key_unknown_from`, this
         // checkpoint vouches for the entries. The unknown key then does not matter.
         self.report.key_unknown_from = self
             .report
