@@ -8,8 +8,8 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Waits until no other test runs. Every test calls this function first, because tests change state
-/// that they share (the log's table, counters, roles).
+/// Waits until no other test runs. Every test calls this function first, because the tests change
+/// state that all tests share (the log's table, counters, roles).
 pub fn begin() {
     run("SELECT pg_advisory_xact_lock(7001)");
     discard_caches(true);

@@ -27,7 +27,7 @@ cluster=$ROOT/scripts/cluster.sh
 
 "$ROOT/scripts/install.sh"
 "$ROOT/scripts/packages.sh" pip sqlsmith
-unset LEAD_AUDIT_PACKAGES_USED # includes packages that packages.sh has just unpacked
+unset LEAD_AUDIT_PACKAGES_USED # so that use_private_packages finds the new packages
 use_private_packages
 "$ROOT/scripts/python.sh"
 

@@ -83,7 +83,7 @@ pgrx() {
     # shellcheck disable=SC2064 # clusters is gone when the trap runs
     trap "rm -rf '$clusters'" EXIT
   fi
-  rm -rf "$clusters" # a killed run has left this
+  rm -rf "$clusters" # a killed run can have left this
   mkdir -m 0700 "$clusters"
   if [ -n "$SERVER_USER" ]; then
     chown "$SERVER_USER:" "$clusters"
@@ -113,7 +113,7 @@ acceptance() {
   step "The lead-audit command: cargo build -p cli"
   cargo build -p cli
   step "Acceptance tests: cargo test -p acceptance"
-  rm -rf "$STATE/acceptance" # a killed run has left this
+  rm -rf "$STATE/acceptance" # a killed run can have left this
   LEAD_AUDIT_PG_CONFIG=$BIN/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance \
     LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
     LEAD_AUDIT_COMMAND=$CARGO_TARGET_DIR/debug/lead-audit \

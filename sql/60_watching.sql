@@ -27,11 +27,11 @@ COMMENT ON FUNCTION lead_audit_internal.is_audit_trigger_name(name) IS
   'Whether audit triggers have this name.';
 
 -- The audit triggers in pg_trigger, with the watch id from the arguments of each trigger. An audit
--- trigger with a condition or a column list does not fire for every event, so it does not count as
--- on. tgenabled is O for a trigger that does not fire with session_replication_role = replica, and
--- A for a trigger that always fires. tgenabled should be A for all audit triggers. If a table is
--- watched without the option replica, the last argument of its audit triggers is origin_only. With
--- origin_only, the trigger function does not record trusted writes in the replica role
+-- trigger with a condition or a column list does not fire for every event, so its column is_on is
+-- false. tgenabled is O for a trigger that does not fire with session_replication_role = replica,
+-- and A for a trigger that always fires. tgenabled should be A for all audit triggers. If a table
+-- is watched without the option replica, the last argument of its audit triggers is origin_only.
+-- With origin_only, the trigger function does not record trusted writes in the replica role
 -- (src/capture/replica_role.rs). The bytea constant in the view is the text origin_only between
 -- two zero bytes.
 CREATE VIEW lead_audit.audit_trigger AS
@@ -76,8 +76,8 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
 -- Shows the root of each watched table, and whether row changes and TRUNCATEs are recorded in the
 -- table, its partitions and its child tables. The view finds partitions and child tables by
 -- inheritance, so it also finds relations without audit triggers. A child table that is watched on
--- its own has its own watch id. The audit triggers of this child table also count for its parent.
--- A foreign table does not need the TRUNCATE trigger.
+-- its own has its own watch id. For the state of its parent, the view accepts the audit triggers
+-- of this child table too. A foreign table does not need the TRUNCATE trigger.
 CREATE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 tree(watch_id, relation) AS (

@@ -59,7 +59,7 @@ def pooled(pgbouncer: PgBouncer, database: Database) -> Database:
 
 
 def application(engine: AsyncEngine) -> FastAPI:
-    """Makes an application that writes the lead of a request in transactions of several kinds."""
+    """Makes an application. Each request to it writes a lead in transactions of several kinds."""
     factory: Any = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
     attach(factory)
     app = FastAPI()

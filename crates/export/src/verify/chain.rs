@@ -76,8 +76,8 @@ pub(super) struct Chain<'t> {
     matched: BTreeSet<u64>,
     signed_before: bool,
     last_signed: Option<bool>,
-    /// Whether the note at the start of the export has a second signature. The second signature can
-    /// be by the log's next key.
+    /// Whether the note at the start of the export has a second signature. The log's next key can
+    /// have made the second signature.
     may_have_successor: bool,
     /// The tree size of the largest checkpoint that a known key has signed. The name of this key
     /// must be the origin in the checkpoint.

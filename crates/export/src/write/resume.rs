@@ -91,8 +91,8 @@ pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint,
             reader = decoder.finish();
             match read {
                 Ok(()) => {}
-                // If a frame cannot be read to its end, its writing was interrupted, so it is the
-                // last frame.
+                // If a frame cannot be read to its end, the writing of this frame was interrupted.
+                // So this frame is the last frame of the file.
                 Err(ResumeError::Read(ReadError::Io(_))) => break,
                 Err(error) => return Err(error),
             }

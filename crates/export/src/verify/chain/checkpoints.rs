@@ -319,8 +319,7 @@ impl Chain<'_> {
         if signers.own {
             self.report.key_unknown_from = None;
         } else if signers.stranger {
-            // The signature by an unknown key can be by the new key of a log that has changed its
-            // key.
+            // The log can have changed its key, and the unknown key can be its new key.
             self.report.key_unknown_from = Some(size);
         } else if !signers.former.is_empty() {
             let detail = format!(
