@@ -208,7 +208,7 @@ mod tests {
              INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1)");
         run_as("clerk", "SET LOCAL lead_audit.user_id = 'u'; DELETE FROM parent");
         // Since PostgreSQL 18, an AFTER trigger runs as the role that made the change. PostgreSQL
-        // makes the change of a cascade as the owner of the table `child`.
+        // runs the DELETE of the cascade as the owner of the table `child`.
         let owner =
             if cfg!(feature = "pg18") { one("SELECT current_user") } else { "clerk".to_owned() };
         assert_eq!(

@@ -1,5 +1,5 @@
 #!/bin/bash
-# server.sh: gets a PostgreSQL server if PG names another major version than that of Debian's
+# server.sh: gets a PostgreSQL server if PG names a major version other than that of Debian's
 # package, or if the user has chosen a pg_config. With PG=17 the script fills target/pg17 (for the
 # release build) and target/pg17-test (for the in-database tests). setup.sh calls this script. If
 # both directories exist, the script does nothing and prints nothing. The server comes from the

@@ -20,7 +20,7 @@ TEMPLATE = "leads_template"
 
 
 def _server_user() -> Optional[str]:
-    """Returns the server's user in scripts/lib.sh, or None if root does not run the tests."""
+    """Returns the user that scripts/lib.sh chooses for the server, or None if not run by root."""
     if os.geteuid() != 0:
         return None
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
