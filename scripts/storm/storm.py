@@ -277,7 +277,7 @@ class Storm:
                 self.faults.append(f"clients saw {count} times: {message}")
 
     def check_gaps(self, session: psycopg.Connection, unwritten: int) -> None:
-        """Checks that an entry with the outcome gap stands for each unwritten entry.
+        """Checks that a gap entry or a line of the log stands for each unwritten entry.
 
         The check accepts an unwritten entry only if its cause is a lock timeout or a deadlock, for
         example with VACUUM FULL.
