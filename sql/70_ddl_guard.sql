@@ -668,10 +668,9 @@ COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
   'Merges watched tables that have become partitions of another watched table into it.';
 
--- Shows the differences between the state that the DDL guard maintains and the catalog. A
--- difference comes from a command that the DDL guard did not see. A child table can be watched on
--- its own, or its own watching can be disabled. These two states of a child table are no faults of
--- its parent.
+-- Lists the faults of watched tables, for example an audit trigger that is off. A fault comes from
+-- a command that the DDL guard did not see. A child table can be watched on its own, or its own
+-- watching can be disabled. These two states of a child table are no faults of its parent.
 CREATE VIEW lead_audit.watch_fault AS
 WITH RECURSIVE known AS (
   SELECT m.watch_id, m.relation, m.is_root, m.is_complete, m.table_schema, m.table_name,

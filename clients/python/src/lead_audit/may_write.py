@@ -1,11 +1,12 @@
 """Reads from PostgreSQL's catalog which functions and relations do not write.
 
 The client needs this information because the text of a SELECT does not show whether the SELECT
-writes. All connections to a database share the result. PostgreSQL's own functions do not write,
-except for a few that execute a text as SQL. A function that was created in the database can write.
-A view can write if it uses a function that can write. A SELECT from a table can write if a policy
-of the table uses a function that can write. The client assumes that a relation or function with an
-unknown name can write. The client ignores operators and casts of the application.
+writes. All connections to a database share the result. PostgreSQL's own functions do not write to
+tables of the application, except for a few that execute a text as SQL. A function that was created
+in the database can write. A view can write if it uses a function that can write. A SELECT from a
+table can write if a policy of the table uses a function that can write. The client assumes that a
+relation or function with an unknown name can write. The client ignores operators and casts of the
+application.
 """
 
 from __future__ import annotations

@@ -71,10 +71,10 @@ impl From<io::Error> for ResumeError {
     }
 }
 
-/// Finds the position at which `file` can be continued. The position follows after the last
-/// checkpoint whose entries are complete, after the beginning of an export without such a
-/// checkpoint, or after a complete export. For an empty file, the position is the beginning of the
-/// file.
+/// Finds the position at which `file` can be continued. The position is the end of a complete
+/// export, or the end of the last checkpoint whose entries are complete. In an export without such
+/// a checkpoint, the position is the end of the records `start` and `consistency`. For an empty
+/// file, the position is the beginning of the file.
 ///
 /// # Errors
 /// Fails if the file is not an export, or if it is damaged before its end.
