@@ -1,7 +1,7 @@
 -- `make demo` runs this script. In the script, an application writes leads, and the audit trail
 -- records who changed each row. Verification finds entries that were tampered with. psql runs the
--- script as the superuser postgres, in an empty database that the role lead_app owns. psql shows
--- each statement before its result.
+-- script as the superuser `postgres`, in an empty database that the role `lead_app` owns. psql
+-- shows each statement before its result.
 \set ECHO none
 \pset footer off
 \pset null '-'

@@ -165,8 +165,8 @@ mod tests {
             ('row_key', e.row_key::text), ('row_values', e.row_values::text), ('db_session_user', to_json(e.db_session_user)::text),
             ('db_current_user', to_json(e.db_current_user)::text), ('client_addr', to_json(e.client_addr)::text),
             ('application_name', to_json(e.application_name)::text)) c(k, v) WHERE v IS NOT NULL)"#;
-        // Checks `preimage` itself: with the unchanged `row_key`, the preimage gives the stored
-        // checksum.
+        // With the unchanged `row_key`, the SQL expression `preimage` must give the checksum that
+        // the library has stored.
         forge("row_key", &row_key, preimage);
         assert_intact();
         forge("row_key", r#"{"id": "a"}"#, preimage);
@@ -193,7 +193,7 @@ mod tests {
         );
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[2])), "false");
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[1])), "true");
-        // Although the log has an unknown column, later writes have entries.
+        // Later writes have entries, although the log has a column that the library does not know.
         run("INSERT INTO leads (id) VALUES ('later')");
         run("UPDATE lead_audit.entry SET extra = NULL");
         assert_intact();

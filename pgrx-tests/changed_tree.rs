@@ -1,7 +1,7 @@
 //! Tests that verification finds the changes of a superuser who knows the code of lead_audit.
 //! Besides entries, the superuser changes the data that is computed from entries: checksums,
 //! leaves, inner nodes, checkpoints. verify() reports each kind of change as a different fault, and
-//! reports no unchanged entry.
+//! never reports an unchanged entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -120,7 +120,7 @@ mod tests {
             )
         };
         // The first statement copies an entry to an id above the last id of the sequence. The
-        // second statement copies the entry to an id below the first id.
+        // second statement copies the entry to an id below the first id of the log.
         assert_eq!(faults_after(&copy(entry(700))), ["700 inserted"]);
         assert_eq!(faults_after(&copy(-5)).len(), 1);
         // If the id of an entry is changed, verify() reports the old id as deleted and the new id

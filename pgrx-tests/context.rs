@@ -1,7 +1,7 @@
 //! Tests the columns of an entry that contain its context and the caller as the database sees it.
 //! Like all settings of PostgreSQL, the settings of the context apply to a session, a transaction
-//! or a block. If a setting of the context is empty, the entry has NULL. SET refuses an invalid
-//! value of a setting of the context.
+//! or a block. If a setting of the context is empty, the entry has NULL in the column of this
+//! setting. SET refuses an invalid value of a setting of the context.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -207,8 +207,8 @@ mod tests {
              GRANT ALL ON parent TO clerk; SELECT lead_audit.enable('parent'), lead_audit.enable('child');
              INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1)");
         run_as("clerk", "SET LOCAL lead_audit.user_id = 'u'; DELETE FROM parent");
-        // Since PostgreSQL 18, an AFTER trigger runs as the role that made the change. For a
-        // cascade of a foreign key, an AFTER trigger runs as the owner of the table.
+        // Since PostgreSQL 18, an AFTER trigger runs as the role that made the change. PostgreSQL
+        // runs the DELETE of the cascade as the owner of the table `child`.
         let owner =
             if cfg!(feature = "pg18") { one("SELECT current_user") } else { "clerk".to_owned() };
         assert_eq!(

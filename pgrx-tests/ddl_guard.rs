@@ -209,8 +209,8 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// If a replaced audit trigger calls the function capture(), but not for every event,
-    /// lead_audit.watched shows the state `disabled` for the table.
+    /// Replaces the audit trigger by a trigger that calls the function capture() for some events
+    /// only. lead_audit.watched then shows the state `disabled` for the table.
     #[pg_test]
     fn narrowed_trigger() {
         begin_with_leads();
@@ -614,8 +614,8 @@ mod tests {
         assert_intact();
     }
 
-    /// After disable(), a table can be attached to a watched table. The attached table is then
-    /// watched as a partition or child table.
+    /// A table whose watching has ended with disable() can be attached to a watched table. The
+    /// attached table is then watched again, as a partition or child table.
     #[pg_test]
     fn new_partition_that_was_watched_before() {
         begin();
@@ -685,7 +685,7 @@ mod tests {
         }
     }
 
-    /// Returns the number after the last space of a row.
+    /// Returns the number that follows after the last space in `row`.
     fn tuples(row: &str) -> i64 {
         row.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default()
     }

@@ -1,6 +1,6 @@
-//! Tests that the ids of entries give the order of the events. The earlier event has the lower id,
-//! even if triggers that write to watched tables nest statements. In the history of a row, the old
-//! row of each entry is the new row of the previous entry.
+//! Tests that the ids of entries give the order of the events. An earlier event has a lower id than
+//! a later event, even if triggers run statements within other statements. In the history of a row,
+//! the old row of each entry is the new row of the previous entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -40,8 +40,9 @@ mod tests {
     }
 
     /// PostgreSQL fires triggers in the order of their names, so an application's trigger can fire
-    /// before the audit trigger. lead_audit warns of an earlier trigger when the trigger is
-    /// created, and when watching of its table begins.
+    /// before the audit trigger. lead_audit warns of a trigger that fires before the audit trigger.
+    /// The warning appears when this trigger is created, and when enable() begins to watch its
+    /// table.
     #[pg_test]
     fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();
@@ -140,8 +141,8 @@ mod tests {
         EXECUTE format('INSERT INTO %I VALUES (%s)', TG_ARGV[0], TG_ARGV[1]); RETURN NULL; END $$";
 
     /// Runs the TRUNCATE once outside and once inside a subtransaction. Outside of a
-    /// subtransaction, PostgreSQL empties the file of the table, because this transaction created
-    /// the file. In a subtransaction, PostgreSQL gives the table a new file.
+    /// subtransaction, PostgreSQL empties the file of the table, because the same transaction
+    /// created the table. In a subtransaction, PostgreSQL gives the table a new file.
     fn truncate(command: &str, expected: &[&str]) {
         run("CREATE TABLE seen AS SELECT coalesce(max(id), 0) AS id FROM lead_audit.log");
         let new = "SELECT operation, table_name, new_values->'id', details->'row_count' FROM lead_audit.log WHERE id > (SELECT id FROM seen) ORDER BY id";
@@ -270,7 +271,8 @@ mod tests {
     }
 
     /// If a statement in a PL/pgSQL expression fails, PostgreSQL keeps the executor state of this
-    /// statement until the transaction ends.
+    /// statement until the transaction ends. lead_audit must not mistake it for the state of a
+    /// later statement.
     #[pg_test]
     fn truncate_that_failed_in_an_expression() {
         begin();

@@ -8,8 +8,8 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Waits until no other test runs. Every test calls this function first, because tests change state
-/// that they share (the log's table, counters, roles).
+/// Waits until no other test runs. Every test calls this function first, because the tests change
+/// state that all tests share (the log's table, counters, roles).
 pub fn begin() {
     run("SELECT pg_advisory_xact_lock(7001)");
     discard_caches(true);
@@ -103,7 +103,7 @@ pub fn failure(statement: &str) -> String {
     one(&format!("SELECT pg_temp.failure({})", literal(statement)))
 }
 
-/// Does the same as [`failure`], as the role `role`.
+/// Does the same as [`failure`], but runs the statement as the role `role`.
 pub fn failure_as(role: &str, statement: &str) -> String {
     run(&format!("SET LOCAL ROLE {role}"));
     let failure = failure(statement);
@@ -118,7 +118,7 @@ pub fn assert_fails(statement: &str, sqlstate: &str, message: &str) {
     assert!(failure.starts_with(sqlstate) && failure.contains(message), "{statement}: {failure}");
 }
 
-/// Does the same as [`assert_fails`], as the role `role`.
+/// Does the same as [`assert_fails`], but runs the statement as the role `role`.
 pub fn assert_fails_as(role: &str, statement: &str, sqlstate: &str, message: &str) {
     let failure = failure_as(role, statement);
     assert!(

@@ -9,8 +9,8 @@ mod tests {
     use pgrx::prelude::*;
 
     /// SQL that creates the schema `evil`. Its functions and operators return false results or
-    /// raise errors. The schema affects every query that has `evil` before pg_catalog on its
-    /// search_path.
+    /// raise errors. The schema affects every query that runs while `evil` stands before pg_catalog
+    /// on the search_path.
     const EVIL: &str = "CREATE SCHEMA evil;
         CREATE FUNCTION evil.trap(anyelement) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped' USING ERRCODE = 'LA666'; END $$;
         CREATE FUNCTION evil.trap2(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped' USING ERRCODE = 'LA666'; END $$;

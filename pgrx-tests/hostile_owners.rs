@@ -1,7 +1,7 @@
 //! Tests attacks on the audit trail or the server by the owner of a watched table. Also tests the
-//! effects of a trigger that a superuser creates on the log. An earlier state of the code allowed
-//! each attack. The attacker is the role clerk, which owns the watched table and has no right in
-//! the schema lead_audit.
+//! effects of a trigger that a superuser creates on the log. Each of these attacks succeeded
+//! against an earlier state of the code. The attacker is the role `clerk`, which owns the watched
+//! table and has no right in the schema lead_audit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -39,8 +39,8 @@ mod tests {
         assert_eq!(one("SELECT new_values->>'m' FROM lead_audit.history('moods', '1')"), "clerk");
     }
 
-    /// The functions that read the audit trail run no code of the table's owner, whatever type the
-    /// primary key has.
+    /// The functions that read the audit trail run no code of the table's owner, for any type of
+    /// the primary key.
     #[pg_test]
     fn reading_executes_no_code_of_the_owner() {
         begin_with_clerk();
@@ -119,7 +119,7 @@ mod tests {
         );
     }
 
-    /// Runs `commands` as the role clerk. During `commands`, f() executes the command `order`.
+    /// Runs `commands` as the role `clerk`. During `commands`, f() executes the command `order`.
     /// Returns the new entries.
     fn entries_of(order: &str, commands: &str) -> Vec<String> {
         let last = number("SELECT coalesce(max(id), 0) FROM lead_audit.entry");
@@ -168,8 +168,8 @@ mod tests {
             "SELECT bool_and(row_trigger_on AND truncate_trigger_on) FROM lead_audit.watched"
         ));
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
-        // During ATTACH PARTITION the DDL guard uses a temporary trigger name. The owner cannot
-        // rename a trigger to this temporary name.
+        // During ATTACH PARTITION, the DDL guard gives the partition's row trigger a temporary
+        // name. The owner cannot rename a trigger to this temporary name.
         let statement =
             "ALTER TRIGGER \"00_lead_audit_row\" ON p RENAME TO \"00_lead_audit_row_before\"";
         assert_fails_as("clerk", statement, "42501", "permission denied to disable");
@@ -251,7 +251,8 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// SET UNLOGGED has an entry, because a crash removes all rows of an unlogged table.
+    /// SET UNLOGGED and SET LOGGED have entries, because a crash removes all rows of an unlogged
+    /// table.
     #[pg_test]
     fn unlogged() {
         begin_with_clerk();
@@ -754,8 +755,8 @@ mod tests {
         );
     }
 
-    /// If a function runs a DDL command, the query that the client sent does not contain the
-    /// command.
+    /// If a function runs a DDL command, the client's query does not contain this command. The
+    /// entry has the command in `details.executed`.
     #[pg_test]
     fn command_in_a_function_is_in_details_executed() {
         begin_with_clerk();
@@ -779,7 +780,7 @@ mod tests {
         assert_intact();
     }
 
-    /// Creates the type trap, whose output function is `lead_audit_test_trap_out`, and a watched
+    /// Creates the type `trap`, whose output function is `lead_audit_test_trap_out`, and a watched
     /// table with a column of this type.
     const TRAP: &str =
         "CREATE TYPE trap; CREATE FUNCTION trap_in(cstring) RETURNS trap LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
@@ -787,8 +788,8 @@ mod tests {
         CREATE TYPE trap (INPUT = trap_in, OUTPUT = trap_out, LIKE = int4);
         CREATE TABLE trapped (id int PRIMARY KEY, v trap, n int DEFAULT 0); SELECT lead_audit.enable('trapped')";
 
-    /// The output function of a type raises an error, writes to the table whose row capture
-    /// records, or calls itself without end.
+    /// The output function of a type raises an error, writes to the table while capture records a
+    /// row of this table, or calls itself without end.
     #[pg_test]
     fn output_functions() {
         begin();
@@ -833,7 +834,7 @@ mod tests {
         &pg_sys::Pg_finfo_record { api_version: 1 }
     }
 
-    /// Output function of the type trap. For the value 2, the function raises an error. For the
+    /// Output function of the type `trap`. For the value 2, the function raises an error. For the
     /// value 3, the function inserts a row with a harmless value into the table. For the value 4,
     /// the function inserts a row with the value 4, so that capture calls the function again.
     ///

@@ -1,5 +1,5 @@
 //! Tests CREATE EXTENSION and DROP EXTENSION, and the objects that CREATE EXTENSION creates: their
-//! rights, their search path and their comments. CREATE EXTENSION watches the table leads.
+//! rights, their search path and their comments. CREATE EXTENSION watches the table `leads`.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -19,7 +19,7 @@ mod tests {
 
     /// The library must have every C function that the SQL objects of a released version name. As
     /// soon as a new library is installed, new sessions use it with the SQL objects of the older
-    /// version. A dump also names `capture()` and `capture_truncate()`.
+    /// version. A dump also contains triggers that call `capture()` and `capture_truncate()`.
     #[pg_test]
     fn library_has_every_symbol_of_released_objects() {
         begin();

@@ -284,7 +284,8 @@ mod tests {
         );
     }
 
-    /// After a restore that omits the sequence, the sequence gives ids that entries already have.
+    /// After a restore that omits the sequence of the ids, the sequence gives ids that entries
+    /// already have.
     #[pg_test]
     fn id_sequence_gives_ids_that_are_taken() {
         begin_with_leads();
@@ -299,8 +300,8 @@ mod tests {
         assert_eq!(not_written(), before);
         assert_eq!(log("operation"), ["INSERT", "INSERT", "INSERT", "UPDATE", "UPDATE", "UPDATE"]);
         assert_eq!(one("SELECT count(*) FROM leads WHERE email = 'x'"), "3");
-        // verify() reports two of the old entries as inserted, because they are not sealed and
-        // their ids are above the last id of the sequence.
+        // The sequence has given out the ids of two old entries a second time. These entries look
+        // as if somebody had inserted them by hand, so verify() reports them as inserted.
         assert_eq!(rows("SELECT fault FROM lead_audit.verify()"), ["inserted", "inserted"]);
     }
 

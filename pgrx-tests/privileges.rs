@@ -57,8 +57,8 @@ mod tests {
             "SELECT relname FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v')",
         );
         assert!(objects.len() >= 6, "{objects:?}");
-        // In the first round, the role `clerk` has no right on the schemas. In the second round,
-        // `clerk` has USAGE.
+        // The first pass of this loop runs while the role `clerk` has no right on the two schemas.
+        // In the second pass, `clerk` has USAGE on them.
         for grant in ["", "GRANT USAGE ON SCHEMA lead_audit, lead_audit_internal TO clerk"] {
             run(grant);
             for object in &objects {

@@ -383,9 +383,9 @@ mod tests {
         assert_intact();
     }
 
-    /// The innermost of several nested composite types occurs at a million places in the table's
-    /// row type. Capture inspects each type once, and not each place. (CREATE TABLE itself inspects
-    /// each place.)
+    /// The innermost of several nested composite types occurs a million times in the table's row
+    /// type. Capture inspects each type only once. CREATE TABLE itself inspects every occurrence of
+    /// a type.
     #[pg_test]
     fn types_nested_in_many_places() {
         begin();

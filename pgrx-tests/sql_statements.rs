@@ -184,8 +184,8 @@ mod tests {
     }
 
     /// With session_replication_role = replica, writes have no entries by default, because the
-    /// server on which they were first made has recorded them. A table that was enabled with
-    /// `replica => true` also records the writes of such sessions.
+    /// server on which they were first made has recorded them. If the table was enabled with
+    /// `replica => true`, these writes have entries too.
     #[pg_test]
     fn session_replication_role() {
         begin_with(
@@ -234,9 +234,10 @@ mod tests {
                 "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry",
             );
         }
-        // Each change of `replica` has an entry. ENABLE TRIGGER turns the audit triggers into
-        // ordinary triggers, which do not fire with session_replication_role = replica. After
-        // ENABLE TRIGGER, the state of a table with `replica => true` is `disabled`.
+        // Each call of enable() that changes the option `replica` has an entry. ENABLE TRIGGER turns
+        // the audit triggers into ordinary triggers, which do not fire with
+        // session_replication_role = replica. A table with `replica => true` then has the state
+        // `disabled`, because its writes in the replica role have no entries.
         run("SELECT lead_audit.enable('p', replica => false); SELECT lead_audit.enable('plain', replica => true, baseline => true);
              SELECT lead_audit.enable('plain', replica => true); SET LOCAL session_replication_role = replica; INSERT INTO p VALUES (1);
              INSERT INTO plain VALUES (1); SET LOCAL session_replication_role = origin; ALTER TABLE plain ENABLE TRIGGER ALL");

@@ -786,7 +786,7 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
         // The entries of `bare` have no row key, so history() finds the entries by their values.
         // Only the values in the entry of the DELETE can be read. The values in the other entries
-        // of `bare` are nested too deeply.
+        // of `bare` are nested too deeply to be read.
         run("ALTER TABLE bare ADD PRIMARY KEY (n)");
         assert_eq!(
             rows("SELECT operation FROM lead_audit.history('bare', '1') ORDER BY id"),

@@ -1,6 +1,7 @@
-//! Tests that a write of the library to the log, which uses no SQL, has the same effects as an
-//! INSERT. Each index on the log contains every entry that belongs to it. The writing transaction
-//! holds its lock on the log until it ends, or until the subtransaction that wrote rolls back.
+//! The library writes to the log without SQL. Tests that such a write has the same effects as an
+//! INSERT. Each index on the log contains every entry that the index covers. The writing
+//! transaction holds its lock on the log until it ends, or until the subtransaction that wrote
+//! rolls back.
 
 #[pgrx::pg_schema]
 mod tests {

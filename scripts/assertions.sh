@@ -49,7 +49,7 @@ discarding=(
   sql_statements::tests::pg_views_rules_and_instead_of
 )
 
-# The files of acceptance tests that run with debug_discard_caches = 1. The setting holds for the
+# The files of acceptance tests that run with debug_discard_caches = 1. The setting applies to the
 # sessions that the tests open with Cluster::examined. In every other session it would take minutes
 # to create the extension.
 preloaded=(

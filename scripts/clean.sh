@@ -8,6 +8,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 }
 [ "$STATE" = "$TARGET" ] || rm -rf "$STATE"
 for state in "$TARGET"/*/target/state; do
-  [ ! -L "$state" ] || rm -rf "$(readlink "$state")" # files of assertions.sh
+  [ ! -L "$state" ] || rm -rf "$(readlink "$state")" # deletes files of assertions.sh
 done
 rm -rf "$TARGET"

@@ -14,17 +14,18 @@
 #                                       (like a crash) or smart
 #   cluster.sh remove DIR               stops the server and deletes DIR
 #   cluster.sh status DIR               returns exit code 0 if the server runs
-#   cluster.sh url DIR [DATABASE]       prints the superuser's connection URL (default: postgres)
+#   cluster.sh url DIR [DATABASE]       prints the superuser's connection URL for the database
+#                                       DATABASE, by default postgres
 #   cluster.sh psql DIR [ARGUMENT...]   runs psql with these arguments, as the superuser unless -U
 #                                       is given
 #   cluster.sh socket DIR               prints the directory of the server's socket. The directory
 #                                       can change at each start
 #   cluster.sh log DIR                  prints the path of the server's log
 #
-# DIR contains data/, log and run. run is the directory of the socket. If the path of run is too
-# long for a socket, run is a link to a directory in /tmp. DIR can be a link to a directory outside
-# of target/ (see STATE in lib.sh). After a failure, the script prints a message and the end of the
-# server's log on standard error, and returns exit code 1.
+# DIR contains the data directory data/, the server's log, and run/, the directory of the socket.
+# If the path of run/ is too long for a socket, run is a link to a directory in /tmp. DIR can be a
+# link to a directory outside of target/ (see STATE in lib.sh). After a failure, the script prints
+# a message and the end of the server's log on standard error, and returns exit code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # If the server's environment has one of these variables, pgrx adds a location in the library's
 # source code to the DETAIL of errors.

@@ -1,5 +1,5 @@
-# lib.sh: all other scripts source this file. lib.sh sets paths, the operating system user of the
-# server, and the environment of cargo and pgrx. lib.sh starts nothing and installs nothing.
+# lib.sh: the other shell scripts source this file. lib.sh sets paths, the operating system user of
+# the server, and the environment of cargo and pgrx. lib.sh starts nothing and installs nothing.
 # setup.sh installs the missing packages.
 #
 #   ROOT          the checkout
@@ -27,8 +27,8 @@ TARGET=${LEAD_AUDIT_TARGET:-$ROOT/target}
 
 # ---- messages -----------------------------------------------------------------------------------
 
-# The time at which the outermost script started. A script that another script calls inherits this
-# variable.
+# The time at which the outermost script started. A script inherits this variable from the script
+# that calls it.
 export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS}
 
 step() { printf '==> [%3d s] %s\n' $((EPOCHSECONDS - LEAD_AUDIT_STARTED)) "$*"; }

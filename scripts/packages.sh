@@ -43,7 +43,7 @@ has_libclang() {
 }
 has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
 # Returns true if the server does not come from a package of the system's Debian release. The
-# server comes from elsewhere if PG names another version than Debian's own, or if the user has
+# server has a different source if PG names a version other than Debian's own, or if the user has
 # chosen a pg_config.
 has_other_server() { [ "$PG_MAJOR" != "$DEBIAN_MAJOR" ] || own_pg_config "$PG_MAJOR" >/dev/null; }
 has_programs() {

@@ -20,7 +20,7 @@ comments control the run:
   <!-- before …SQL… -->    statements that the superuser runs at this point. The page hides them
   <!-- until SELECT … -->  waits until the query returns t
 
-Creates the role app, and the database crm, which this role owns, if they are missing. psql finds
+If they are missing, creates the role `app`, and the database `crm`, which `app` owns. psql finds
 the server through variables such as PGHOST. With --user, psql runs as the user USER of the system.
 With --fill, the script writes changed output into the page.
 """

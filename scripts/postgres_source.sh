@@ -15,8 +15,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # The Debian releases that have a source package of each major version. No release has PostgreSQL
-# 16. `stable` is a fallback for trixie: the list of trixie can name a version that the mirror
-# lacks, and then the list of stable can name an earlier version that the mirror has.
+# 16. `stable` is a fallback for trixie. The list of trixie can name a version that the mirror
+# lacks. In this case, the list of stable can name an earlier version that the mirror has.
 declare -A suites=(
   [15]="bookworm bookworm-security"
   [17]="trixie trixie-security stable"

@@ -58,8 +58,8 @@ prepare() {
 }
 
 # Gets a psql for the suites, because the output of the suites depends on the version of psql. If
-# the server's psql has another version than the sources, the function downloads a psql with the
-# sources' version.
+# the version of the server's psql differs from the version of the sources, the function downloads
+# a psql with the version of the sources.
 get_psql() {
   local source=$1 version package
   ln -s "$BIN/psql" "$work/psql"

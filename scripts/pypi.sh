@@ -30,7 +30,7 @@ unpack() {
   rm -rf "$dir.wheel" "$dir"
   mkdir -p "$dir.wheel" "$dir"
   grep "^$name==" "$list" >"$dir.wheel/requirement.txt" || die "$list has no $name"
-  # The wheel can be for another version of Python than the installed one, because the script only
+  # The wheel can be for a version of Python other than the installed one, because the script only
   # unpacks the wheel.
   run_logged "pip-$name" "${pip[@]}" download --disable-pip-version-check --no-input --no-deps \
     --require-hashes --only-binary :all: --implementation cp --python-version 3.11 \

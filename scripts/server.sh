@@ -1,9 +1,9 @@
 #!/bin/bash
-# server.sh: gets a PostgreSQL server if PG names another major version than that of Debian's
+# server.sh: gets a PostgreSQL server if PG names a major version other than that of Debian's
 # package, or if the user has chosen a pg_config. With PG=17 the script fills target/pg17 (for the
 # release build) and target/pg17-test (for the in-database tests). setup.sh calls this script. If
-# both directories exist, the script does nothing and prints nothing. The server comes from the
-# first of these sources that exists:
+# both directories exist and their server comes from the chosen source, the script does nothing and
+# prints nothing. The server comes from the first of these sources that exists:
 #
 #   PG_CONFIG_17=FILE        copies the installation whose pg_config is FILE, with its headers
 #   /usr/lib/postgresql/17   copies the installation in this directory, with its headers. The
@@ -96,7 +96,7 @@ from_debian() {
       patchelf --set-interpreter "$PREFIX/libs/loader" --force-rpath --set-rpath "$PREFIX/libs" \
         "$file"
     done
-  # Removes the RPATH of each library, because a library with its own RPATH, for example LLVM's,
+  # Replaces the RPATH of each library that has one, because such a library, for example LLVM's,
   # ignores the RPATH of the program.
   for file in "$PREFIX"/libs/*.so*; do
     [ -z "$(patchelf --print-rpath "$file")" ] ||

@@ -9,8 +9,8 @@
 # After the storm the test checks the following conditions. The server has restarted only after
 # kills. The entries agree with the logical decoding of the WAL (postgres_suites/oracle.sql).
 # verify() finds no fault. Every failed statement is recorded. An entry is missing only if a lock
-# timeout or a deadlock prevented its write. In this case an entry with the outcome gap stands for
-# the missing entry.
+# timeout or a deadlock prevented its write. In this case an entry with the outcome gap, or a line
+# in the server's log, stands for the missing entry.
 #
 #   storm.sh [SECONDS [SEED]]   SECONDS is the duration of the storm without its start and end, by
 #                               default 1800. SEED is random by default. With the same seed, each
@@ -27,7 +27,7 @@ cluster=$ROOT/scripts/cluster.sh
 
 "$ROOT/scripts/install.sh"
 "$ROOT/scripts/packages.sh" pip sqlsmith
-unset LEAD_AUDIT_PACKAGES_USED # includes packages that packages.sh has just unpacked
+unset LEAD_AUDIT_PACKAGES_USED # so that use_private_packages finds the new packages
 use_private_packages
 "$ROOT/scripts/python.sh"
 

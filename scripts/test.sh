@@ -9,7 +9,7 @@
 #                       version of the server
 #   test.sh named NAME  runs the tests of any kind with NAME in their name. `make test NAME=...`
 #                       runs this command
-#   test.sh majors      runs all tests with each supported major version of PostgreSQL
+#   test.sh majors      runs `test.sh` with each supported major version of PostgreSQL
 #   test.sh crates      runs only the tests of crates/, without a server
 #   test.sh pgrx [NAME...]   runs only the in-database tests (pgrx-tests/). With NAMEs, runs only
 #                       the tests with a NAME in their name
@@ -83,7 +83,7 @@ pgrx() {
     # shellcheck disable=SC2064 # clusters is gone when the trap runs
     trap "rm -rf '$clusters'" EXIT
   fi
-  rm -rf "$clusters" # a killed run has left this
+  rm -rf "$clusters" # a killed run can have left this
   mkdir -m 0700 "$clusters"
   if [ -n "$SERVER_USER" ]; then
     chown "$SERVER_USER:" "$clusters"
@@ -113,7 +113,7 @@ acceptance() {
   step "The lead-audit command: cargo build -p cli"
   cargo build -p cli
   step "Acceptance tests: cargo test -p acceptance"
-  rm -rf "$STATE/acceptance" # a killed run has left this
+  rm -rf "$STATE/acceptance" # a killed run can have left this
   LEAD_AUDIT_PG_CONFIG=$BIN/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance \
     LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
     LEAD_AUDIT_COMMAND=$CARGO_TARGET_DIR/debug/lead-audit \

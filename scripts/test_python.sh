@@ -15,7 +15,7 @@ setup
 
 "$ROOT/scripts/install.sh"
 "$ROOT/scripts/packages.sh" pip pgbouncer jdbc spring ruby go
-unset LEAD_AUDIT_PACKAGES_USED # includes packages that packages.sh has just unpacked
+unset LEAD_AUDIT_PACKAGES_USED # so that use_private_packages finds the new packages
 use_private_packages
 export LEAD_AUDIT_PACKAGES=$PACKAGES
 "$ROOT/scripts/python.sh"

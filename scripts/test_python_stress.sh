@@ -10,7 +10,7 @@ setup
 
 "$ROOT/scripts/install.sh"
 "$ROOT/scripts/packages.sh" pip pgbouncer
-unset LEAD_AUDIT_PACKAGES_USED # includes packages that packages.sh has just unpacked
+unset LEAD_AUDIT_PACKAGES_USED # so that use_private_packages finds the new packages
 use_private_packages
 "$ROOT/scripts/python.sh"
 

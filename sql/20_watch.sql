@@ -1,7 +1,7 @@
--- One row for each watched table. A watch id identifies a watched table, and is an argument of the
--- table's audit triggers. The oid of a table cannot identify the table, because the oid changes in
--- a dump and restore. The name cannot identify the table either, because the owner can rename the
--- table.
+-- This table has one row for each watched table. A watch id identifies a watched table, and is an
+-- argument of the table's audit triggers. The oid of a table cannot identify the table, because
+-- the oid changes in a dump and restore. The name cannot identify the table either, because the
+-- owner can rename the table.
 CREATE TABLE lead_audit.watch (
   watch_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   table_schema text NOT NULL,
@@ -41,10 +41,10 @@ COMMENT ON COLUMN lead_audit.watch.replica IS
   'Whether all writes by logical replication or with session_replication_role = replica are '
   'recorded too.';
 
--- One row for each relation with audit triggers: each watched table, each of its partitions and
--- each of its child tables. The rows of watched_relation contain oids, which mean nothing in
--- another cluster. So a dump does not contain the rows of watched_relation. After a restore, the
--- DDL guard fills this table again from the arguments of the audit triggers.
+-- watched_relation has one row for each relation with audit triggers: each watched table, each of
+-- its partitions and each of its child tables. The rows contain oids, which mean nothing in
+-- another cluster, so a dump does not contain them. After a restore, the DDL guard makes the rows
+-- again from the arguments of the audit triggers.
 CREATE TABLE lead_audit.watched_relation (
   relation oid PRIMARY KEY,
   watch_id uuid NOT NULL,
@@ -130,9 +130,9 @@ COMMENT ON COLUMN lead_audit.former_key.column_types IS 'Types of the same colum
 COMMENT ON COLUMN lead_audit.former_key.same_columns IS
   'Whether the next primary key has the same columns, renamed or with other types.';
 
--- Without this trigger function, a role with pg_write_all_data could write to the tables that this
--- file creates. The function allows a write to such a table only to superusers and to the owner of
--- this table. A superuser writes to these tables when he restores a dump.
+-- This trigger function refuses writes to the tables of this file by roles that do not own them,
+-- for example by a role with pg_write_all_data. Superusers can insert and update rows of these
+-- tables, so that they can restore a dump.
 CREATE FUNCTION lead_audit_internal.refuse_change_by_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -151,8 +151,9 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_change_by_others() IS
   'Trigger: refuses changes to the list of watched tables by roles with rights on all tables, '
   'such as members of pg_write_all_data. Error 42501.';
 
--- Only the library and sealing write to the tables with this trigger function. The function
--- refuses writes by other roles, for example by a role with pg_write_all_data.
+-- Only the library writes to the tables that have a trigger with this function. The function
+-- refuses writes by roles that neither own the table nor are superusers, for example by a role
+-- with pg_write_all_data.
 CREATE FUNCTION lead_audit_internal.refuse_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

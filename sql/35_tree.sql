@@ -78,8 +78,8 @@ COMMENT ON COLUMN lead_audit.tree_edge.level IS 'Same levels as in tree_tile.';
 COMMENT ON COLUMN lead_audit.tree_edge.hashes IS 'Concatenated hashes.';
 
 -- The log id and the state of sealing. CREATE EXTENSION inserts a row, and a restore of a dump
--- adds the dump's row. Only the row with the largest tree counts. If several rows have the same
--- largest tree_size, the oldest of these rows counts.
+-- adds the dump's row. lead_audit uses only the row with the largest tree_size. If several rows
+-- have this tree_size, lead_audit uses the oldest of them.
 CREATE TABLE lead_audit.tree (
   log_id uuid NOT NULL PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -201,8 +201,9 @@ COMMENT ON TRIGGER sealing_only ON lead_audit.tree IS
 COMMENT ON TRIGGER sealing_only ON lead_audit.open_gap IS
   'Refuses UPDATE, DELETE and TRUNCATE, except by sealing.';
 
--- The triggers own_inserts_only refuse an INSERT by another role. The triggers append_only and
--- sealing_only refuse all other changes.
+-- The triggers own_inserts_only refuse an INSERT by a role that neither owns the table nor is a
+-- superuser. The triggers append_only refuse UPDATE, DELETE and TRUNCATE. The triggers
+-- sealing_only refuse these three commands too, except by sealing.
 CREATE TRIGGER own_inserts_only BEFORE INSERT ON lead_audit.checkpoint
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_others();
 ALTER TABLE lead_audit.checkpoint ENABLE ALWAYS TRIGGER own_inserts_only;

@@ -5,8 +5,8 @@ CREATE FUNCTION lead_audit.capture() RETURNS trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';
 -- PUBLIC keeps EXECUTE on capture(), because PostgreSQL checks this right when the owner of a
 -- watched partitioned table creates a partition. A role without USAGE on the schema lead_audit
--- cannot name the function. The DDL guard refuses triggers with capture() that somebody creates by
--- hand.
+-- cannot use the function in its own commands. The DDL guard refuses triggers with capture() that
+-- somebody creates by hand.
 COMMENT ON FUNCTION lead_audit.capture() IS
   'Row trigger of a watched table. Arguments: the watch id, the name of the soft-delete column or '
   'an empty string, and origin_only unless the table was enabled with replica.';

@@ -1,10 +1,11 @@
 -- The functions enable() and disable(), and the functions that these two call.
 
--- The kinds of audit triggers, with name, tgtype (catalog/pg_trigger.h) and level. The tgtype 29
--- means AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and 34 means BEFORE TRUNCATE. While a
--- watched table becomes a partition, its row trigger has the name 00_lead_audit_row_before.
--- trigger_kind is a view and not a function, because other views read it for roles that have no
--- rights in this schema.
+-- Lists the audit triggers, each with its name, its tgtype (catalog/pg_trigger.h) and its level.
+-- The tgtype 29 means AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and 34 means BEFORE TRUNCATE.
+-- While a watched table becomes a partition, its row trigger has the name
+-- 00_lead_audit_row_before. Other views read trigger_kind with the rights of their owner. If
+-- trigger_kind were a function, each role that reads those views would need the right to execute
+-- it.
 CREATE VIEW lead_audit.trigger_kind (name, type, is_row) AS
 VALUES ('00_lead_audit_row'::name, 29::smallint, true),
        ('00_lead_audit_truncate'::name, 34::smallint, false),
@@ -26,12 +27,13 @@ COMMENT ON FUNCTION lead_audit_internal.is_audit_trigger_name(name) IS
   'Whether audit triggers have this name.';
 
 -- The audit triggers in pg_trigger, with the watch id from the arguments of each trigger. An audit
--- trigger with a condition or a column list does not fire for every event, so it does not count as
--- on. tgenabled is O for a trigger that does not fire with session_replication_role = replica, and
--- A for a trigger that always fires. tgenabled should be A for all audit triggers. If a table is
--- watched without the option replica, the last argument of its audit triggers is origin_only. With
--- origin_only, the trigger function records no changes that a trusted source replicates. The bytea
--- constant in the view is the text origin_only.
+-- trigger with a condition or a column list does not fire for every event, so its column is_on is
+-- false. tgenabled is O for a trigger that does not fire with session_replication_role = replica,
+-- and A for a trigger that always fires. tgenabled should be A for all audit triggers. If a table
+-- is watched without the option replica, the last argument of its audit triggers is origin_only.
+-- With origin_only, the trigger function does not record trusted writes in the replica role
+-- (src/capture/replica_role.rs). The bytea constant in the view is the text origin_only between
+-- two zero bytes.
 CREATE VIEW lead_audit.audit_trigger AS
 SELECT k.watch_id, t.tgrelid AS relation, t.tgname AS trigger_name, k.is_row,
        t.tgparentid = 0 AS is_own,
@@ -74,8 +76,8 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
 -- Shows the root of each watched table, and whether row changes and TRUNCATEs are recorded in the
 -- table, its partitions and its child tables. The view finds partitions and child tables by
 -- inheritance, so it also finds relations without audit triggers. A child table that is watched on
--- its own has its own watch id. The audit triggers of this child table also count for its parent.
--- A foreign table does not need the TRUNCATE trigger.
+-- its own has its own watch id. For the state of its parent, the view accepts the audit triggers
+-- of this child table too. A foreign table does not need the TRUNCATE trigger.
 CREATE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 tree(watch_id, relation) AS (
@@ -730,9 +732,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name)
 COMMENT ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name) IS
   'Returns the soft-delete column that enable() uses, or NULL. Errors 42703, 42804.';
 
--- enable() and disable() share the following checks. The two functions are written in SQL and
+-- enable() and disable() share the following checks. enable() and disable() are written in SQL and
 -- PL/pgSQL, so PostgreSQL also runs them with an older library. An older library lacks functions
--- that the SQL code calls. So enable() and disable() check the version of the library first.
+-- that the SQL code calls. So enable() and disable() first check the version of the library.
 CREATE FUNCTION lead_audit_internal.require_library() RETURNS void
   LANGUAGE c AS 'MODULE_PATHNAME', 'require_library_wrapper';
 REVOKE ALL ON FUNCTION lead_audit_internal.require_library() FROM PUBLIC;
@@ -799,9 +801,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.refuse_member(regclass, regclass, tex
 COMMENT ON FUNCTION lead_audit_internal.refuse_member(regclass, regclass, text) IS
   'Raises error 42809 for a partition or child table of a watched table.';
 
--- The steps of enable(), in the order of their execution. The argument "watching" is the table's
--- row of lead_audit.watch before the call of enable(). The argument "wanted" is the table's row
--- after the call.
+-- The following functions are the steps of enable(), in the order of their execution. The argument
+-- "watching" is the table's row of lead_audit.watch before the call of enable(). The argument
+-- "wanted" is the table's row after the call.
 CREATE FUNCTION lead_audit_internal.wanted_watch(
   relation regclass, watching lead_audit.watch, soft_delete_column name, replica boolean)
 RETURNS lead_audit.watch LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -1,8 +1,8 @@
 -- The DDL guard protects the audit triggers. The owner of a table could end the table's watching
 -- with ALTER TABLE ... DISABLE TRIGGER or DROP TRIGGER. The DDL guard refuses these commands if
--- the role has no right to execute disable(). If a role with the right to execute disable() runs
--- one of these commands, an entry records the role and the command. A drop of a watched table also
--- has an entry with the role and the command.
+-- the role has no right to execute disable(). If a role with the right to execute disable()
+-- disables or drops an audit trigger, an entry records the role and the command. A drop of a
+-- watched table also has an entry with the role and the command.
 CREATE FUNCTION lead_audit_internal.may_disable(who oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT has_function_privilege(who, 'lead_audit.disable(regclass)', 'EXECUTE')
@@ -81,9 +81,10 @@ COMMENT ON FUNCTION lead_audit_internal.affected_relations(boolean) IS
 
 -- Raises an error if the DDL guard refuses the command. This check is a separate function and runs
 -- first, because an error in the DDL guard's other work must not hide the refusal. A partition or
--- child table that leaves its watched table loses its audit triggers. The DDL guard does not
--- refuse this loss, and handle_detached() handles the detached relation. If a superuser has
--- disabled some audit triggers of a table, the table's other audit triggers remain protected.
+-- child table that is detached from its watched table loses its audit triggers. The DDL guard does
+-- not refuse such a command, and handle_detached() continues the watching of the detached relation
+-- under a new watch id. If a superuser has disabled some audit triggers of a table, the table's
+-- other audit triggers remain protected.
 CREATE FUNCTION lead_audit_internal.refuse_ddl(invoker oid, is_drop boolean) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -667,10 +668,9 @@ COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
   'Merges watched tables that have become partitions of another watched table into it.';
 
--- Shows the differences between the state that the DDL guard maintains and the catalog. A
--- difference comes from a command that the DDL guard did not see. A child table can be watched on
--- its own, or its own watching can be disabled. These two states of a child table are no faults of
--- its parent.
+-- Lists the faults of watched tables, for example an audit trigger that is off. A fault comes from
+-- a command that the DDL guard did not see. A child table can be watched on its own, or its own
+-- watching can be disabled. These two states of a child table are no faults of its parent.
 CREATE VIEW lead_audit.watch_fault AS
 WITH RECURSIVE known AS (
   SELECT m.watch_id, m.relation, m.is_root, m.is_complete, m.table_schema, m.table_name,

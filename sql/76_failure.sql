@@ -30,7 +30,7 @@ COMMENT ON FUNCTION lead_audit.queue() IS
 
 -- PUBLIC keeps EXECUTE on own_queue() and quarantined(), because the view lead_audit.stats calls
 -- them as the role that reads the view. A role without USAGE on the schema lead_audit_internal
--- cannot call them outside of the view.
+-- cannot call the two functions outside of the view.
 CREATE FUNCTION lead_audit_internal.own_queue(
   OUT queued bigint, OUT written bigint, OUT dropped bigint) RETURNS SETOF record
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'own_queue_wrapper';

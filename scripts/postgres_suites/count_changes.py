@@ -5,7 +5,7 @@ scripts/postgres_suites.sh and scripts/storm.sh call this script. The script rea
 When the input ends, the script writes the counts to standard output. A line contains transaction,
 table, operation, statement and count, separated by tabs. For a TRUNCATE, the field "statement" is a
 number that all tables of the TRUNCATE share. For other operations, the field "statement" is 0. The
-script leaves out the tables of the schema lead_audit, and of the schema held, in which watch.sql
+script leaves out the tables of the schema lead_audit, and of the schema `held`, in which watch.sql
 stores its notes. After a restart the server sends unconfirmed transactions again, but the script
 counts each transaction once.
 """

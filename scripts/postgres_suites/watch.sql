@@ -1,7 +1,7 @@
--- Watches every table as soon as it exists. The table held.note has a row for each table. The row
--- states whether the table is watched, and whether the table is unlogged. An unlogged table leaves
--- no changes in the WAL. A rollback of the transaction that creates a table also removes the
--- table's row in held.note.
+-- Watches every table as soon as it exists. Each DDL command adds a row to held.note for each
+-- table that it touches. The row states whether the command created a table that is now watched,
+-- and whether the table is unlogged. An unlogged table leaves no changes in the WAL. A rollback of
+-- the transaction that creates a table also removes the table's row in held.note.
 CREATE SCHEMA held;
 CREATE TABLE held.note (
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -23,8 +23,8 @@ CREATE TABLE held.decoded (
   n bigint NOT NULL
 );
 
--- One row for each changed row that has no entry, but a line in the server's log instead. storm.py
--- fills this table.
+-- The row changes for which lead_audit wrote a line to the server's log instead of an entry.
+-- storm.py fills this table.
 CREATE TABLE held.gap (
   txid xid8 NOT NULL,
   relation oid NOT NULL,

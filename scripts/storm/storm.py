@@ -277,7 +277,7 @@ class Storm:
                 self.faults.append(f"clients saw {count} times: {message}")
 
     def check_gaps(self, session: psycopg.Connection, unwritten: int) -> None:
-        """Checks that an entry with the outcome gap stands for each unwritten entry.
+        """Checks that a gap entry or a line of the log stands for each unwritten entry.
 
         The check accepts an unwritten entry only if its cause is a lock timeout or a deadlock, for
         example with VACUUM FULL.
@@ -397,10 +397,10 @@ class Storm:
         self.counter.wait()
         with session.cursor().copy("COPY held.decoded FROM STDIN") as copy:
             copy.write(self.decoded.read_bytes())
-        # held.note has a row for each table that watch.sql found unwatched. oracle.sql expects no
-        # entries for a table with a name in such a row. The storm watches every table, also a later
-        # table of the same name. So this statement removes the names, and oracle.sql expects
-        # entries for every table.
+        # oracle.sql expects no entries for a table name if every row of held.note with this name
+        # has watched = false. The storm watches every table, also a later table of the same name.
+        # So this statement removes the name from these rows, and oracle.sql expects entries for
+        # every table.
         session.execute("UPDATE held.note SET name = '' WHERE NOT watched")
         with (self.directory / "oracle").open("wb") as output:
             subprocess.run(

@@ -660,7 +660,7 @@ class Writer(threading.Thread):
     def grant(self, session: Connection) -> None:
         # GRANT itself takes no lock on the table. PostgreSQL raises the internal error "tuple
         # concurrently updated" if two sessions change a table's row in pg_class at once, and one of
-        # these sessions runs GRANT. The lock prevents this error.
+        # these sessions runs GRANT. LOCK TABLE prevents this error.
         table = self.table()
         session.execute(
             f"DO 'BEGIN LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE;"

@@ -20,7 +20,7 @@ TEMPLATE = "leads_template"
 
 
 def _server_user() -> Optional[str]:
-    """Returns the server's user in scripts/lib.sh, or None if root does not run the tests."""
+    """Returns the user that scripts/lib.sh chooses for the server, or None if not run by root."""
     if os.geteuid() != 0:
         return None
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
@@ -140,7 +140,7 @@ class Cluster:
         template.query("CREATE EXTENSION lead_audit")
 
     def database(self) -> Database:
-        """Creates a database with the watched table leads, which the role app owns."""
+        """Creates a database with the watched table `leads`, which the role `app` owns."""
         database = Database(self.socket, f"leads_{next(_numbers)}")
         Database(self.socket, "postgres").query(
             f"CREATE DATABASE {database.name} TEMPLATE {TEMPLATE} OWNER app"

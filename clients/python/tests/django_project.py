@@ -1,4 +1,4 @@
-"""A small Django project with a model of the table leads, views and urls."""
+"""A small Django project with views, urls, and a model of the table `leads`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table leads as an ORM class that works with SQLAlchemy 1.4 and 2."""
+"""The table `leads` as an ORM class that works with SQLAlchemy 1.4 and 2."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FORGED = {"HTTP_X_FORWARDED_FOR": "198.51.100.1"}
 
 @pytest.fixture(scope="module")
 def project(cluster: Cluster) -> Iterator[Database]:
-    """Sets up the Django project on its own database, with a user alice."""
+    """Sets up the Django project on its own database, with the user `alice`."""
     database = cluster.database()
     os.environ.update(
         DJANGO_SETTINGS_MODULE="tests.django_settings",
@@ -401,7 +401,7 @@ def in_a_thread(work: Any) -> None:
 
 
 def test_a_connection_that_opens_inside_of_a_wrapper(leads: Database) -> None:
-    """Uses the query log of Django's manual, whose block removes the last wrapper at its end."""
+    """Uses the query log of Django's manual. At its end, the query log removes the last wrapper."""
     from django.db import connection
 
     from .django_project import Lead

@@ -31,7 +31,7 @@ NAMES = ["user-agent", "x-request-id", "x-forwarded-for", "x-user", "forwarded"]
 
 
 async def context_of(headers: list[tuple[bytes, bytes]]) -> AuditContext:
-    """Returns the context of a request with `headers` that comes from a trusted proxy."""
+    """Returns the context of a request that a trusted proxy sends with `headers`."""
     seen: list[AuditContext] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -59,7 +59,7 @@ def pooled(pgbouncer: PgBouncer, database: Database) -> Database:
 
 
 def application(engine: AsyncEngine) -> FastAPI:
-    """Makes an application that writes the lead of a request in transactions of several kinds."""
+    """Makes an application. Each request to it writes a lead in transactions of several kinds."""
     factory: Any = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
     attach(factory)
     app = FastAPI()
@@ -203,8 +203,9 @@ async def test_requests_cancelled_half_way(
             end for end in failed if not any(message in end for message in meant_for_others)
         ]
         # PgBouncer disconnects the client to which it reports a cancel by mistake. The driver then
-        # raises an error that depends on what it has read before it finds the connection closed.
-        # PgBouncer's log has a line for each of these reports.
+        # raises an error. The kind of the error depends on the bytes that the driver has read
+        # before it finds the connection closed. PgBouncer's log has a line for each of these
+        # reports.
         reports = pgbouncer.log().count("pooler error: successfully sent cancel request")
         assert len(unexpected) <= reports, (unexpected, pgbouncer.log()[-20_000:])
         assert (

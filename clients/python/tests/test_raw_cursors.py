@@ -26,7 +26,7 @@ def run_raw(connection: Connection, statement: str) -> None:
 
 
 def test_a_savepoint_that_a_raw_cursor_rolls_back(engine: Engine, database: Database) -> None:  # noqa: F811
-    for number in range(2):  # the second round gets its connection from the pool
+    for number in range(2):  # in the second pass, the connection comes from the pool
         with engine.begin() as connection:
             run_raw(connection, "SAVEPOINT a")
             with ALICE:

@@ -432,7 +432,7 @@ def test_a_savepoint_of_the_drivers_own(database: Database) -> None:
 
     engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
     attach(engine)
-    for _ in range(2):  # the second round gets its connection from the pool
+    for _ in range(2):  # in the second pass, the connection comes from the pool
         with engine.begin() as connection:
             driver: Any = connection.connection.driver_connection
             with ALICE:

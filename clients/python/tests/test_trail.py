@@ -22,7 +22,7 @@ from .leads import Lead
 
 @pytest.fixture
 def edited(database: Database) -> Database:
-    """Returns a database in which alice created lead 1, and bob changed and soft-deleted it.
+    """Returns a database in which `alice` created lead 1, and `bob` changed and soft-deleted it.
 
     The role that reads the audit trail is the superuser.
     """

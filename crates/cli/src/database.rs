@@ -147,13 +147,14 @@ impl Snapshot {
         let unsealed = ranges(0)?.complement();
         let mut possible = ranges(1)?;
         let (looked_to, last_id): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
-        // The sequence has given out no id above `last_id`, so an entry with a higher id is a
-        // forgery.
+        // A later checkpoint can contain each id above `looked_to` up to `last_id`. The sequence
+        // has given out no id above `last_id`, so an entry with an id above `last_id` is a forgery.
         if let Some(next) = looked_to.checked_add(1).filter(|&next| next <= last_id) {
             possible.extend(&IdRanges::from_range(next, last_id));
         }
-        // The table `inserted_entry` contains the ids of forged entries that existed before the
-        // sequence gave out their ids. The SQL objects of version 1.0 do not have this table.
+        // A forger can insert an entry under an id that the sequence gives out only later. The
+        // table `inserted_entry` contains the ids of such entries. The SQL objects of version 1.0
+        // do not have this table.
         let known =
             self.query("SELECT to_regclass('lead_audit.inserted_entry') IS NOT NULL", &[])?;
         if known.first().is_some_and(|row| row.get(0)) {
@@ -173,8 +174,8 @@ const CHECKPOINTS: &str =
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
     // A tamperer who can change `lead_audit.checkpoint` can store NULL in a column, or a range of
-    // ids without an end in `entry_ids`. Verification must report such a value as a fault, and must
-    // not fail to read it. This function replaces such a value by one that matches no sealed entry.
+    // ids without an end in `entry_ids`. This function replaces such a value by a valid value that
+    // matches no sealed entry. So verification can read the checkpoint, and reports a fault.
     let size: i64 = row.try_get(0)?;
     let root: Option<&[u8]> = row.try_get(1)?;
     let ids: Option<&str> = row.try_get(2)?;

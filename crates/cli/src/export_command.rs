@@ -108,10 +108,10 @@ fn to_file(
         if point.offset > 0 {
             compression = point.compression(arguments.zstd.unwrap_or(3));
         }
-        // The roots are compared before the file is truncated, so that a fork of the history does
-        // not destroy the file.
         (range.from, range.from_root, range.goes_on) =
             (point.tree_size, point.root, point.lines > 0);
+        // Compares the root in the file with the root in the database before the file is truncated,
+        // so that the file stays unchanged if the history has forked.
         if point.tree_size > 0 {
             let found = snapshot.checkpoint(point.tree_size)?;
             if found.map(|found| found.root) != point.root {

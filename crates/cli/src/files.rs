@@ -1,5 +1,5 @@
-//! Reads small files, and writes files atomically. After a crash, a file that was being written is
-//! either complete or unchanged.
+//! Reads small files, and replaces files atomically. After a crash, a file that was being replaced
+//! has its old content or its complete new content.
 
 use crate::error::CommandError;
 use std::fs::{self, File, OpenOptions};

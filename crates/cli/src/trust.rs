@@ -44,8 +44,8 @@ pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
         .map_err(|cause| CommandError::Key { from: argument.to_owned(), cause })
 }
 
-/// Returns the checkpoint files in a directory and its subdirectories. The name of a checkpoint
-/// file is `checkpoint` or a tree size. If `path` is a file, returns only this path.
+/// Returns the checkpoint files in a directory and its direct subdirectories. The name of a
+/// checkpoint file is `checkpoint` or a tree size. If `path` is a file, returns only this path.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);

@@ -104,8 +104,8 @@ fn format_of(preimage: &str) -> Option<i16> {
     members(preimage).find(|(name, _)| *name == "format").and_then(|(_, value)| value.parse().ok())
 }
 
-/// Reads the columns of an entry from its preimage. Stores in `entry` the columns that the check of
-/// the key hashes needs.
+/// Reads the columns of an entry from its preimage. Stores in `entry` the columns that the further
+/// checks need.
 fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     let (mut id, mut fault) = (None, None);
     // The empty object `{}` has two bytes.

@@ -55,8 +55,8 @@ fn plain_anywhere() {
     for length in (0..=whole.len()).step_by(STEP) {
         let point = assert_goes_on(&log, &whole[..length], Compression::None);
         sizes.push(point.tree_size);
-        // A longer file never continues at a smaller tree. Only the checkpoint that was being
-        // written is lost.
+        // If more of the file remains, the tree size at which the export continues is never
+        // smaller. An interruption loses only the entries of the checkpoint that was being written.
         assert!(sizes.is_sorted());
     }
     sizes.dedup();

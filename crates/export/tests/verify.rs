@@ -132,7 +132,7 @@ fn histories_in_pieces() {
     assert_intact(&run(&bytes[1..], &with_checkpoint(log.note_at(8))));
     let outcome = run(&bytes[1..2], &with_checkpoint(log.note_at(3)));
     assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell));
-    // Omits a piece, and then gives the pieces in the wrong order.
+    // Verifies the pieces without one of them, and then in the wrong order.
     assert_eq!(run(&[bytes[0], bytes[2]], &with_key()).named(), [("missing", None)]);
     assert_ne!(run(&[bytes[1], bytes[0], bytes[2]], &with_key()).named(), []);
 }
@@ -151,7 +151,7 @@ fn an_older_checkpoint_is_reached_by_a_proof() {
     let outcome = run(&[log.history(8, 14, &[]).as_bytes()], &trust);
     assert_eq!(outcome.named(), []);
     assert_eq!(outcome.report.known_unjudged.len(), 1);
-    // Verifies with a kept checkpoint of another history.
+    // Verifies with a kept checkpoint that belongs to a different history.
     let other = Log::of(&[&[1, 2, 3]]);
     let mut trust = with_key();
     trust.know(other.note_at(3).as_bytes(), "kept", &[]).unwrap();
@@ -168,7 +168,8 @@ fn selections() {
     assert_eq!(outcome.report.known_matched, 1, "{}", outcome.shown());
     let lines = lines(&text);
     for (id, other) in [(2, 4), (3, 9), (15, 14)] {
-        // Replaces the entry in this line by an entry with another id and its correct checksum.
+        // Replaces the entry in this line by the entry with the id `other`. The checksum in the
+        // line is then the checksum of the entry `other`.
         let common::Parts { preimage, checksum } = common::parts(&log.entries[&other]);
         let at = line_of(&lines, id);
         let mut changed = lines.clone();
@@ -598,7 +599,8 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
 
 #[test]
 fn another_name_or_key_needs_an_entry() {
-    // Forges another origin in the newest note of a log, with different signatures.
+    // Replaces the origin in the newest note of a log by a forged origin. The forged note has no
+    // signature in the first case, and a different signature in each other case.
     for (seed, former) in
         [(None, None), (Some(9), None), (None, Some((common::ORIGIN.to_owned(), 7)))]
     {

@@ -1,1 +1,1 @@
-"""A small lead manager on FastAPI and SQLAlchemy, whose audit trail lead_audit writes."""
+"""A small lead manager on FastAPI and SQLAlchemy. lead_audit writes its audit trail."""

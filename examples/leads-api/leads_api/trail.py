@@ -1,6 +1,6 @@
-"""Reads the audit trail with the role leads_auditor.
+"""Reads the audit trail with the role `leads_auditor`.
 
-The application's role leads_app has no right to read the audit trail. All facts come from the
+The application's role `leads_app` has no right to read the audit trail. All facts come from the
 database. This module only arranges the facts for display."""
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Event:
 class Timeline:
     events: Sequence[Event]
     older: int | None
-    """Ask for the entries before this one. None if there are none."""
+    """The id of the oldest entry in `events`, or None if there are no older entries."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,8 @@ def _event(entry: Entry, is_intact: bool) -> Event:
 
 
 def _changes(entry: Entry) -> Sequence[Change]:
-    """Returns the changed columns of an UPDATE, or the columns with a value of another event."""
+    """For an UPDATE, returns the changed columns. For other events, returns the columns with a
+    value."""
     if entry.operation == "UPDATE":
         changes = list(entry.changes)
     else:

@@ -18,7 +18,8 @@ HEADERS = {
 
 
 class SameOrigin:
-    """A middleware that refuses a write that a page of another site sends with the user's cookie.
+    """A middleware that refuses a write if a page of a different site sends it with the user's
+    cookie.
 
     The middleware also adds the security headers to each response."""
 

@@ -26,7 +26,10 @@ __all__ = ["DisableAuditOp", "EnableAuditOp", "include_name"]
 
 
 def include_name(name: Optional[str], type_: str, parent_names: Any) -> bool:
-    """Hides the schema lead_audit, as an argument of `context.configure(include_name=…)`."""
+    """Hides the schema lead_audit from autogenerate.
+
+    In env.py, pass this function as `context.configure(include_name=…)`.
+    """
     return not (type_ == "schema" and name == "lead_audit")
 
 

@@ -1,8 +1,8 @@
 """The middleware for ASGI applications, which sets the context of each request and websocket.
 
-The middleware is plain ASGI and does not use the helper class of a framework. A helper class can
-run the application in a task that the server does not cancel, or can miss the end of the request.
-starlette.py contains the middleware for Starlette and FastAPI.
+The middleware is plain ASGI and does not use the helper class of a framework. The helper class of a
+framework can run the application in a task that the server does not cancel, or can miss the end of
+the request. starlette.py contains the middleware for Starlette and FastAPI.
 """
 
 from __future__ import annotations

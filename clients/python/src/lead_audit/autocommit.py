@@ -75,7 +75,8 @@ def inserting_cursor(
 
 
 def _driven(cursor: Any) -> Any:
-    """Returns the driver's cursor, even if `cursor` is a stand-in that a listener uses."""
+    """Returns the driver's cursor. `cursor` can be a stand-in if a listener runs a statement with
+    it."""
     while isinstance(cursor, _StandIn):
         cursor = cursor._cursor
     return cursor

@@ -1,9 +1,9 @@
 """Finds the address of the web client behind proxies.
 
-A proxy appends the address from which it got the request to a header. The earlier part of the
-header comes from the sender, who can write anything into it. So this module reads the addresses in
-the header from the last to the first. The first address that is not the address of a trusted proxy
-is the address of the web client.
+A proxy that gets a request appends the sender's address to a header. The earlier part of the header
+comes from the sender, who can write anything into it. So this module reads the addresses in the
+header from the last to the first. The first address that is not the address of a trusted proxy is
+the address of the web client.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import Any, Callable, Final, Iterator, Mapping, Optional, Type
 from . import sanitize
 
 KEEP: Any = object()
-"""The default of an argument. The field of the argument keeps its value."""
+"""The default of an argument. With this default, the argument's field keeps its value."""
 
 
 class AuditContext:
@@ -215,7 +215,7 @@ class Request:
         self._find_user = None
 
     def identify(self, cleaned: Mapping[str, Optional[str]]) -> None:
-        """Sets the given fields, whose values are cleaned, in the request's context."""
+        """Sets the fields in `cleaned`, whose values fit already, in the request's context."""
         if "user_id" in cleaned:
             self._identified = cleaned["user_id"]
         self.context = self.context._with({**cleaned, "user_id": self._user(self.context.user_id)})

@@ -83,7 +83,7 @@ class Driver:
         return None
 
     def commits_by_itself(self) -> bool:
-        """Returns whether a statement commits by itself, because the driver begins no transaction.
+        """Returns whether the driver begins no transaction, so that each statement commits itself.
 
         The driver begins no transaction in autocommit, and after a COMMIT that the driver did not
         see.

@@ -1,10 +1,11 @@
 """Runs a statement with the current context, for sqlalchemy.py and django/connection.py.
 
 In a transaction, the client sets the context before the statement if the context is not set
-already. In autocommit, a setting that is local to a transaction would end before the statement. So
-in autocommit, the client puts the setting and a statement that can write into one transaction. If a
-query string has several statements, the client sets the context within the string. So each writing
-statement has the context, even if the string ends a transaction or rolls back.
+already. In autocommit, a setting that is local to a transaction would end before the statement
+runs. So in autocommit, the client puts the setting and a statement that can write into one
+transaction. If a query string has several statements, the client sets the context within the
+string. So each writing statement has the context, even if the string ends a transaction or rolls
+back.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Reads from PostgreSQL's catalog which functions and relations do not write.
 
 The client needs this information because the text of a SELECT does not show whether the SELECT
-writes. All connections to a database share the result. PostgreSQL's own functions do not write,
-except for a few that execute a text as SQL. A function that was created in the database can write.
-A view can write if it uses a function that can write. A SELECT from a table can write if a policy
-of the table uses a function that can write. The client assumes that a relation or function with an
-unknown name can write. The client ignores operators and casts of the application.
+writes. All connections to a database share the result. PostgreSQL's own functions do not write to
+tables of the application, except for a few that execute a text as SQL. A function that was created
+in the database can write. A view can write if it uses a function that can write. A SELECT from a
+table can write if a policy of the table uses a function that can write. The client assumes that a
+relation or function with an unknown name can write. The client ignores operators and casts of the
+application.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .statements import Statement
 logger = logging.getLogger("lead_audit")
 
 _SECONDS: Final = 300.0
-# After the cached names have expired, the next _MISSES statements get the context even if they do
-# not write. The client then reads the catalog again.
+# After the cached names have expired, the client assumes that each SELECT can write. It reads the
+# catalog again at the SELECT with the number _MISSES.
 _MISSES: Final = 50
 
 _FIRST_OWN_OID: Final = 16384
@@ -100,8 +101,8 @@ class Catalog:
     def load(self, ask: Callable[[], Iterable[Sequence[str]]]) -> None:
         """Reads the catalog if the names have expired.
 
-        ask: a function that runs QUERY and returns its rows. Call load() for a new connection,
-        because to open a connection costs more than QUERY.
+        ask: a function that runs QUERY and returns its rows. The client also calls load() for each
+        new connection, because QUERY takes less time than opening the connection.
         """
         if time.monotonic() < self._until or not self._loading.acquire(blocking=False):
             return

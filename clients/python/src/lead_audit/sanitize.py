@@ -29,7 +29,7 @@ _BYTES_OF_CHARACTER = 4
 
 
 def text(value: object, length: int) -> Optional[str]:
-    """Returns the value as text of at most `length` characters, or None if nothing is left of it.
+    """Returns the value as text of at most `length` characters, or None if the text is empty.
 
     The function decodes bytes as UTF-8. The function replaces control characters, characters that
     change the text direction, line breaks and invalid Unicode by U+FFFD. The function returns None

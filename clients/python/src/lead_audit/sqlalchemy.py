@@ -1,4 +1,4 @@
-"""Sets the context in the transactions of SQLAlchemy 1.4 and 2.x, sync and async: `attach()`.
+"""Provides `attach()`, which sets the context in transactions of SQLAlchemy 1.4 and 2.x.
 
 Before the first statement of a transaction, the client sends one `SELECT set_config(…, true), …`.
 If the context changes during the transaction, the client sends set_config again before the next
@@ -69,7 +69,7 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     PostgreSQL, the function logs a warning and does nothing. The function raises no error, because
     the tests of an application can use an engine of another database.
 
-    SQLAlchemy executes a statement with the execution option `lead_audit=False` without the client.
+    The client ignores a statement with the execution option `lead_audit=False`.
     """
     reporter = Reporter(on_missing)
     for engine in _engines(target):
@@ -154,7 +154,11 @@ def _session_factory(target: Any) -> Any:
 
 
 def _sync_class(factory: Any) -> Any:
-    """Gives a factory of AsyncSessions its own sync session class, and returns this class."""
+    """Gives a factory of AsyncSessions its own sync session class, and returns this class.
+
+    A listener on this class affects only the sessions of this factory. Returns None if `factory` is
+    no factory of AsyncSessions.
+    """
     made = getattr(factory, "class_", None)
     if made is None or not hasattr(made, "sync_session_class") or not hasattr(factory, "kw"):
         return None

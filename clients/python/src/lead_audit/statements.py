@@ -35,13 +35,13 @@ class Access(enum.Enum):
     READS = enum.auto()
     """The statement writes if one of `Statement.calls` or `Statement.relations` writes."""
     CREATES = enum.auto()
-    """The statement creates an object. It has an entry if a watched table is concerned."""
+    """The statement creates an object. It has an entry if it concerns a watched table."""
     SCHEMA = enum.auto()
     """The statement changes or drops objects, or creates a table with rows."""
     WRITES = enum.auto()
     """The purpose of the statement is to write."""
     MAY_COMMIT = enum.auto()
-    """CALL and DO: they can write and can end transactions, so they cannot run within one."""
+    """CALL and DO: they can write. They can also end a transaction, so the client begins none."""
 
 
 class Statement(NamedTuple):
@@ -59,7 +59,7 @@ class Statement(NamedTuple):
     calls: FrozenSet[str]
     """The names of the functions that the statement calls, if its access is READS."""
     relations: FrozenSet[str]
-    """The names, without schemas, that can be names of relations that the statement reads."""
+    """The names of the relations that the statement can read, without their schemas."""
     calls_own: bool
     """Whether the statement calls a function with a schema that is not pg_catalog."""
 

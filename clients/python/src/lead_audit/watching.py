@@ -1,6 +1,6 @@
 """Watches tables from SQLAlchemy: `watch()` is for tables that `metadata.create_all()` creates.
 
-Migrations of Alembic use `op.enable_audit()` instead (alembic.py).
+In a migration of Alembic, call `op.enable_audit()` instead of `watch()` (alembic.py).
 """
 
 from __future__ import annotations

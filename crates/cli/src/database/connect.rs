@@ -108,9 +108,8 @@ fn usual_roots() -> Option<String> {
 }
 
 /// Combines `sslmode` and `sslrootcert` as libpq does. If certificates of authorities are given,
-/// the mode `require` means `verify-ca`. The operating system's certificates are accepted only with
-/// `verify-full`, because anybody can get a certificate from an authority that the operating system
-/// knows.
+/// the mode `require` means `verify-ca`. `sslrootcert=system` is accepted only with `verify-full`,
+/// because anybody can get a certificate from an authority that the operating system knows.
 fn recognition(
     mode: Option<Mode>,
     roots: Option<&str>,
@@ -120,6 +119,13 @@ fn recognition(
     if of_system && mode != Mode::VerifyFull {
         return Err(CommandError::Database(
             "with sslrootcert=system the sslmode has to be verify-full".to_owned(),
+        ));
+    }
+    if mode == Mode::VerifyCa && roots.is_none() {
+        return Err(CommandError::Database(
+            "with sslmode=verify-ca, sslrootcert has to name a file with the certificates of the \
+             certificate authorities"
+                .to_owned(),
         ));
     }
     let recognition = match mode {
@@ -370,9 +376,10 @@ mod tests {
         for roots in [None, Some("/roots")] {
             assert_eq!(asked(None, roots), Some(Recognition::None));
             assert_eq!(asked(Some(Mode::Prefer), roots), Some(Recognition::None));
-            assert_eq!(asked(Some(Mode::VerifyCa), roots), Some(Recognition::Authority));
             assert_eq!(asked(Some(Mode::VerifyFull), roots), Some(Recognition::Full));
         }
+        assert_eq!(asked(Some(Mode::VerifyCa), None), None);
+        assert_eq!(asked(Some(Mode::VerifyCa), Some("/roots")), Some(Recognition::Authority));
         assert_eq!(asked(Some(Mode::Require), None), Some(Recognition::None));
         assert_eq!(asked(Some(Mode::Require), Some("/roots")), Some(Recognition::Authority));
         assert_eq!(asked(None, Some("system")), Some(Recognition::Full));

@@ -57,9 +57,8 @@ impl<'s> EntryReader<'s> {
             if unknown.is_empty() { "NULL::text".to_owned() } else { format!("CASE {unknown}END") };
         let columns: Vec<String> =
             EntryColumn::ALL.iter().map(|column| format!("e.{}", column.name())).collect();
-        // The sub-select reads the index of the primary key, which is sorted by id. The nested loop
-        // keeps the order of the ranges that `unnest` returns. Therefore the ids ascend within each
-        // range.
+        // The sub-select reads the index of the primary key, so the ids ascend within each range.
+        // The nested loop keeps the order of the ranges that `unnest` returns.
         let sql = format!(
             "SELECT {}, {unknown} FROM unnest($1::bigint[], $2::bigint[]) r(first_id, last_id)
              CROSS JOIN LATERAL
@@ -156,7 +155,7 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     Ok((id, bad.map_or_else(|| read_stored(&entry, checksum, extra), StoredEntry::Damaged)))
 }
 
-/// Converts a value to an array of `N` bytes. Returns None if the value has another length.
+/// Converts a value to an array of `N` bytes. Returns None if the value does not have `N` bytes.
 fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
 }

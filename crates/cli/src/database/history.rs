@@ -13,8 +13,8 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
-/// Number of leaves that `write_history` reads in one round. The checkpoint at which the round
-/// reaches this number is the last checkpoint of the round.
+/// `write_history` reads the checkpoints in groups. A group ends at the latest with the checkpoint
+/// at which the group has at least this number of leaves.
 const LEAVES_AT_ONCE: u64 = 1 << 16;
 
 /// Number of checkpoints that one query reads.

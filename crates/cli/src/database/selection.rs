@@ -119,7 +119,7 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
         }
     }
     // The snapshot disables sequential scans and bitmap scans, which can be the best plans for this
-    // query. Sequential scans and bitmap scans are enabled until this query ends.
+    // query. So both are enabled for this query, and disabled again after it.
     snapshot
         .client
         .borrow_mut()

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Maximum number of tiles in the cache, which take 8 MB.
+/// Maximum number of tiles in the cache. This number of tiles takes 8 MB.
 const MAX_KEPT: usize = 1024;
 
 /// Reads the tiles of the tree from the database, and caches them. The cache is emptied when it is

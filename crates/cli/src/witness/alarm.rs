@@ -29,7 +29,8 @@ pub enum AlarmKind {
     GoneBack,
     /// The signature of a checkpoint is missing or invalid.
     Signature,
-    /// A checkpoint belongs to another log, or is not a valid checkpoint.
+    /// A checkpoint belongs to a log that the witness does not follow, or is not a valid
+    /// checkpoint.
     Checkpoint,
 }
 

@@ -11,7 +11,8 @@ use ledger::note::{Note, NoteError, VerifierKey};
 pub struct Checker {
     pub keys: Vec<VerifierKey>,
     pub origin: Option<String>,
-    /// The origins to which the log can change with the consent of the witness's operator.
+    /// The origins to which the log may change. The operator of the witness names them with
+    /// `--follow`.
     pub follow: Vec<String>,
 }
 
@@ -21,8 +22,8 @@ pub enum Verdict {
     /// The checkpoint extends the newest kept checkpoint. `proven` is false if the witness has no
     /// tree from which to compute a consistency proof.
     Extends { note: Note, checkpoint: Checkpoint, proven: bool },
-    /// The log has changed its origin or key. The operator of the witness must consent to the
-    /// change.
+    /// The log has changed its origin or key. The witness accepts the change only if its operator
+    /// allows the change.
     Consent(String),
     /// The checkpoint is invalid, or does not extend the newest kept checkpoint.
     Alarm(Alarm),
@@ -117,8 +118,8 @@ impl Checker {
             if signers.is_empty() || own {
                 return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
-            // If a known key has signed a checkpoint with a new origin, the log itself declares the
-            // change of its origin.
+            // A known key has signed the checkpoint with the new origin, so the log itself has
+            // changed its origin.
             return Ok(Verdict::Consent(format!(
                 "{detail}, and signed with its key. {}",
                 self.how_to_follow(origin)

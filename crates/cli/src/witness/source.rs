@@ -157,8 +157,9 @@ fn note_root(stored: &StoredCheckpoint) -> Option<ledger::merkle::Hash> {
     Some(*Checkpoint::parse(note.text()).ok()?.root())
 }
 
-/// Describes a log that has fewer leaves than the witnessed history. Returns the description, and
-/// whether the remaining leaves of the log can be the beginning of the witnessed history.
+/// Describes the loss if a log has fewer leaves than the witnessed history. Returns the
+/// description, and whether the remaining leaves of the log can be the beginning of the witnessed
+/// history.
 fn gone_back(
     state: &State,
     newest: &StoredCheckpoint,
@@ -190,8 +191,8 @@ fn gone_back(
     Ok((text, true))
 }
 
-/// Adds to the alarm the largest kept tree size up to which the database agrees with the witnessed
-/// history.
+/// Finds the largest kept tree size up to which the database agrees with the witnessed history, and
+/// adds this size to the alarm.
 fn explained(mut alarm: Alarm, snapshot: &Snapshot, state: &State) -> Result<Alarm, CommandError> {
     let tiles = snapshot.tiles();
     // Finds the largest kept tree that the tree in the database extends. A binary search is
@@ -281,8 +282,8 @@ fn root_of(note: &str) -> Option<ledger::merkle::Hash> {
 }
 
 impl Seen {
-    /// Adds to an alarm about a fork the size up to which the tree in the database agrees with the
-    /// witnessed history.
+    /// If the alarm reports a fork, adds to the alarm the tree size up to which the database agrees
+    /// with the witnessed history.
     pub fn explain(&self, alarm: Alarm, state: &State) -> Result<Alarm, CommandError> {
         match &self.tree {
             Some(Tree(snapshot)) if alarm.kind == AlarmKind::Forked => {

@@ -81,7 +81,7 @@ pub struct Blocks<R> {
     rest: Vec<u8>,
     ended: bool,
     /// Blocks that were read but not returned yet. One read of very short lines yields several
-    /// blocks, because of `MAX_LINES`.
+    /// blocks, because a block has at most `MAX_LINES` lines.
     ready: VecDeque<Block>,
 }
 

@@ -57,8 +57,8 @@ impl<'a> Record<'a> {
                 tree_size: fields.required("tree_size", number)?,
             }),
             "export" => {
-                // The version is checked before the other members, because an export of another
-                // version can have other members.
+                // The version is checked before the other members, because an export of an unknown
+                // version can have members that this program does not know.
                 let version = members(value)
                     .find(|(name, _)| *name == "version")
                     .and_then(|(_, version)| parse_integer(version));

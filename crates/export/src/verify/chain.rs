@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 /// Maximum number of ranges of ids that the verifier remembers to detect an id that occurs twice.
 const MAX_ID_RANGES: usize = 1 << 20;
 
-/// The verifier looks for a missing entry also among the entries of the next checkpoint. This is the
-/// maximum number of entries of one checkpoint for which the verifier does so.
+/// If a checkpoint lacks at most this number of entries, the verifier also looks for these entries
+/// among the entries of the next checkpoint.
 const MAX_LATE: u64 = 16;
 
 /// The position of the current line in an export.
@@ -70,14 +70,14 @@ pub(super) struct Chain<'t> {
     pending: Option<PendingCheckpoint>,
     late: Vec<Late>,
     /// `ahead` contains the sizes of the kept checkpoints that the tree has not reached yet.
-    /// `matched` contains the sizes of the kept checkpoints whose root the tree had at the same
-    /// size.
+    /// `matched` contains the sizes of the kept checkpoints whose root equals the root of the tree
+    /// at this size.
     ahead: Vec<u64>,
     matched: BTreeSet<u64>,
     signed_before: bool,
     last_signed: Option<bool>,
-    /// Whether the note at the start of the export has a second signature. The second signature can
-    /// be by the log's next key.
+    /// Whether the note at the start of the export has a second signature. The log's next key can
+    /// have made the second signature.
     may_have_successor: bool,
     /// The tree size of the largest checkpoint that a known key has signed. The name of this key
     /// must be the origin in the checkpoint.

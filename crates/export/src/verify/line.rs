@@ -56,7 +56,8 @@ pub(super) enum EntryProblem {
     NotSealed,
     Missing,
     Damaged(String),
-    /// The entry has a value in the column of this name, which the exporter did not know.
+    /// The entry has a value in a column that the exporter did not know. The string is the name of
+    /// this column.
     Unknown(String),
 }
 

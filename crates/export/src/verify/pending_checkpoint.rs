@@ -37,7 +37,7 @@ pub(super) struct PendingCheckpoint {
     /// Whether the number of ids in `ids` equals `leaves`. If the numbers differ, `ids` cannot be
     /// the ids of the added leaves.
     pub plausible: bool,
-    /// The next expected id, preceded by the index of the range in `ids` that contains this id.
+    /// The index of a range in `ids`, and the next expected id, which is in this range.
     next: Option<(usize, i64)>,
     /// All entries that were read from the first unexpected entry on.
     kept: Vec<Arrival>,
@@ -175,8 +175,8 @@ impl PendingCheckpoint {
         remaining
     }
 
-    /// Judges the kept entries after the last entry of the checkpoint. `edge` is the tree's right
-    /// edge before the first kept entry.
+    /// Judges the kept entries, after the last entry of the checkpoint was read. `edge` is the
+    /// tree's right edge before the first kept entry.
     pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
@@ -272,8 +272,8 @@ impl PendingCheckpoint {
     }
 }
 
-/// Returns the smallest set of entries without which the ids ascend: the entries outside of a
-/// longest ascending subsequence.
+/// Returns the smallest set of entries that must be removed so that the remaining ids ascend. The
+/// remaining entries are a longest ascending subsequence.
 fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
     if order.is_sorted() {
         return Vec::new();

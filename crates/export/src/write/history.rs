@@ -67,8 +67,8 @@ impl<W: Write> HistoryWriter<W> {
         Ok(Self::resume(output, edge))
     }
 
-    /// Continues an interrupted export. The last line of the file must be the last entry of a
-    /// checkpoint.
+    /// Continues an interrupted export. The file must end at a position that `find_resume_point`
+    /// has found.
     pub fn resume(output: Output<W>, edge: Frontier) -> Self {
         HistoryWriter { output, edge, since_edge: 0, pending: None }
     }

@@ -71,9 +71,10 @@ impl From<io::Error> for ResumeError {
     }
 }
 
-/// Finds the position at which `file` can be continued. The position follows after the last
-/// checkpoint whose entries are complete, or after a complete export. For an empty file, the
-/// position is the beginning of the file.
+/// Finds the position at which `file` can be continued. The position is the end of a complete
+/// export, or the end of the last checkpoint whose entries are complete. In an export without such
+/// a checkpoint, the position is the end of the records `start` and `consistency`. For an empty
+/// file, the position is the beginning of the file.
 ///
 /// # Errors
 /// Fails if the file is not an export, or if it is damaged before its end.
@@ -91,8 +92,8 @@ pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint,
             reader = decoder.finish();
             match read {
                 Ok(()) => {}
-                // If a frame cannot be read to its end, its writing was interrupted, so it is the
-                // last frame.
+                // If a frame cannot be read to its end, the writing of this frame was interrupted.
+                // So this frame is the last frame of the file.
                 Err(ResumeError::Read(ReadError::Io(_))) => break,
                 Err(error) => return Err(error),
             }

@@ -54,7 +54,7 @@ impl Log {
         }
     }
 
-    /// Returns a log with one checkpoint for each element of `batches`, a list of ids.
+    /// Returns a log with one checkpoint for each list of ids in `batches`.
     pub fn of(batches: &[&[i64]]) -> Self {
         let mut log = Self::new();
         for batch in batches {

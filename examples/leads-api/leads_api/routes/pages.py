@@ -283,7 +283,8 @@ async def _form(request: Request) -> dict[str, Any]:
 
 
 def _checked(model: type[Model], values: dict[str, Any]) -> Model:
-    """Validates a form. Adds False for an unchecked checkbox, because the browser omits it."""
+    """Validates a form. Adds False for an unchecked checkbox, because the browser sends only
+    checked ones."""
     return model.model_validate({"is_manual": False} | values)
 
 

@@ -5,8 +5,8 @@ CREATE EXTENSION lead_audit; -- finds the table leads and watches it
 -- The baseline is one entry for each existing row, so that every history has a beginning.
 SELECT lead_audit.enable('public.leads', baseline => true);
 
--- leads_app writes leads, and needs no rights for the audit. leads_auditor can read and verify the
--- audit trail, and cannot change it.
+-- The role `leads_app` writes leads, and needs no rights for the audit. The role `leads_auditor`
+-- can read and verify the audit trail, and cannot change the audit trail.
 GRANT USAGE ON SCHEMA lead_audit TO leads_auditor;
 GRANT SELECT ON lead_audit.log, lead_audit.checkpoint TO leads_auditor;
 GRANT EXECUTE ON FUNCTION lead_audit.history(regclass, text), lead_audit.verify_entry(bigint),

@@ -1,5 +1,5 @@
 -- Creates the table of the application. The table contains nothing for the audit trail. The
--- application's role leads_app runs this file.
+-- application's role `leads_app` runs this file.
 CREATE TABLE public.leads (
   id varchar NOT NULL PRIMARY KEY,
   email varchar(255), domain varchar(255), company_name varchar(500), contact_name varchar(255),

@@ -81,8 +81,8 @@ class ContextWrapper:
         ).run()
 
 
-# All connections to a database share one Catalog, because each thread of Django has its own
-# connections.
+# All connections to a database share one Catalog. Each thread of Django has its own connections,
+# and would otherwise read the catalog again.
 _catalogs: dict[tuple[str, ...], Catalog] = {}
 
 

@@ -86,7 +86,7 @@ def _sent(response: Any, scope: Request) -> Any:
         not isinstance(response, StreamingHttpResponse)
         or getattr(response, "file_to_stream", None) is not None
     ):
-        scope.end()  # the server sends the file itself, with wsgi.file_wrapper
+        scope.end()  # no piece follows, or the server sends the file itself (wsgi.file_wrapper)
         return response
     content: Any = response.streaming_content
     response.streaming_content = (

@@ -1,4 +1,4 @@
-"""The setting LEAD_AUDIT, whose keys `lead_audit.django` describes."""
+"""The setting LEAD_AUDIT. The package `lead_audit.django` describes its keys."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ impl Chain<'_> {
             Ok(()) => {
                 self.matched.insert(from_size);
                 // The proof shows only that the newer tree extends the older tree, so the kept
-                // checkpoint vouches for no entry after the older tree.
+                // checkpoint vouches only for the entries of the older tree.
                 self.vouch(from_size);
             }
             Err(error) => {
@@ -319,8 +319,7 @@ impl Chain<'_> {
         if signers.own {
             self.report.key_unknown_from = None;
         } else if signers.stranger {
-            // The signature by an unknown key can be by the new key of a log that has changed its
-            // key.
+            // The log can have changed its key, and the unknown key can be its new key.
             self.report.key_unknown_from = Some(size);
         } else if !signers.former.is_empty() {
             let detail = format!(
@@ -370,8 +369,8 @@ impl Chain<'_> {
         }
         self.note_origin(&origin, size);
         let Some(signers) = signers else {
-            // If a signature is bad, the verifier has already reported it, and does not report the
-            // checkpoint as unsigned too.
+            // If a signature is bad, the verifier has already reported the signature, and does not
+            // report a missing signature too.
             self.last_signed = None;
             return;
         };
@@ -395,7 +394,8 @@ impl Chain<'_> {
         let was_known = self.signed_before && self.report.key_unknown_from.is_none();
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
-            // If the log ends signing, `new_key` is None and counts as an unknown key.
+            // If the log stops signing its checkpoints, `new_key` is None and counts as an unknown
+            // key.
             Some(KeyChange { new_key, .. })
                 if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
             {
@@ -471,8 +471,8 @@ impl Chain<'_> {
             let detail = "the last checkpoint is not signed by the key".to_owned();
             self.emit(FaultKind::SignatureBad, None, None, Some(self.report.tree_size), detail);
         }
-        // If the tree matches a kept checkpoint after the change of the key, the checkpoint vouches
-        // for the entries instead of the key.
+        // If the tree matches a kept checkpoint whose size is at least `key_unknown_from`, this
+        // checkpoint vouches for the entries. The unknown key then does not matter.
         self.report.key_unknown_from = self
             .report
             .key_unknown_from

@@ -346,8 +346,8 @@ impl Chain<'_> {
         named
     }
 
-    /// Returns whether this entry was missing among the entries of an earlier checkpoint. Reports
-    /// an entry that was missing as out of place.
+    /// Returns whether this entry was missing among the entries of an earlier checkpoint. If it was
+    /// missing there, reports the entry as out of place.
     pub(super) fn was_late(&mut self, id: Option<i64>, line: u64) -> bool {
         let Some(at) = self.late.iter().position(|late| Some(late.id) == id) else { return false };
         self.late.swap_remove(at);
@@ -487,8 +487,8 @@ impl Chain<'_> {
             Kind::History => self.tree.as_ref().map_or(0, |tree| tree.size),
             Kind::Selection => self.proven_by.map_or(0, |(size, ..)| size),
         };
-        // If the export has faults, the verifier has already reported missing and superfluous lines
-        // as faults of entries.
+        // If this export already has faults, the numbers in its last line are not checked. Missing
+        // and superfluous lines are among the reported faults of entries.
         if self.report.fault_count() > self.faults_before || to == Phase::Outside {
             return;
         }
