@@ -62,9 +62,9 @@ mod shared_memory;
 mod transaction;
 mod utility;
 
-/// Installs the hooks and callbacks of the library. A hook that is already installed becomes the
-/// next hook of the library's hook. _PG_init() calls this function once, while the library is being
-/// loaded.
+/// Installs the hooks and callbacks of the library. If another library has already installed a
+/// hook, this library's hook calls it. _PG_init() calls this function once, while the library is
+/// being loaded.
 pub fn install(preloading: bool) {
     invalidation::install(preloading);
     transaction::install();

@@ -92,7 +92,7 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
 }
 
 /// # Safety
-/// The last token from the iterator must be the beginning of an object.
+/// The token that the iterator returned most recently must be the beginning of an object.
 unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
     // The code first writes the members of the object in the order in which jsonb stores their

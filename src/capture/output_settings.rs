@@ -67,8 +67,8 @@ impl OutputSettings {
     /// microseconds, so `with_money` is only for values that contain money.
     pub fn with_money() -> Self {
         let mut settings = Self::new();
-        // SAFETY: the code opens a new nest level of settings. `drop` or, after an error, the abort
-        // of the transaction closes the nest level of settings.
+        // SAFETY: PostgreSQL's nest level of settings that this code opens is closed by `drop` or,
+        // after an error, by the abort of the transaction.
         unsafe {
             settings.guc_nest_level = Some(pg_sys::NewGUCNestLevel());
             pg_sys::set_config_option(

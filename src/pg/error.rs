@@ -50,8 +50,8 @@ impl ServerError {
     }
 
     fn of(report: &ErrorReportWithLevel) -> Self {
-        // Functions of users can raise errors with texts of any length. The copies of the texts are
-        // cut, because the library copies these texts into WARNINGs, records and entries.
+        // Functions of users can raise errors with texts of any length. The library puts the texts
+        // into WARNINGs, records and entries, so it cuts them here.
         const LIMIT: usize = 64 * 1024;
         let text = |text: &str| capped(text.as_bytes(), LIMIT);
         ServerError {

@@ -260,8 +260,8 @@ impl Round<'_> {
         self.snapshot.as_ptr()
     }
 
-    /// Appends the leaves of the entries in a range of ids. Adds the ids of the range that have no
-    /// entry to `missing`.
+    /// Appends the leaves of the entries in a range of ids. If an id of the range has no entry,
+    /// adds the id to `missing`.
     fn take(
         &mut self,
         entries: &mut IdScan,

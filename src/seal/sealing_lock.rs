@@ -85,8 +85,9 @@ pub fn tick() -> bool {
 }
 
 fn seal_locked(wait: bool, limit: Option<u64>) -> Result<Option<Done>, ServerError> {
-    // The sealing lock is not a table lock on lead_audit.tree. Sealing also takes the usual table
-    // lock when it writes to lead_audit.tree, and DROP EXTENSION waits for the table lock.
+    // The sealing lock is a lock of its own, for which the oid of lead_audit.tree is only the name.
+    // Sealing also takes the usual table lock when it writes to lead_audit.tree, and DROP EXTENSION
+    // waits for the table lock.
     if lock_task(relation_of_schema(c"tree"), wait) {
         if LOCKED_IN.get() == NOWHERE {
             LOCKED_IN.set(current_subtransaction());

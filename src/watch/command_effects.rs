@@ -5,7 +5,7 @@ use crate::pg::{owns_relation, relation_named};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// The effects of a DDL command that the catalog does not show after the command has ended.
+/// Those effects of a DDL command that cannot be seen in the catalog after the command has ended.
 #[derive(Clone, Copy, Default)]
 pub struct Effects {
     /// Whether the command created a partition or child table.

@@ -1,7 +1,7 @@
 //! Formats a timestamp for the preimage: in UTC, in the proleptic Gregorian calendar, with
 //! microseconds, independent of the session's settings.
 //!
-//! Every `i64` has a text, so a preimage can be written for every stored timestamp.
+//! The function can format every `i64`, so a preimage can be written for every stored timestamp.
 
 use crate::decimal::write_u64;
 use crate::sink::Sink;

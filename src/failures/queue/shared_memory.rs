@@ -19,8 +19,8 @@ fn name() -> Result<CString> {
     Ok(CString::new(format!("/lead_audit.{}.{}", directory.dev(), directory.ino()))?)
 }
 
-/// Returns a copy of the named memory that an earlier server left, if the size of this memory
-/// differs from `bytes`. Returns `None` if no such memory exists or its size is `bytes`.
+/// Returns a copy of the named memory that an earlier server left, if this memory does not have the
+/// size `bytes`. Returns `None` if the memory has this size, or does not exist.
 pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     let name = name().ok()?;
     // SAFETY: the name is a C string, and this function owns the file descriptor.

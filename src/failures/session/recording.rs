@@ -84,8 +84,8 @@ pub fn end_record() {
     }
 }
 
-/// Resets the state of this module. The function is called when a transaction has ended, or when a
-/// subtransaction has been rolled back.
+/// Resets the state of this module. The function is called when a transaction has committed or
+/// rolled back, or when a subtransaction has been rolled back.
 pub fn abort() {
     queue::end_recording();
     keep_base();

@@ -26,8 +26,8 @@ pub fn note_temporary_table(name: &str, stays: bool) {
     NAMES.with_borrow_mut(|names| names.of_transaction.push((name.to_owned(), stays)));
 }
 
-/// Forgets the temporary tables that earlier transactions have made. Notes that the temporary
-/// tables of this transaction may not survive the transaction. The function is called before DROP,
+/// Notes that temporary tables may no longer exist. Forgets the temporary tables of earlier
+/// transactions, and notes that those of this transaction may not survive it. Called before DROP,
 /// ALTER … RENAME and other commands that may remove or rename a temporary table.
 pub fn doubt_temporary_tables() {
     NAMES.with_borrow_mut(|names| names.of_session.clear());

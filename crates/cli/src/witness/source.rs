@@ -111,8 +111,8 @@ fn look_in_database(
             }
             Some(_) => {}
         }
-        // If the database has a checkpoint of the newest kept size, this checkpoint must have the
-        // witnessed root.
+        // If the database has a checkpoint of the same size as the newest kept checkpoint, both
+        // must have the same root.
         if let Some(same) = snapshot.checkpoint(size)? {
             let said = note_root(&same);
             if same.root != *root || said.is_some_and(|said| said != *root) {

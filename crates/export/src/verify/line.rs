@@ -31,7 +31,7 @@ pub(super) enum Section {
     Inserted,
 }
 
-/// An entry, or the record in the place of an entry.
+/// An `entry` record of the export, or the record that stands instead of it, such as `missing`.
 #[derive(Debug)]
 pub(super) struct EntryLine {
     pub section: Section,
@@ -88,8 +88,8 @@ pub(super) struct OpenedNote {
 pub(super) struct Signers {
     /// Whether the note has a signature by a known key whose name is the origin of the note.
     pub own: bool,
-    /// The texts of the known keys that have signed the note, but whose name is not the origin of
-    /// the note.
+    /// The known verifier keys, as text, that have signed the note, but have a name other than the
+    /// origin of the note. An earlier key of the log can be such a key.
     pub former: Vec<String>,
     /// Whether the note has a signature by an unknown key whose name is the origin of the note.
     pub stranger: bool,

@@ -89,8 +89,8 @@ impl Chain<'_> {
                 self.report.entries += u64::from(there);
                 match self.kind {
                     Kind::History => self.sealed(entry),
-                    // A selection contains no proof for an entry with an unknown column, which the
-                    // code above has already reported.
+                    // The code above has already reported an entry with an unknown column. A
+                    // selection contains no proof for such an entry.
                     Kind::Selection
                         if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
                     Kind::Selection => {
