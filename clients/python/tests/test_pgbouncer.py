@@ -202,12 +202,14 @@ async def test_requests_cancelled_half_way(
         unexpected = [
             end for end in failed if not any(message in end for message in meant_for_others)
         ]
-        # PgBouncer disconnects the client to which it reports a cancel by mistake. The driver then
-        # raises an error. The kind of the error depends on the bytes that the driver has read
-        # before it finds the connection closed. PgBouncer's log has a line for each of these
-        # reports.
-        reports = pgbouncer.log().count("pooler error: successfully sent cancel request")
-        assert len(unexpected) <= reports, (unexpected, pgbouncer.log()[-20_000:])
+        # PgBouncer also disconnects wrong clients, because it uses the memory of a client that has
+        # gone. The log has a line "pooler error" for each of them. The request in progress on such
+        # a connection fails. The kind of its error depends on the bytes that the driver has read
+        # before it finds the connection closed. SQLAlchemy does not recognize each of these errors
+        # as the end of the connection. The next request on the connection can then fail, too.
+        disconnected = pgbouncer.log().count("pooler error: ")
+        if len(unexpected) > 2 * disconnected:
+            pytest.fail(f"{unexpected}\n{pgbouncer.log()[-20_000:]}")
         assert (
             database.query("SELECT count(*) FROM lead_audit.log WHERE operation = 'INSERT'")[0][0]
             >= REQUESTS // 2 - 5
