@@ -33,13 +33,14 @@ logfile = {directory}/log
 """
 
 
-# PgBouncer 1.18 of Debian 12 ends with this message if a query is cancelled while its client
-# disconnects. The class PgBouncer then starts PgBouncer again, as systemd would.
-KNOWN_END = "in function disconnect_client(): bad client state"
+# The beginning of the message with which PgBouncer ends after an internal error. PgBouncer 1.18 of
+# Debian 12 has several internal errors if a query is cancelled while its client disconnects, for
+# example "bad client state". The class PgBouncer then starts PgBouncer again, as systemd would.
+INTERNAL_ERROR = "FATAL @src/"
 
 
 class PgBouncer:
-    """A running PgBouncer, which is started again if it ends with the message of KNOWN_END."""
+    """A running PgBouncer, which is started again if it ends with an internal error."""
 
     def __init__(self, server: str, mode: str, pool_size: int, *settings: str) -> None:
         # The directory is in /tmp, because the path of a directory under target/ can be too long
@@ -86,8 +87,8 @@ class PgBouncer:
             self._process = self._start()
 
     def ends(self) -> int:
-        """Returns how often PgBouncer has ended with the message of KNOWN_END."""
-        return self.log().count(KNOWN_END)
+        """Returns how often PgBouncer has ended with an internal error."""
+        return self.log().count(INTERNAL_ERROR)
 
     def log(self) -> str:
         """Returns the text of PgBouncer's log."""
@@ -112,7 +113,7 @@ class PgBouncer:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stops PgBouncer. Fails if PgBouncer has ended with a message that is not KNOWN_END."""
+        """Stops PgBouncer. Fails if PgBouncer has ended without an internal error."""
         ended, said = self._process.poll(), self.log()
         self._stopping = True
         self._process.terminate()
