@@ -16,7 +16,7 @@
 //! * `LEAD_AUDIT_STOP_MODE` is the shutdown mode of pg_ctl after a test. The default is immediate,
 //!   the fastest mode.
 //! * `LEAD_AUDIT_ACCEPTANCE_SECONDS` is the duration of the tests with concurrent writes. The
-//!   default is 6.
+//!   default is 6, and 5 for tests/queue_flood.rs.
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES` is the number of times that a test crashes the server. The
 //!   default is 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: With the value 1, tests/large_rows.rs writes five values of 200
