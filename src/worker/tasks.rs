@@ -104,7 +104,7 @@ pub struct Schedule {
     due: Instant,
     /// Whether the last run of the task returned `NextTurn::After`, and so has set the time of the
     /// next run.
-    rests: bool,
+    is_pausing: bool,
     errors: u32,
     /// Whether the previous worker of the database has already logged an error of the task. If
     /// `is_reported` is true, this worker does not log the next error of the task.
@@ -121,7 +121,7 @@ pub fn schedules(reported: u8) -> Vec<Schedule> {
     let schedule = |(index, task): (usize, &'static Task)| {
         let is_reported = reported & 1 << index != 0;
         let errors = if is_reported { MANY_ERRORS } else { 0 };
-        Schedule { task, due: Instant::now(), rests: false, errors, is_reported }
+        Schedule { task, due: Instant::now(), is_pausing: false, errors, is_reported }
     };
     TASKS.iter().enumerate().map(schedule).collect()
 }
@@ -146,7 +146,7 @@ impl Schedule {
     /// is lost. If `woken` is false and the last run of the task has set the time of the next run,
     /// the task keeps this time.
     pub fn wake(&mut self, woken: bool) {
-        if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
+        if self.task.on_wake && self.errors == 0 && (woken || !self.is_pausing) {
             self.due = Instant::now();
         }
     }
@@ -160,7 +160,7 @@ impl Schedule {
         }
         let begin = Instant::now();
         let next = (self.task.run)();
-        self.rests = matches!(next, Ok(NextTurn::After(_)));
+        self.is_pausing = matches!(next, Ok(NextTurn::After(_)));
         self.due = begin
             + match next {
                 Ok(next) => {

@@ -237,19 +237,9 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let failed = flood(&cluster, 0, 4, || {});
     wait_until(&mut admin, SESSIONS_ENDED);
     wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue()");
-    let seconds = begin.elapsed().as_secs() as i64 + 1;
-    assert_all_there(&cluster, &mut admin, &failed, true);
-    let failures: i64 = failed.values().sum();
-    let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
-    let transactions: i64 = value(&mut admin, count);
-    println!("{failures} failures in {seconds} s were written in {transactions} transactions");
-    // The worker may use ten transactions per second, and a few more at the beginning and at the
-    // end of the flood. If many records wait, the worker may also use one transaction for each
-    // 4,000 records or 4 MB.
-    assert!(
-        transactions <= 10 * seconds + 30 + failures / 2_000,
-        "{transactions} transactions in {seconds} s"
-    );
+    // If many failures occur, the worker may use ten transactions per second, and a few more at the
+    // beginning and at the end of the flood.
+    assert_few_transactions(&cluster, &mut admin, &failed, (10, begin.elapsed()));
 
     // After the flood, the worker must write the entry of a single failed statement without a
     // pause.
@@ -276,10 +266,51 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
 }
 
-/// During a flood, the worker pauses between two rounds. A shutdown of the server must not wait for
+/// A session that waits for the answer to each statement can leave one record at a time in the
+/// queue. The worker must not make a transaction for each of these records.
+#[test]
+fn the_failures_of_one_session_take_few_transactions() {
+    let (cluster, mut admin) = flood_cluster("16MB");
+    let begin = Instant::now();
+    let stop = AtomicBool::new(false);
+    let failed = std::thread::scope(|scope| {
+        let session = scope.spawn(|| fail_on(&cluster, 0, 0, &stop));
+        std::thread::sleep(Duration::from_secs(3));
+        stop.store(true, Ordering::Relaxed);
+        session.join().expect("the session ends")
+    });
+    wait_until(&mut admin, SESSIONS_ENDED);
+    wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue()");
+    // The worker may use 50 transactions per second, because few records may wait at a time.
+    assert_few_transactions(&cluster, &mut admin, &failed, (50, begin.elapsed()));
+}
+
+/// Checks that each failed statement has an entry, and that the worker wrote the entries in at most
+/// this number of transactions per second.
+fn assert_few_transactions(
+    cluster: &Cluster,
+    admin: &mut Session,
+    failed: &BTreeMap<String, i64>,
+    (each_second, elapsed): (i64, Duration),
+) {
+    let seconds = elapsed.as_secs() as i64 + 1;
+    assert_all_there(cluster, admin, failed, true);
+    let failures: i64 = failed.values().sum();
+    let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
+    let transactions: i64 = value(admin, count);
+    println!("{failures} failures in {seconds} s were written in {transactions} transactions");
+    // After a quiet time, the worker may use ten transactions without pauses. If many records wait,
+    // the worker may also use one transaction for each 4,000 records or 4 MB.
+    assert!(
+        transactions <= each_second * seconds + 30 + failures / 2_000,
+        "{transactions} transactions in {seconds} s"
+    );
+}
+
+/// During a flood, the worker pauses between two transactions. A shutdown of the server must not wait for
 /// the end of this pause.
 #[test]
-fn a_shutdown_does_not_wait_for_the_worker_to_rest() {
+fn a_shutdown_does_not_wait_for_the_pause_of_the_worker() {
     let (cluster, _) = flood_cluster("16MB");
     let mut total = 0;
     for round in 0..3 {

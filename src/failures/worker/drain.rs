@@ -14,8 +14,8 @@ use crate::pg::{
 };
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgSqlErrorCode, Spi, pg_sys};
-use std::cell::Cell;
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 /// The maximum number of records whose entries the worker writes in one transaction.
 const BATCH: usize = 4000;
@@ -24,12 +24,17 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// The worker pauses after a transaction for this time, multiplied by the number of the
 /// transaction's records minus 1. Because of the pauses, the worker commits less often. Each commit
-/// of the worker waits for the disk, and delays commits of the application. After a transaction
-/// with a single record, the worker does not pause, and writes the entry of the next record at
-/// once.
-const REST_FOR_EACH: Duration = Duration::from_millis(10);
+/// of the worker waits for the disk, and delays commits of the application.
+const PAUSE_FOR_EACH: Duration = Duration::from_millis(10);
 /// The longest pause after a transaction.
-const LONGEST_REST: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// On average, the worker begins at most one transaction in this interval. The limit is needed because
+/// the records of a single session can reach the worker one by one.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// The number of transactions with a single record that the worker may begin without a pause after
+/// a quiet time, so that the entries of a few failures appear at once.
+const BURST: u32 = 10;
 
 /// The number of records after which the worker sleeps for YIELD_MICROSECONDS. While the worker
 /// sleeps, sessions that wait for a processor can run. A worker that has to write at least BATCH /
@@ -42,6 +47,29 @@ thread_local! {
     /// the records whose entries the previous worker wrote, and quarantines the record that the
     /// previous worker was processing when it died.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
+
+    static PACE: RefCell<Pace> = const { RefCell::new(Pace { last: None, owed: Duration::ZERO }) };
+}
+
+/// Limits how often the worker begins transactions.
+struct Pace {
+    /// The time at which the worker began its last transaction.
+    last: Option<Instant>,
+    /// The total time of the pauses that the worker has not made yet. Each transaction adds one
+    /// [`INTERVAL`]. The value decreases with time.
+    owed: Duration,
+}
+
+impl Pace {
+    /// Adds a transaction with this number of records, which begins at `now`. Returns how long
+    /// after `now` the worker may begin the next transaction.
+    fn pause_after(&mut self, now: Instant, records: usize) -> Duration {
+        let passed = self.last.replace(now).map_or(Duration::MAX, |last| now - last);
+        let most = INTERVAL * BURST;
+        self.owed = self.owed.saturating_sub(passed).min(most) + INTERVAL;
+        let pause = PAUSE_FOR_EACH * (records.min(BATCH) as u32).saturating_sub(1);
+        pause.min(LONGEST_PAUSE).max(self.owed.saturating_sub(most))
+    }
 }
 
 /// A record with its sequence number.
@@ -71,6 +99,7 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     // had written their entries. Sessions do not wake a worker whose `looks_again` is set, so this
     // task has to run again at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
+    let pause = PACE.with_borrow_mut(|pace| pace.pause_after(Instant::now(), queued.len()));
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let read = read(&queued);
     let result = write_batch(&read, progress);
@@ -105,7 +134,7 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     if queued.len() == BATCH || bytes >= BATCH_BYTES {
         return Ok(NextTurn::AtOnce);
     }
-    Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
+    Ok(NextTurn::After(pause))
 }
 
 /// Parses the records, and returns the parsed records. Writes each unreadable record to the
@@ -217,5 +246,41 @@ fn set_position(last: u64) {
             detail: None,
         }
         .raise(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_single_records_has_no_pauses_and_a_long_series_has() {
+        let mut pace = Pace { last: None, owed: Duration::ZERO };
+        let begin = Instant::now();
+        let mut series = |mut now: Instant, end: Instant| {
+            let mut transactions = Vec::new();
+            while now < end {
+                transactions.push(now - begin);
+                now += pace.pause_after(now, 1).max(Duration::from_millis(1));
+            }
+            transactions
+        };
+        let first = series(begin, begin + Duration::from_secs(60));
+        assert!(first[9] < INTERVAL, "{:?}", first[9]);
+        assert!((3000..=3011).contains(&first.len()), "{}", first.len());
+        // After a quiet time, the worker may again begin some transactions without pauses.
+        let later = begin + Duration::from_secs(61);
+        assert_eq!(series(later, later + INTERVAL).len(), 11);
+    }
+
+    #[test]
+    fn many_records_or_transactions_cause_no_longer_pause_than_permitted() {
+        let mut pace = Pace { last: None, owed: Duration::ZERO };
+        let now = Instant::now();
+        for records in [0, 1, 2, 11, BATCH, usize::MAX] {
+            for _ in 0..1000 {
+                assert!(pace.pause_after(now, records) <= LONGEST_PAUSE);
+            }
+        }
     }
 }
