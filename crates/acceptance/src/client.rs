@@ -1,6 +1,6 @@
 //! Provides database sessions, and the queries that most tests need.
 
-use postgres::error::DbError;
+use postgres::error::{DbError, SqlState};
 use postgres::types::FromSqlOwned;
 use postgres::{Client, Config, Error, NoTls};
 use std::ops::{Deref, DerefMut};
@@ -74,6 +74,30 @@ pub fn call(session: &mut Session, sql: &str) {
     if let Err(error) = session.batch_execute(sql) {
         panic!("{}\n{sql}", describe(&error));
     }
+}
+
+/// Ends the session's transaction and its `statement_timeout`.
+///
+/// If a timeout ends after a statement's last check for interrupts, PostgreSQL completes the
+/// statement, and reports the timeout as an error of the next statement (`ProcessInterrupts()` in
+/// tcop/postgres.c). Therefore, the function repeats its statements if they fail with the error of a
+/// timeout.
+///
+/// # Errors
+/// Returns an error if the session does not execute the statements.
+pub fn end_timeout(session: &mut Session) -> Result<(), Error> {
+    let mut send = || session.batch_execute("ROLLBACK; SET statement_timeout = 0; SELECT 1");
+    for _ in 0..20 {
+        match send() {
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(&SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE)
+                ) => {}
+            answer => return answer,
+        }
+    }
+    send()
 }
 
 /// Runs statements. If a statement fails, returns the SQLSTATE and the message of the statement's

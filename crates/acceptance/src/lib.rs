@@ -41,7 +41,7 @@ mod trail;
 mod tree;
 
 pub use bouncer::Bouncer;
-pub use client::{Session, call, sqlstate, try_call, value, wait_until};
+pub use client::{Session, call, end_timeout, sqlstate, try_call, value, wait_until};
 pub use cluster::{Builder, Cluster};
 pub use command::{Answer, LeadAudit, text_of};
 pub use export::{PythonVerdict, python_verifier, verify_with_python};

@@ -4,7 +4,7 @@
 //! this session, so a connected session proves that no process has crashed.
 
 use acceptance::{
-    Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
+    Cluster, Session, app_database, assert_intact, call, end_timeout, sqlstate, value, wait_until,
 };
 use std::time::{Duration, Instant};
 
@@ -373,7 +373,7 @@ fn interrupt<'a>(
     call(holder, "ROLLBACK");
     if interruption != Interruption::Terminate {
         for (session, statement) in &mut sessions {
-            let alive = session.batch_execute("ROLLBACK; SET statement_timeout = 0; SELECT 1");
+            let alive = end_timeout(session);
             assert!(alive.is_ok(), "{table} locked, {interruption:?}: {statement}: {alive:?}");
         }
     }

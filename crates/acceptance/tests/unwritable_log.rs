@@ -5,7 +5,8 @@
 //! unwritten.
 
 use acceptance::{
-    Cluster, Session, add_leads, app_database, assert_intact, call, faults, sqlstate, value,
+    Cluster, Session, add_leads, app_database, assert_intact, call, end_timeout, faults, sqlstate,
+    value,
 };
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -323,7 +324,7 @@ fn a_cancel_is_not_an_unwritten_entry() {
                 let begin = Instant::now();
                 let result = session.batch_execute(update);
                 let late = begin.elapsed().saturating_sub(after);
-                call(session, "ROLLBACK; SET statement_timeout = 0");
+                end_timeout(session).expect("the session is connected");
                 assert_eq!(session.warnings(), [""; 0]);
                 (result, late)
             });
