@@ -14,7 +14,7 @@ use crate::pg::{
 };
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgSqlErrorCode, Spi, pg_sys};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// The maximum number of records whose entries the worker writes in one transaction.
@@ -29,8 +29,8 @@ const PAUSE_FOR_EACH: Duration = Duration::from_millis(10);
 /// The longest pause after a transaction.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// On average, the worker begins at most one transaction in this interval. The limit is needed because
-/// the records of a single session can reach the worker one by one.
+/// On average, the worker begins at most one transaction in this interval. The limit is needed
+/// because the records of a single session can reach the worker one by one.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// The number of transactions with a single record that the worker may begin without a pause after
 /// a quiet time, so that the entries of a few failures appear at once.
@@ -48,28 +48,22 @@ thread_local! {
     /// previous worker was processing when it died.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 
-    static PACE: RefCell<Pace> = const { RefCell::new(Pace { last: None, owed: Duration::ZERO }) };
+    /// See [`pause_after`].
+    static INTERVALS_END: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Limits how often the worker begins transactions.
-struct Pace {
-    /// The time at which the worker began its last transaction.
-    last: Option<Instant>,
-    /// The total time of the pauses that the worker has not made yet. Each transaction adds one
-    /// [`INTERVAL`]. The value decreases with time.
-    owed: Duration,
-}
-
-impl Pace {
-    /// Adds a transaction with this number of records, which begins at `now`. Returns how long
-    /// after `now` the worker may begin the next transaction.
-    fn pause_after(&mut self, now: Instant, records: usize) -> Duration {
-        let passed = self.last.replace(now).map_or(Duration::MAX, |last| now - last);
-        let most = INTERVAL * BURST;
-        self.owed = self.owed.saturating_sub(passed).min(most) + INTERVAL;
-        let pause = PAUSE_FOR_EACH * (records.min(BATCH) as u32).saturating_sub(1);
-        pause.min(LONGEST_PAUSE).max(self.owed.saturating_sub(most))
-    }
+/// Returns how long after `now` the worker may begin the next transaction, if it begins a
+/// transaction with this number of records at `now`.
+///
+/// Each transaction takes one [`INTERVAL`]. `intervals_end` is the time at which the intervals of
+/// all transactions so far are over, one after the other. The worker pauses if this time is more
+/// than [`BURST`] intervals after `now`.
+fn pause_after(intervals_end: &Cell<Option<Instant>>, now: Instant, records: usize) -> Duration {
+    let burst = INTERVAL * BURST;
+    let end = intervals_end.get().map_or(now, |end| end.clamp(now, now + burst)) + INTERVAL;
+    intervals_end.set(Some(end));
+    let pause = PAUSE_FOR_EACH * (records.min(BATCH) as u32).saturating_sub(1);
+    pause.min(LONGEST_PAUSE).max((end - now).saturating_sub(burst))
 }
 
 /// A record with its sequence number.
@@ -99,7 +93,7 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     // had written their entries. Sessions do not wake a worker whose `looks_again` is set, so this
     // task has to run again at once.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
-    let pause = PACE.with_borrow_mut(|pace| pace.pause_after(Instant::now(), queued.len()));
+    let pause = INTERVALS_END.with(|end| pause_after(end, Instant::now(), queued.len()));
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let read = read(&queued);
     let result = write_batch(&read, progress);
@@ -255,13 +249,13 @@ mod tests {
 
     #[test]
     fn a_burst_of_single_records_has_no_pauses_and_a_long_series_has() {
-        let mut pace = Pace { last: None, owed: Duration::ZERO };
+        let intervals_end = Cell::new(None);
         let begin = Instant::now();
-        let mut series = |mut now: Instant, end: Instant| {
+        let series = |mut now: Instant, end: Instant| {
             let mut transactions = Vec::new();
             while now < end {
                 transactions.push(now - begin);
-                now += pace.pause_after(now, 1).max(Duration::from_millis(1));
+                now += pause_after(&intervals_end, now, 1).max(Duration::from_millis(1));
             }
             transactions
         };
@@ -275,11 +269,11 @@ mod tests {
 
     #[test]
     fn many_records_or_transactions_cause_no_longer_pause_than_permitted() {
-        let mut pace = Pace { last: None, owed: Duration::ZERO };
+        let intervals_end = Cell::new(None);
         let now = Instant::now();
         for records in [0, 1, 2, 11, BATCH, usize::MAX] {
             for _ in 0..1000 {
-                assert!(pace.pause_after(now, records) <= LONGEST_PAUSE);
+                assert!(pause_after(&intervals_end, now, records) <= LONGEST_PAUSE);
             }
         }
     }
