@@ -80,24 +80,23 @@ pub fn call(session: &mut Session, sql: &str) {
 ///
 /// If a timeout ends after a statement's last check for interrupts, PostgreSQL completes the
 /// statement, and reports the timeout as an error of the next statement (`ProcessInterrupts()` in
-/// tcop/postgres.c). Therefore, the function repeats its statements if they fail with the error of a
-/// timeout.
+/// tcop/postgres.c). Therefore, the function repeats its statements if they fail with the error of
+/// a timeout.
 ///
 /// # Errors
 /// Returns an error if the session does not execute the statements.
 pub fn end_timeout(session: &mut Session) -> Result<(), Error> {
-    let mut send = || session.batch_execute("ROLLBACK; SET statement_timeout = 0; SELECT 1");
-    for _ in 0..20 {
-        match send() {
+    let mut repetitions = 0..20;
+    loop {
+        match session.batch_execute("ROLLBACK; SET statement_timeout = 0; SELECT 1") {
             Err(error)
                 if matches!(
                     error.code(),
                     Some(&SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE)
-                ) => {}
+                ) && repetitions.next().is_some() => {}
             answer => return answer,
         }
     }
-    send()
 }
 
 /// Runs statements. If a statement fails, returns the SQLSTATE and the message of the statement's

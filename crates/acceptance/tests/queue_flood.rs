@@ -116,8 +116,11 @@ fn flood_cluster(queue: &str) -> (Cluster, Session) {
     (cluster, admin)
 }
 
+/// Lets this number of sessions fail for `seconds` (see `fail_on`), and calls `meanwhile` again and
+/// again.
 fn flood(
     cluster: &Cluster,
+    sessions: usize,
     round: u64,
     seconds: u64,
     mut meanwhile: impl FnMut(),
@@ -125,7 +128,7 @@ fn flood(
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stop = &stop;
-        let threads: Vec<_> = (0..SESSIONS)
+        let threads: Vec<_> = (0..sessions)
             .map(|number| scope.spawn(move || fail_on(cluster, round, number, stop)))
             .collect();
         let end = Instant::now() + Duration::from_secs(seconds);
@@ -149,7 +152,7 @@ fn every_failure_is_an_entry_or_in_the_servers_log() {
         call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
         let mut holder = Some(holder);
         let begin = Instant::now();
-        let failed = flood(&cluster, 0, seconds, || {
+        let failed = flood(&cluster, SESSIONS, 0, seconds, || {
             if begin.elapsed() > Duration::from_secs(1) {
                 holder = None;
             }
@@ -192,7 +195,7 @@ fn no_failure_is_lost_when_processes_are_killed() {
         ][round as usize % 4];
         let begin = Instant::now();
         let mut killed = false;
-        let failed = flood(&cluster, round, 3, || {
+        let failed = flood(&cluster, SESSIONS, round, 3, || {
             if killed || begin.elapsed() < Duration::from_millis(700) {
                 return;
             }
@@ -234,12 +237,10 @@ fn no_failure_is_lost_when_processes_are_killed() {
 fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let (cluster, mut admin) = flood_cluster("16MB");
     let begin = Instant::now();
-    let failed = flood(&cluster, 0, 4, || {});
-    wait_until(&mut admin, SESSIONS_ENDED);
-    wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue()");
+    let failed = flood(&cluster, SESSIONS, 0, 4, || {});
     // If many failures occur, the worker may use ten transactions per second, and a few more at the
     // beginning and at the end of the flood.
-    assert_few_transactions(&cluster, &mut admin, &failed, (10, begin.elapsed()));
+    assert_few_transactions(&cluster, &mut admin, &failed, (10, begin));
 
     // After the flood, the worker must write the entry of a single failed statement without a
     // pause.
@@ -272,28 +273,22 @@ fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
 fn the_failures_of_one_session_take_few_transactions() {
     let (cluster, mut admin) = flood_cluster("16MB");
     let begin = Instant::now();
-    let stop = AtomicBool::new(false);
-    let failed = std::thread::scope(|scope| {
-        let session = scope.spawn(|| fail_on(&cluster, 0, 0, &stop));
-        std::thread::sleep(Duration::from_secs(3));
-        stop.store(true, Ordering::Relaxed);
-        session.join().expect("the session ends")
-    });
-    wait_until(&mut admin, SESSIONS_ENDED);
-    wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue()");
+    let failed = flood(&cluster, 1, 0, 3, || {});
     // The worker may use 50 transactions per second, because few records may wait at a time.
-    assert_few_transactions(&cluster, &mut admin, &failed, (50, begin.elapsed()));
+    assert_few_transactions(&cluster, &mut admin, &failed, (50, begin));
 }
 
-/// Checks that each failed statement has an entry, and that the worker wrote the entries in at most
-/// this number of transactions per second.
+/// Waits until the flood that began at `begin` has its entries. Checks that each failed statement
+/// has one, and that the worker used at most `each_second` transactions per second.
 fn assert_few_transactions(
     cluster: &Cluster,
     admin: &mut Session,
     failed: &BTreeMap<String, i64>,
-    (each_second, elapsed): (i64, Duration),
+    (each_second, begin): (i64, Instant),
 ) {
-    let seconds = elapsed.as_secs() as i64 + 1;
+    wait_until(admin, SESSIONS_ENDED);
+    wait_until(admin, "SELECT waiting = 0 FROM lead_audit.queue()");
+    let seconds = begin.elapsed().as_secs() as i64 + 1;
     assert_all_there(cluster, admin, failed, true);
     let failures: i64 = failed.values().sum();
     let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
@@ -307,14 +302,14 @@ fn assert_few_transactions(
     );
 }
 
-/// During a flood, the worker pauses between two transactions. A shutdown of the server must not wait for
-/// the end of this pause.
+/// During a flood, the worker pauses between two transactions. A shutdown of the server must not
+/// wait for the end of this pause.
 #[test]
 fn a_shutdown_does_not_wait_for_the_pause_of_the_worker() {
     let (cluster, _) = flood_cluster("16MB");
     let mut total = 0;
     for round in 0..3 {
-        let failed = flood(&cluster, round, 1, || {});
+        let failed = flood(&cluster, SESSIONS, round, 1, || {});
         total += failed.values().sum::<i64>();
         let begin = Instant::now();
         cluster.stop("fast");
